@@ -1,0 +1,1 @@
+"""Edit requests: their form, reading, checking and folding."""

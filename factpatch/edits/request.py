@@ -1,0 +1,91 @@
+"""The edit request: one fact to write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from factpatch.files import digest_value
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A prompt and the answer expected there."""
+
+    prompt: str
+    target: str
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One fact to write: after the edit, `prompt` is continued with `target`.
+
+    Attributes:
+        id: stable name; by default a digest of prompt and target.
+        op: `set` writes the fact, `revert` withdraws an earlier row for the same prompt.
+        subject: what the fact is about, if known.
+        target_old: answers that the model gives today, or that used to be right; may be empty.
+        paraphrases: other wordings, held out: they measure generalization and are never trained on.
+        locality: unrelated prompts whose answer must not change.
+        portability: prompts whose answer follows from the new fact.
+        source: where the row comes from. owner: who answers for it. expires: ISO date on which it drops.
+    """
+
+    id: str
+    prompt: str
+    target: str
+    op: str = "set"
+    subject: str | None = None
+    target_old: tuple[str, ...] = ()
+    paraphrases: tuple[str, ...] = ()
+    locality: tuple[Probe, ...] = ()
+    portability: tuple[Probe, ...] = ()
+    source: str | None = None
+    owner: str | None = None
+    expires: str | None = None
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> EditRequest:
+        """Build from a native row (design: JSON Lines form) whose fields were checked before."""
+        old = row.get("target_old") or ()
+        return cls(
+            id=row.get("id") or request_id(row["prompt"], row["target"]),
+            prompt=row["prompt"],
+            target=row["target"],
+            op=row.get("op") or "set",
+            subject=row.get("subject"),
+            target_old=(old,) if isinstance(old, str) else tuple(old),
+            paraphrases=tuple(row.get("paraphrases") or ()),
+            locality=tuple(Probe(probe["prompt"], probe["target"]) for probe in row.get("locality") or ()),
+            portability=tuple(Probe(probe["prompt"], probe["target"]) for probe in row.get("portability") or ()),
+            source=row.get("source"),
+            owner=row.get("owner"),
+            expires=row.get("expires"),
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """The native row; fields at their default are left out."""
+        row: dict[str, Any] = {"id": self.id, "prompt": self.prompt, "target": self.target}
+        if self.op != "set":
+            row["op"] = self.op
+        for name in ("subject", "source", "owner", "expires"):
+            if getattr(self, name) is not None:
+                row[name] = getattr(self, name)
+        if self.target_old:
+            row["target_old"] = self.target_old[0] if len(self.target_old) == 1 else list(self.target_old)
+        if self.paraphrases:
+            row["paraphrases"] = list(self.paraphrases)
+        for name in ("locality", "portability"):
+            if getattr(self, name):
+                row[name] = [{"prompt": probe.prompt, "target": probe.target} for probe in getattr(self, name)]
+        return row
+
+
+def request_id(prompt: str, target: str) -> str:
+    """The default id: 12 hexadecimal digits of the digest of prompt and target."""
+    return digest_value([prompt, target])[:12]
+
+
+def digest_edits(edits: list[EditRequest]) -> str:
+    """Digest of an edit set: the same for the same rows in any order."""
+    return digest_value(sorted(digest_value(edit.to_row()) for edit in edits))
