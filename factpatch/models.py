@@ -1,0 +1,111 @@
+"""Loading a causal language model, and knowing it again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from factpatch.config import ModelSettings
+from factpatch.errors import InputError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A frozen model in evaluation mode with its tokenizer.
+
+    `source` is the folder or hub name it came from, `stored_dtype` that of its weights on disk: edited values are
+    rounded to it, so that what is measured is what an exported checkpoint holds.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    stored_dtype: torch.dtype
+
+
+def load_model(settings: ModelSettings) -> LoadedModel:
+    """Load weights (safetensors only) in the stated dtype, every parameter frozen.
+
+    Raises InputError when the folder or hub name is absent, holds no causal language model, or needs code of its own.
+    """
+    source = check_source(settings.path)
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        stored_dtype = config.dtype or torch.float32
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=getattr(torch, settings.dtype),
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
+    model.requires_grad_(False)
+    return LoadedModel(model.to(device=torch.device(settings.device)).eval(), tokenizer, source, stored_dtype)
+
+
+def check_source(path: str) -> str:
+    """The model's path or hub name; InputError if it is neither an existing folder nor shaped like a hub name."""
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise InputError(f"model folder '{path}' has no config.json; name the folder that save_pretrained wrote")
+        return path
+    looks_like_path = path.startswith((".", "/", "~")) or path.count("/") != 1 or path.split("/")[0] in {"data", "runs"}
+    if looks_like_path or folder.exists():
+        raise InputError(
+            f"model folder '{path}' does not exist; give a folder with config.json or a hub name owner/model"
+        )
+    return path
+
+
+@contextmanager
+def preserved(model: PreTrainedModel, names: Sequence[str]) -> Iterator[None]:
+    """When the block ends, in any way, the named parameters are bit for bit as before, frozen and without gradient."""
+    parameters = [model.get_parameter(name) for name in names]
+    originals = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, original in zip(parameters, originals, strict=True):
+            parameter.requires_grad_(False).copy_(original)
+            parameter.grad = None
+
+
+def write_values(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> None:
+    """Copy new values into the named parameters, in place."""
+    for name, value in values.items():
+        model.get_parameter(name).requires_grad_(False).copy_(value)
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """SHA-256 over dtype, shape and bytes of a tensor."""
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def tensor_digests(model: PreTrainedModel) -> dict[str, str]:
+    """The digest of every parameter and buffer by name; tied tensors stand under each of their names."""
+    named: Iterable[tuple[str, torch.Tensor]] = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    return {name: tensor_digest(tensor) for name, tensor in named}
+
+
+def fingerprint(digests: dict[str, str]) -> str:
+    """One SHA-256 for a whole model, from the digests of its tensors."""
+    lines = "\n".join(f"{name} {digests[name]}" for name in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,58 @@
+import pytest
+
+from factpatch.config import Settings, load_settings, to_dict
+from factpatch.errors import InputError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_settings() == Settings()
+
+
+def test_the_shipped_file_holds_the_documented_defaults(reference_model):
+    assert load_settings(reference_model.parents[1] / "params.yaml") == Settings()
+
+
+def test_file_then_overrides_win(tmp_path):
+    path = write(tmp_path, "training:\n  learning_rate: 5e-4\n  epochs: 3\n")
+    settings = load_settings(path, {"training.epochs": 7, "model.path": "here"})
+    assert (settings.training.learning_rate, settings.training.epochs, settings.model.path) == (5e-4, 7, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trainig: {}", "did you mean 'training'"),
+        ("training:\n  lerning_rate: 1", "did you mean 'training.learning_rate'"),
+        ("training:\n  epochs: many", "whole number"),
+        ("training:\n  epochs: true", "whole number"),
+        ("training:\n  epochs: 0", "training.epochs is 0"),
+        ("training:\n  learning_rate: .nan", "training.learning_rate is nan"),
+        ("training:\n  method: sideways", "breadth-first, depth-first"),
+        ("gates:\n  reliability: 95", "at most 1"),
+        ("training: 3", "section"),
+        ("- a", "sections"),
+        ("a: [", "not YAML"),
+        ("model:\n  path: !!python/object/apply:os.system [true]", "not YAML"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(tmp_path, text, words):
+    with pytest.raises(InputError) as caught:
+        load_settings(write(tmp_path, text))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_to_dict_is_plain(tmp_path):
+    assert to_dict(Settings())["training"]["batch_size"] == Settings().training.batch_size
