@@ -1,0 +1,58 @@
+# Two commands: `make run` and `make test`; each sets up what it needs. `make help` lists the rest.
+#
+# PYTHON=python3.12 picks another interpreter. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, set in the
+# environment, takes torch's small CPU build where the package index would give the CUDA one.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install -qq --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install run test lint lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP) ## Create .venv with the pinned packages; does nothing the second time
+	@echo "installed in .venv"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "factpatch needs Python 3.11 or newer; choose one with: make install PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@echo "install 1/3: torch, the largest part"
+	@$(INSTALL) torch
+	@echo "install 2/3: the library"
+	@$(INSTALL) --editable .
+	@echo "install 3/3: tools for releases and development"
+	@$(INSTALL) --editable ".[release,develop]"
+	@touch $(STAMP)
+
+run: $(STAMP) ## Edit the embedded model with the embedded edits, and release the result
+	@$(BIN)/factpatch run
+
+test: $(STAMP) ## Run the tests, offline
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+lint: $(STAMP) ## Check style, format and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy factpatch tasks flows
+
+# torch's builds for one kind of machine (+cpu, +cu130) and the CUDA libraries it brings are left to the installing one.
+lock: ## Write constraints.txt anew from what pyproject.toml resolves to today
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
+	&& $(PYTHON) -m venv "$$folder" \
+	&& "$$folder/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[release,develop]" \
+	&& "$$folder/bin/python" -m pip freeze --exclude-editable > "$$folder/all.txt" \
+	&& { sed -n '/^#/p' constraints.txt; \
+	     grep -Ev '^(nvidia-|cuda-|triton)' "$$folder/all.txt" | sed 's/+[a-z0-9.]*$$//'; } > "$$folder/new.txt" \
+	&& cp "$$folder/new.txt" constraints.txt
+	@echo "constraints.txt holds $$(grep -c == constraints.txt) pins"
+
+clean: ## Remove .venv and caches; runs/ and mlruns/ stay
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	@find . -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,131 @@
+"""Lineage: DVC takes the bytes of what a run accepted and made, and `lineage.json` records their digests.
+
+A run inside a DVC repository is added to it: `patch.dvc` and `accepted.jsonl.dvc` appear beside the data, for the user
+to commit. Anywhere else, and where git ignores the folder, the run gets a small DVC repository of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException, NotDvcRepoError, UploadError
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.stage import Stage
+from prefect import task
+
+from factpatch.config import Settings
+from factpatch.errors import FactpatchError, InputError
+from factpatch.files import output_folder, read_json, write_json
+
+SCHEMA = 1
+TRACKED = ("accepted.jsonl", "patch")
+
+
+def _worth_repeating(task: Any, run: Any, state: Any) -> bool:
+    """Another DVC command holds the lock only for a while, and a remote comes back; bad input stays bad."""
+    return not isinstance(state.result(raise_on_failure=False), InputError)
+
+
+@task(
+    name="lineage",
+    retries=3,
+    retry_delay_seconds=[2, 10, 30],
+    retry_condition_fn=_worth_repeating,
+    timeout_seconds=3600,
+    persist_result=False,
+)
+def lineage(output: str, settings: Settings) -> str:
+    """Give the run's edits and patch in `output` to DVC and push them if a remote is set; path of lineage.json.
+
+    The files themselves stay as they are: writable, and never links into DVC's cache. Raises FactpatchError if DVC's
+    lock or its remote cannot be had, InputError for what repeating cannot mend.
+    """
+    started = time.monotonic()
+    folder = output_folder(output).resolve()
+    manifest = read_json(folder / "patch" / "manifest.json")
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # this alone silences its progress bars
+    try:
+        with _repository(folder) as repo:
+            stages = repo.add([str(folder / name) for name in TRACKED], relink=False)
+            pushed = _push(repo, stages)
+            files = {Path(stage.outs[0].fs_path).name: _digest(stage) for stage in stages}
+            root = os.path.relpath(repo.root_dir, folder)
+        edits = _source(Path(settings.edits.path).absolute())
+    except (LockError, UploadError) as error:
+        raise FactpatchError(f"DVC could not take '{output}': {_line(error)}") from error
+    except DvcException as error:
+        raise InputError(f"DVC refuses '{output}': {_line(error)}; choose another --output") from error
+    record = {
+        "schema": SCHEMA,
+        "seconds": round(time.monotonic() - started, 3),
+        "repository": root,
+        "files": files,
+        "pushed": pushed,
+        "base_fingerprint": manifest["base"]["fingerprint"],
+        "edits": {"path": settings.edits.path, **edits},
+    }
+    return str(write_json(folder / "lineage.json", record))
+
+
+def _repository(folder: Path) -> Repo:
+    """The DVC repository that `folder` can be added to; made inside the folder if there is none."""
+    try:
+        repo = Repo(str(folder))
+    except NotDvcRepoError:
+        return Repo.init(str(folder), no_scm=True)
+    pointer = str(folder / f"{TRACKED[0]}.dvc")
+    if repo.scm.is_ignored(pointer) or repo.dvcignore.is_ignored_file(pointer):
+        repo.close()
+        return Repo.init(str(folder), no_scm=True)
+    return repo
+
+
+def _push(repo: Repo, stages: list[Stage]) -> bool:
+    """Copy the added data to the default remote; False if none is configured."""
+    if not repo.config["core"].get("remote"):
+        return False
+    repo.push(targets=[stage.path for stage in stages])
+    return True
+
+
+def _digest(stage: Stage) -> dict[str, Any]:
+    """What DVC knows of an added file or folder: MD5, size in bytes and, for a folder, the number of files."""
+    out = stage.outs[0]
+    digest = {"md5": out.hash_info.value, "size": out.meta.size}
+    return {**digest, "nfiles": out.meta.nfiles} if out.meta.isdir else digest
+
+
+def _source(path: Path) -> dict[str, Any]:
+    """Which state of the ledger the edits came from: the last revision that changed it, and changes since.
+
+    Both are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file.
+    """
+    pointer = path.with_name(f"{path.name}.dvc")
+    kept_by_dvc = pointer.exists()
+    name = pointer.name if kept_by_dvc else path.name
+    revision = _git(path.parent, "log", "-1", "--format=%H", "--", name)
+    changes = _git(path.parent, "status", "--porcelain", "--", name)
+    if not changes and kept_by_dvc:
+        with Repo(str(path.parent)) as repo:
+            changes = str(repo.status([str(pointer)]) or "")
+    return {"revision": revision or None, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, or None where there is no git, no repository or no commit."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _line(error: DvcException) -> str:
+    """The first line of DVC's message: the rest is links."""
+    return str(error).splitlines()[0].rstrip(".")

@@ -1,0 +1,117 @@
+"""The rules of the house: who may import whom, how long a file may be, and no traces of anyone's machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OUTSIDE_TOOLS = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval")
+MAX_LINES = 350
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Dotted names of a package's modules, with their files."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+def imports(file: Path) -> set[str]:
+    """Every dotted name that a file imports, at its top or inside functions; `from a import b` counts as a and a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports relatively; write the whole name"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def roots(file: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(file)}
+
+
+def run_python(code: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_library_imports_where_the_outside_tools_are_absent():
+    forbidden = (*OUTSIDE_TOOLS, "tasks", "flows")
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({forbidden!r}))\n"  # None makes `import` fail and find_spec say absent
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+    )
+    run_python(code, *modules("factpatch"))
+
+
+def test_importing_the_flows_loads_no_torch():
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, f'importing {name} loads torch'\n"
+    )
+    run_python(code, *modules("flows"))
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("factpatch", {*OUTSIDE_TOOLS, "pandas", "tasks", "flows", "tests"}),
+        ("tasks", {"flows", "tests"}),
+        ("flows", {"torch", "transformers", "safetensors", "tests"}),
+    ],
+)
+def test_packages_import_downwards(package, forbidden):
+    wrong = {
+        name: sorted(roots(file) & forbidden) for name, file in modules(package).items() if roots(file) & forbidden
+    }
+    assert not wrong
+
+
+def test_tasks_do_not_import_each_other():
+    others = {name for name in modules("tasks") if name != "tasks"}
+    wrong = {name: sorted(imports(file) & (others - {name})) for name, file in modules("tasks").items()}
+    assert not {name: found for name, found in wrong.items() if found}
+
+
+def test_library_imports_run_one_way():
+    files = modules("factpatch")
+    graph = {name: (imports(file) & files.keys()) - {name} for name, file in files.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_files_are_short():
+    files = [
+        file
+        for folder in ("factpatch", "tasks", "flows", "data", "tests", "benchmarks")
+        for file in modules(folder).values()
+    ]
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    assert not {name: length for name, length in lengths.items() if length > MAX_LINES}
+
+
+@pytest.mark.skipif(not shutil.which("git") or not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_no_file_names_a_folder_of_somebodys_machine():
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    names = [name for name in listing.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    homes = re.compile(
+        rb"(?<![\w.~-])(?:/home|/Users|/root|" + re.escape(str(ROOT)).encode() + rb")/\w|[A-Z]:\\Users\\"
+    )
+    assert names
+    assert not [name for name in names if homes.search((ROOT / name).read_bytes())]
