@@ -1,0 +1,256 @@
+"""The validate step: check edit requests with Great Expectations, mend them or set them aside, write Data Docs."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+
+from factpatch.config import ModelSettings, Settings
+from factpatch.edits.accepted import FILE as ACCEPTED
+from factpatch.edits.checks import CHECKS, FORM_CHECKS
+from factpatch.edits.findings import Outcome, count_faults, refuse_malformed, settle, tidy
+from factpatch.edits.ledger import fold
+from factpatch.edits.loading import Row, read_rows
+from factpatch.edits.request import digest_edits
+from factpatch.edits.survey import survey_rows
+from factpatch.errors import InputError, RefusedError
+from factpatch.files import new_folder, output_folder, write_jsonl, write_lines, write_text
+
+if TYPE_CHECKING:
+    from great_expectations.core import (
+        ExpectationSuite,
+        ExpectationSuiteValidationResult,
+        ExpectationValidationResult,
+    )
+    from huggingface_hub import HfApi
+    from transformers import PreTrainedTokenizerBase
+
+SCHEMA = 1
+EXAMPLES = 3  # findings quoted with each check
+HUB_TIMEOUT = 10.0  # seconds to ask whether a hub model is in reach
+SHOWN = 160  # characters of a prompt in the Data Docs
+GX_SEVERITY = {"quarantine": "warning", "repair": "info"}
+
+# Great Expectations' pages fetch their looks and scripts from the network and print values of index columns raw. So
+# remote parts are cut out, this style stands in for them, and texts are escaped before they go in.
+STYLE = """<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: .5rem 0; overflow-wrap: anywhere }
+td, th { border: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertical-align: top }
+.card.mb-3, .breadcrumb, .btn-group, .cooltip .top { display: none }
+.fa-check-circle::before { content: "\\2714"; color: #186a3b }
+.fa-times::before { content: "\\2718"; color: #b03a2e }
+</style>"""
+_REMOTE = re.compile(
+    r"<script\b.*?</script>|<footer\b.*?</footer>|<link\b[^>]*>|<img\b[^>]*>|url\('https?:[^)]*\)", re.DOTALL
+)
+
+
+@task(name="validate", timeout_seconds=3600)
+def validate(output: str, settings: Settings) -> str:
+    """Check the edits at `settings.edits.path`; returns the path of validate.json.
+
+    Writes `accepted.jsonl`, `quarantined.jsonl`, `validate.json` and `data_docs/`. Raises InputError, with nothing
+    written, for input that cannot be read; RefusedError, with everything written, if no edit is accepted or, when
+    strict, if anything was found. Not retried: the same rows would fail again.
+    """
+    start = time.perf_counter()
+    rows = list(read_rows(settings.edits.path))
+    refuse_malformed(rows)
+    active = fold(map(tidy, rows), date.today())
+    tokenizer = _load_tokenizer(settings.model)
+    survey = survey_rows(active, settings.evaluation.max_new_tokens, tokenizer)
+    folder = output_folder(output)
+    flagged = _judge(active, count_faults(active, survey), folder / "data_docs")
+    outcome = settle(active, survey, flagged)
+    accepted = outcome.accepted[: settings.edits.limit]
+    refusal = _refusal(outcome, settings)
+    write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in accepted))
+    write_lines(folder / "quarantined.jsonl", (_to_json(entry) + "\n" for entry in outcome.quarantined))
+    value = {
+        "schema": SCHEMA,
+        "seconds": round(time.perf_counter() - start, 3),
+        "status": "refused" if refusal else "passed",
+        "total": len(rows),
+        "inactive": len(rows) - len(active),  # superseded, reverted or expired
+        "accepted": len(accepted),
+        "left_out": len(outcome.accepted) - len(accepted),  # beyond edits.limit
+        "quarantined": len(outcome.quarantined),
+        "repaired": _count_repaired(outcome),
+        "digest": digest_edits(list(accepted)),
+        "lengths": "tokens" if tokenizer else "words",  # how target lengths were counted
+        "checks": _summarize(outcome.findings),
+        "findings": outcome.findings,
+    }
+    path = write_text(folder / "validate.json", _to_json(value, indent=2) + "\n")
+    if refusal:
+        raise RefusedError(f"{refusal}; see {path}")
+    return str(path)
+
+
+def _load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase | None:
+    """The model's tokenizer; None if the model is not here, as edits can be checked without one."""
+    from huggingface_hub import HfApi
+    from transformers import AutoTokenizer
+
+    from factpatch.models import check_source
+
+    try:
+        local = Path(check_source(model.path)).is_dir() or not _answers(HfApi(), model.path)
+        return AutoTokenizer.from_pretrained(
+            model.path, local_files_only=local, trust_remote_code=model.trust_remote_code
+        )
+    except (InputError, OSError, ValueError, KeyError, RuntimeError, ImportError):
+        return None
+
+
+def _answers(hub: HfApi, name: str) -> bool:
+    """Whether the hub gives this model now; asked first, as transformers repeats a failing call for long."""
+    try:
+        hub.model_info(name, timeout=HUB_TIMEOUT)
+    except Exception:  # whatever the network or the hub raises: what was downloaded before still serves
+        return False
+    return True
+
+
+def _judge(rows: Sequence[Row], columns: Mapping[str, list[int]], docs: Path) -> dict[str, set[int]]:
+    """Positions of the rows that fail each check, by Great Expectations' verdict; its Data Docs replace `docs`."""
+    import great_expectations as gx
+    import pandas
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+    quiet = DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        progress_bars=ProgressBarsConfig(globally=False),
+    )
+    context = gx.get_context(mode="ephemeral", project_config=quiet)
+    suite = context.suites.add(_suite())
+    asset = context.data_sources.add_pandas("edits").add_dataframe_asset("rows")
+    batch = asset.add_batch_definition_whole_dataframe("active")
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name="edits", data=batch, suite=suite))
+    frame = pandas.DataFrame({**columns, "position": range(len(rows)), "row": [_caption(row) for row in rows]})
+    result = definition.run(
+        batch_parameters={"dataframe": frame},
+        run_id=gx.RunIdentifier(run_name="validate", run_time=datetime.now(UTC)),
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["position", "row"]},
+    )
+    _write_docs(result, suite, docs)
+    return dict(map(_verdict, result.results))
+
+
+def _suite() -> ExpectationSuite:
+    """One expectation a check: no row has a fault of that name."""
+    from great_expectations import ExpectationSuite
+    from great_expectations.expectations import ExpectColumnValuesToBeBetween
+    from great_expectations.expectations.metadata_types import FailureSeverity
+
+    return ExpectationSuite(
+        name="edits",
+        expectations=[
+            ExpectColumnValuesToBeBetween(
+                column=check.name,
+                max_value=0,
+                severity=FailureSeverity(GX_SEVERITY[check.severity]),
+                description=f"No row where {check.meaning} ({check.severity}). To fix: {check.fix}.",
+                meta={"check": check.name, "severity": check.severity, "fix": check.fix},
+            )
+            for check in CHECKS
+        ],
+    )
+
+
+def _verdict(result: ExpectationValidationResult) -> tuple[str, set[int]]:
+    """The name of a check and the positions of the rows that fail it."""
+    config = result.expectation_config
+    assert config is not None  # the suite wrote both
+    assert config.meta is not None
+    failed = {int(entry["position"]) for entry in result.result.get("unexpected_index_list") or ()}
+    if result.success == bool(failed):
+        raise RuntimeError(f"Great Expectations could not judge '{config.meta['check']}': {result.exception_info}")
+    return config.meta["check"], failed
+
+
+def _write_docs(result: ExpectationSuiteValidationResult, suite: ExpectationSuite, docs: Path) -> None:
+    """Data Docs that need no network: `index.html` for the results, `expectations/edits.html` for the suite."""
+    from great_expectations.render.renderer.page_renderer import (
+        ExpectationSuitePageRenderer,
+        ValidationResultsPageRenderer,
+    )
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    view = DefaultJinjaPageView()
+    pages = {
+        "index.html": view.render(ValidationResultsPageRenderer().render(result)).replace("../../../../", ""),
+        "expectations/edits.html": view.render(ExpectationSuitePageRenderer().render(suite)),
+    }
+    with new_folder(docs, replace=True) as folder:
+        for name, page in pages.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            write_text(folder / name, _REMOTE.sub("", page).replace("</head>", f"{STYLE}</head>"))
+
+
+def _caption(row: Row) -> str:
+    """Where a row stands and how its prompt begins, safe to print in HTML."""
+    prompt = row.values["prompt"]
+    shown = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"
+    return html.escape(_printable(f"{row.where}: {shown}"))
+
+
+def _refusal(outcome: Outcome, settings: Settings) -> str | None:
+    """Why the edits are refused, in one line; None if they pass."""
+    quarantined, accepted = len(outcome.quarantined), len(outcome.accepted)
+    if settings.validation.strict and outcome.findings:
+        return (
+            f"strict validation: {len(outcome.findings)} findings, {quarantined} rows quarantined, "
+            f"{_count_repaired(outcome)} repaired, {accepted} accepted"
+        )
+    return None if accepted else f"no edit is left to write: {quarantined} rows quarantined"
+
+
+def _count_repaired(outcome: Outcome) -> int:
+    """Accepted rows that were mended."""
+    mended = {(found["file"], found["row"]) for found in outcome.findings if found["severity"] == "repair"}
+    return len(mended - {(entry["file"], entry["row"]) for entry in outcome.quarantined})
+
+
+def _summarize(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every check with how many rows and different prompts it found, and a few examples."""
+    found_by: dict[str, list[Mapping[str, Any]]] = {check.name: [] for check in (*FORM_CHECKS, *CHECKS)}
+    for finding in findings:
+        found_by[finding["check"]].append(finding)
+    return [
+        {
+            "name": check.name,
+            "severity": check.severity,
+            "count": len(found_by[check.name]),
+            "prompts": len({finding["prompt"] for finding in found_by[check.name]}),
+            "meaning": check.meaning,
+            "fix": check.fix,
+            "examples": [
+                f"{found['file']} row {found['row']}: {found['prompt']} -> {found['target']}"
+                for found in found_by[check.name][:EXAMPLES]
+            ],
+        }
+        for check in (*FORM_CHECKS, *CHECKS)
+    ]
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold: in a JSON text, a lone surrogate's backslash form is its escape."""
+    return _printable(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
