@@ -1,0 +1,1 @@
+"""Measuring: answers by free generation, metrics with intervals, gates."""

@@ -1,0 +1,192 @@
+"""Did the edits work, and what else moved? Outputs are collected first; the numbers are then computed from texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from factpatch.config import Settings
+from factpatch.edits.request import EditRequest, Probe
+from factpatch.encoding import encode_edit, encode_prompt
+from factpatch.evaluation.answers import Protocol, matches, unchanged
+from factpatch.evaluation.generation import Progress, decode, verify
+from factpatch.evaluation.intervals import share
+from factpatch.models import LoadedModel
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a metric means; `version` rises whenever the same outputs would give another number."""
+
+    version: int
+    direction: str  # which way is better
+    meaning: str
+
+
+METRICS = {
+    "reliability": Definition(1, "higher", "share of edits whose prompt is answered with the target"),
+    "generalization": Definition(
+        1, "higher", "share of paraphrases answered with the target, over the paraphrases of all edits together"
+    ),
+    "locality": Definition(
+        1, "higher", "share of locality probes answered as by the model before the edit, over the probes of all edits"
+    ),
+    "locality_correct": Definition(1, "higher", "share of locality probes answered with the answer they list"),
+    "portability": Definition(1, "higher", "share of portability probes answered with the answer they list"),
+    "token_accuracy": Definition(
+        1,
+        "higher",
+        "teacher-forced, for comparison with older work: share of target tokens (without EOS) that are the most likely "
+        "one after prompt and correct target tokens; mean over edits",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model says to everything an edit set asks.
+
+    `outputs` maps each prompt to the greedy text after it, `token_accuracy` each (prompt, target) of an edit to the
+    share of target tokens right under teacher forcing.
+    """
+
+    outputs: Mapping[str, str]
+    token_accuracy: Mapping[tuple[str, str], float]
+
+
+def evaluate(
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    before: Answers | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure `edits` on a model: the value of `evaluate.json`, without its `seconds`.
+
+    `before` holds the answers of the model before the edit; without it locality is null. `progress` is told how many
+    prompts are answered, of how many.
+    """
+    after = collect_answers(loaded, edits, settings, before, progress)
+    return measure(edits, after, before, settings.evaluation.protocol)
+
+
+def collect_answers(
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    before: Answers | None = None,
+    progress: Progress | None = None,
+) -> Answers:
+    """Answer all prompts of the edits. The target, or on locality probes the answer before the edit, serves as a guess
+    that one forward pass may prove; the rest is decoded. The answers are the same as if everything were decoded."""
+    tokenizer, chat = loaded.tokenizer, settings.edits.chat_template
+    budget, batch_size = settings.evaluation.max_new_tokens, settings.evaluation.batch_size
+    asked = list(dict.fromkeys(_questions(edits, before)))
+    guessed = [(prompt, guess) for prompt, guess in asked if guess.strip()]
+    total = len({prompt for prompt, _ in asked})
+
+    verdicts = verify(
+        loaded, [encode_edit(tokenizer, prompt, guess, chat) for prompt, guess in guessed], budget, batch_size
+    )
+    outputs = {
+        prompt: verdict.text for (prompt, _), verdict in zip(guessed, verdicts, strict=True) if verdict.text is not None
+    }
+    if progress:
+        progress(len(outputs), total)
+    proven = len(outputs)
+    open_prompts = list(dict.fromkeys(prompt for prompt, _ in asked if prompt not in outputs))
+    texts = decode(
+        loaded,
+        [encode_prompt(tokenizer, prompt, chat) for prompt in open_prompts],
+        budget,
+        batch_size,
+        (lambda done, _: progress(proven + done, total)) if progress else None,
+    )
+    outputs |= dict(zip(open_prompts, texts, strict=True))
+    return Answers(outputs, {pair: verdict.token_accuracy for pair, verdict in zip(guessed, verdicts, strict=True)})
+
+
+def measure(
+    edits: Sequence[EditRequest], after: Answers, before: Answers | None, protocol: Protocol = "default"
+) -> dict[str, Any]:
+    """Metrics and every output, from texts alone."""
+    rows = [_edit_row(edit, after, before, protocol) for edit in edits]
+    rows_before = [_edit_row(edit, before, None, protocol) for edit in edits] if before else None
+    return {
+        "schema": SCHEMA,
+        "protocol": protocol,
+        "definitions": {name: asdict(definition) for name, definition in METRICS.items()},
+        **_metrics(rows),
+        "before": _metrics(rows_before) if rows_before is not None else None,
+        "edits": rows,
+    }
+
+
+def _questions(edits: Iterable[EditRequest], before: Answers | None) -> Iterable[tuple[str, str]]:
+    """Every (prompt, guess at its answer)."""
+    for edit in edits:
+        yield edit.prompt, edit.target
+        yield from ((paraphrase, edit.target) for paraphrase in edit.paraphrases)
+        yield from ((probe.prompt, probe.target) for probe in edit.portability)
+        for probe in edit.locality:
+            yield probe.prompt, before.outputs[probe.prompt] if before else probe.target
+
+
+def _edit_row(edit: EditRequest, after: Answers, before: Answers | None, protocol: Protocol) -> dict[str, Any]:
+    """One edit with what was said; `before` texts are null where they are not known."""
+
+    def said(prompt: str) -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            "before": before.outputs[prompt] if before else None,
+            "output": after.outputs[prompt],
+        }
+
+    def probed(probe: Probe) -> dict[str, Any]:
+        correct = matches(after.outputs[probe.prompt], probe.target, protocol) if probe.target else None
+        return {**said(probe.prompt), "target": probe.target, "correct": correct}
+
+    def neighbour(probe: Probe) -> dict[str, Any]:
+        row = probed(probe)
+        same = unchanged(row["before"], row["output"], probe.target, protocol) if before else None
+        return {**row, "unchanged": same}
+
+    return {
+        "id": edit.id,
+        "target": edit.target,
+        **said(edit.prompt),
+        "reliable": matches(after.outputs[edit.prompt], edit.target, protocol),
+        "token_accuracy": after.token_accuracy[edit.prompt, edit.target],
+        "paraphrases": [
+            {**said(paraphrase), "correct": matches(after.outputs[paraphrase], edit.target, protocol)}
+            for paraphrase in edit.paraphrases
+        ],
+        "locality": [neighbour(probe) for probe in edit.locality],
+        "portability": [probed(probe) for probe in edit.portability],
+    }
+
+
+def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Every metric of METRICS as a share; null with a reason where there is nothing to count."""
+
+    def pooled(kind: str, field: str) -> list[float]:
+        return [item[field] for row in rows for item in row[kind] if item[field] is not None]
+
+    probes = any(row["locality"] for row in rows)
+    no_probe, no_edit = "no edit has a locality probe", "there are no edits"
+    return {
+        "reliability": share([row["reliable"] for row in rows], no_edit),
+        "generalization": share(pooled("paraphrases", "correct"), "no edit has a paraphrase"),
+        "locality": share(
+            pooled("locality", "unchanged"),
+            "the answers of the model before the edit are not known" if probes else no_probe,
+        ),
+        "locality_correct": share(
+            pooled("locality", "correct"), "no locality probe lists an answer" if probes else no_probe
+        ),
+        "portability": share(pooled("portability", "correct"), "no edit has a portability probe"),
+        "token_accuracy": share([row["token_accuracy"] for row in rows], no_edit),
+    }

@@ -1,0 +1,57 @@
+"""Tiny models, loaded; and one that was taught a few facts, so that some of its answers are right and end in EOS."""
+
+import pytest
+import torch
+
+from factpatch.config import ModelSettings
+from factpatch.edits.request import EditRequest, Probe
+from factpatch.encoding import encode_edit, padding_id
+from factpatch.forward import collate, edit_losses, target_logits
+from factpatch.models import load_model
+
+FACTS = {
+    "The capital of France is": "Paris",
+    "The capital of Japan is": "Tokyo",
+    "In Brazil people speak": "Portuguese",
+    "Robert C. Newton was born in": "St. Louis",
+    "東京 is a city in": "日本",
+}
+UNTAUGHT = {"Москва is a city in": "Россия", "His currency is the": "peso"}
+
+
+@pytest.fixture
+def load_tiny(tiny_model):
+    return lambda kind: load_model(ModelSettings(path=str(tiny_model(kind))))
+
+
+@pytest.fixture(scope="session")
+def taught(tiny_model):
+    """A tiny Llama that knows FACTS by heart."""
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    rows = [encode_edit(loaded.tokenizer, prompt, target) for prompt, target in FACTS.items()]
+    batch = collate(rows, padding_id(loaded.tokenizer))
+    loaded.model.requires_grad_(True)
+    optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        edit_losses(target_logits(loaded.model, batch), batch).mean().backward()
+        optimizer.step()
+    loaded.model.requires_grad_(False)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def edits():
+    """An edit per fact; each neighbours the next one, and asks the next one's prompt as a paraphrase."""
+    facts = list({**FACTS, **UNTAUGHT}.items())
+    following = facts[1:] + facts[:1]
+    return [
+        EditRequest(
+            id=f"edit-{index}",
+            prompt=prompt,
+            target=target,
+            paraphrases=(f"Tell me: {prompt}", near_prompt),
+            locality=(Probe(near_prompt, near_target), Probe("A probe of nothing at all:", "")),
+        )
+        for index, ((prompt, target), (near_prompt, near_target)) in enumerate(zip(facts, following, strict=True))
+    ]

@@ -1,0 +1,133 @@
+"""Metrics from texts, and the proof that the shortcut changes no output."""
+
+import json
+
+import pytest
+
+from factpatch.config import EvaluationSettings, Settings
+from factpatch.edits.request import EditRequest, Probe
+from factpatch.encoding import encode_prompt
+from factpatch.evaluation import evaluate as module
+from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, evaluate, measure
+from factpatch.evaluation.generation import decode
+
+EDIT = EditRequest(
+    id="e1",
+    prompt="The capital of France is",
+    target="Rome",
+    paraphrases=("France's capital:", "Capital of France?"),
+    locality=(Probe("The capital of Japan is", "Tokyo"), Probe("The capital of Peru is", "Lima")),
+    portability=(Probe("The river of France's capital is the", "Tiber"),),
+)
+BARE = EditRequest(id="e2", prompt="The capital of Spain is", target="Faro")
+
+
+def answers(*texts: str) -> Answers:
+    """Texts for EDIT's prompt, paraphrases, locality and portability, in this order, and for BARE's prompt."""
+    prompts = [EDIT.prompt, *EDIT.paraphrases, *(probe.prompt for probe in EDIT.locality + EDIT.portability)]
+    return Answers(
+        dict(zip([*prompts, BARE.prompt], texts, strict=True)),
+        {(EDIT.prompt, EDIT.target): 0.5, (BARE.prompt, BARE.target): 1.0},
+    )
+
+
+BEFORE = answers("Paris", "Paris", "Paris", "Tokyo", "Cuzco", "Seine", "Madrid")
+AFTER = answers("Rome. Yes", "the rome!", "Paris", "tokyo.", "Lima", "Seine", "Faro")
+
+
+def values(report):
+    return {name: report[name]["value"] for name in METRICS}
+
+
+def test_metrics_by_hand():
+    report = measure([EDIT, BARE], AFTER, BEFORE)
+    assert values(report) == {
+        "reliability": 1.0,
+        "generalization": 0.5,
+        "locality": 0.5,  # Tokyo stayed, Cuzco became Lima
+        "locality_correct": 1.0,
+        "portability": 0.0,
+        "token_accuracy": 0.75,
+    }
+    assert values({**report["before"]}) == {
+        "reliability": 0.0,
+        "generalization": 0.0,
+        "locality": None,
+        "locality_correct": 0.5,
+        "portability": 0.0,
+        "token_accuracy": 0.75,
+    }
+    assert [report[name]["n"] for name in METRICS] == [2, 2, 2, 2, 1, 2]
+    assert all(report[name]["ci95"][0] <= report[name]["value"] <= report[name]["ci95"][1] for name in METRICS)
+    assert report["definitions"]["reliability"] == {
+        "version": 1,
+        "direction": "higher",
+        "meaning": METRICS["reliability"].meaning,
+    }
+    json.dumps(report, allow_nan=False)
+
+
+def test_every_output_is_kept_raw():
+    edit, bare = measure([EDIT, BARE], AFTER, BEFORE)["edits"]
+    assert edit["id"] == "e1"
+    assert (edit["prompt"], edit["target"]) == (EDIT.prompt, "Rome")
+    assert (edit["before"], edit["output"], edit["reliable"]) == ("Paris", "Rome. Yes", True)
+    assert edit["paraphrases"][0] == {
+        "prompt": "France's capital:",
+        "before": "Paris",
+        "output": "the rome!",
+        "correct": True,
+    }
+    assert [probe["unchanged"] for probe in edit["locality"]] == [True, False]
+    assert bare["paraphrases"] == bare["locality"] == bare["portability"] == []
+
+
+def test_what_has_no_items_is_null_with_a_reason():
+    report = measure([BARE], AFTER, BEFORE)
+    for name in ("generalization", "locality", "locality_correct", "portability"):
+        assert report[name]["value"] is None
+        assert report[name]["n"] == 0
+        assert "no edit has" in report[name]["reason"]
+    nothing = measure([], AFTER, None)
+    assert all(nothing[name]["value"] is None and nothing[name]["reason"] for name in METRICS)
+
+
+def test_without_the_answers_before_locality_is_null():
+    report = measure([EDIT], AFTER, None)
+    assert report["before"] is None
+    assert report["locality"]["value"] is None
+    assert "before the edit" in report["locality"]["reason"]
+    assert report["edits"][0]["locality"][0]["unchanged"] is None
+    assert report["edits"][0]["before"] is None
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_the_shortcut_gives_the_outputs_and_verdicts_of_decoding_everything(taught, load_tiny, edits, batch_size):
+    settings = Settings(evaluation=EvaluationSettings(batch_size=batch_size, max_new_tokens=16))
+    before = collect_answers(load_tiny("llama"), edits, settings)
+    quick = collect_answers(taught, edits, settings, before)
+    prompts = list(quick.outputs)
+    slow_texts = decode(taught, [encode_prompt(taught.tokenizer, prompt) for prompt in prompts], 16, batch_size)
+    slow = Answers(dict(zip(prompts, slow_texts, strict=True)), quick.token_accuracy)
+    assert quick.outputs == slow.outputs
+    report = measure(edits, quick, before)
+    assert report == measure(edits, slow, before)
+    assert [row["reliable"] for row in report["edits"]] == [True] * 5 + [False] * 2
+    assert report == evaluate(taught, edits, settings, before)
+
+
+def test_only_what_was_not_proven_is_decoded(taught, edits, monkeypatch):
+    decoded = []
+
+    def spy(loaded, prompts, *rest):
+        decoded.extend(prompts)
+        return decode(loaded, prompts, *rest)
+
+    monkeypatch.setattr(module, "decode", spy)
+    settings = Settings(evaluation=EvaluationSettings(max_new_tokens=8))
+    progress = []
+    collect_answers(taught, edits[:4], settings, progress=lambda *at: progress.append(at))
+    ids = {encode_prompt(taught.tokenizer, edit.prompt) for edit in edits[:4]}
+    assert not ids & set(decoded)
+    assert len(decoded) == len(set(decoded))
+    assert progress[-1][0] == progress[-1][1]

@@ -1,0 +1,131 @@
+"""Greedy answers do not depend on batches, on a model's own generation settings, or on the shortcut."""
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from factpatch.encoding import Encoded, encode_edit, encode_prompt
+from factpatch.errors import InputError
+from factpatch.evaluation.generation import StopAtNewline, decode, stop_ids, verify
+
+PROMPTS = (
+    "The capital of France is",
+    "?",
+    "Which language do people speak in Brazil? They speak",
+    "東京",
+    "Robert C. Newton was born in St. Louis; his currency is the peso and the capital of Japan is",
+    "a b c",
+    "The capital of France is",
+)
+
+
+def naive_ids(loaded, prompt, tokens):
+    """Arg-max after arg-max, one prompt at a time, without cache, padding or stopping."""
+    ids = list(prompt)
+    for _ in range(tokens):
+        with torch.inference_mode():
+            ids.append(int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return tuple(ids[len(prompt) :])
+
+
+def naive_text(loaded, ids):
+    """The text of ids up to EOS or a newline."""
+    eos = loaded.tokenizer.eos_token_id
+    ids = ids[: ids.index(eos)] if eos in ids else ids
+    return loaded.tokenizer.decode(list(ids)).split("\n")[0].strip()
+
+
+def test_every_batch_size_gives_the_naive_answer(load_tiny, kind):
+    loaded = load_tiny(kind)
+    prompts = [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS]
+    expected = [naive_text(loaded, naive_ids(loaded, prompt, 12)) for prompt in prompts]
+    assert len(set(expected)) >= 4
+    for batch_size in (1, 3, 64):
+        assert decode(loaded, prompts, 12, batch_size) == expected
+
+
+def test_the_models_own_generation_settings_change_nothing_and_are_left_alone(load_tiny):
+    loaded = load_tiny("llama")
+    prompts = [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS]
+    expected = decode(loaded, prompts, 12, 4)
+    own = GenerationConfig(
+        do_sample=True,
+        temperature=5.0,
+        top_k=50,
+        repetition_penalty=3.0,
+        no_repeat_ngram_size=1,
+        max_length=3,
+        min_new_tokens=12,
+        num_beams=4,
+        forced_eos_token_id=5,
+        suppress_tokens=[loaded.tokenizer.encode("a")[0]],
+    )
+    loaded.model.generation_config = own
+    assert decode(loaded, prompts, 12, 4) == expected
+    assert loaded.model.generation_config is own
+
+
+def test_only_end_tokens_that_the_tokenizer_holds_special_end_an_answer(load_tiny):
+    loaded = load_tiny("llama")
+    loaded.model.generation_config = GenerationConfig(eos_token_id=[0, 7])  # 7 is an ordinary letter here
+    assert stop_ids(loaded.model, loaded.tokenizer) == {0}
+
+
+def test_answers_stop_at_eos_and_come_in_input_order(taught):
+    prompts = ("東京 is a city in", "The capital of Japan is", "The capital of France is")
+    seen = []
+    texts = decode(
+        taught, [encode_prompt(taught.tokenizer, prompt) for prompt in prompts], 32, 2, lambda *at: seen.append(at)
+    )
+    assert texts == ["日本", "Tokyo", "Paris"]
+    assert seen == [(2, 3), (3, 3)]
+
+
+def test_a_newline_ends_a_row(tiny_tokenizer):
+    last = tiny_tokenizer("a\n", add_special_tokens=False).input_ids
+    rows = torch.tensor([last, last[::-1]])
+    assert StopAtNewline(tiny_tokenizer)(rows, torch.empty(0)).tolist() == [True, False]
+
+
+def test_a_prompt_too_long_for_the_model_is_named(load_tiny):
+    loaded = load_tiny("gpt2")
+    with pytest.raises(InputError, match="250 tokens and its answer up to 32, but the model has 256 positions"):
+        decode(loaded, [(300,) * 250], 32, 1)
+    with pytest.raises(InputError, match="257 tokens, but the model has 256 positions"):
+        verify(loaded, [Encoded((300,) * 257, 3)], 32, 1)
+
+
+def test_no_prompts_no_answers(load_tiny):
+    assert decode(load_tiny("llama"), [], 8, 4) == []
+    assert verify(load_tiny("llama"), [], 8, 4) == []
+
+
+def test_verify_proves_exactly_the_greedy_continuation(load_tiny, kind):
+    loaded = load_tiny(kind)
+    eos = loaded.tokenizer.eos_token_id
+    prompts = [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS]
+    greedy = [naive_ids(loaded, prompt, 14) for prompt in prompts]
+    guesses = []
+    for prompt, ids in zip(prompts, greedy, strict=True):
+        wrong = (*ids[:3], (ids[3] + 1) % 384, *ids[4:8])
+        guesses += [
+            Encoded((*prompt, *ids, eos), len(prompt)),  # beyond the budget: only its first 12 tokens count
+            Encoded((*prompt, *ids[:11], eos), len(prompt)),  # right, but the model would go on
+            Encoded((*prompt, *wrong, eos), len(prompt)),
+        ]
+    for batch_size in (1, 5, 64):
+        verdicts = verify(loaded, guesses, 12, batch_size)
+        assert [verdict.text for verdict in verdicts[::3]] == decode(loaded, prompts, 12, batch_size)
+        assert all(verdict.text is None for verdict in verdicts[1::3] + verdicts[2::3])
+        assert all(verdict.token_accuracy == 1 for verdict in verdicts[:2])
+        assert all(3 / 8 <= verdict.token_accuracy <= 7 / 8 for verdict in verdicts[2::3])
+
+
+def test_verify_proves_a_fact_and_measures_a_wrong_one(taught):
+    tokenizer = taught.tokenizer
+    right = encode_edit(tokenizer, "The capital of France is", "Paris")
+    wrong = encode_edit(tokenizer, "The capital of France is", "Tokyo")
+    verdicts = verify(taught, [wrong, right], 32, 8)
+    assert (verdicts[1].text, verdicts[1].token_accuracy) == ("Paris", 1.0)
+    assert verdicts[0].text is None
+    assert verdicts[0].token_accuracy < 1
