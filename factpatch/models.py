@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -52,7 +53,12 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
     model.requires_grad_(False)
-    return LoadedModel(model.to(device=torch.device(settings.device)).eval(), tokenizer, source, stored_dtype)
+    try:
+        nn.Module.to(model, torch.device(settings.device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model.device '{settings.device}' cannot be used ({reason}); cpu always can") from error
+    return LoadedModel(model.eval(), tokenizer, source, stored_dtype)
 
 
 def check_source(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from factpatch.config import ModelSettings, Settings, to_dict
@@ -139,7 +140,8 @@ def _export(
     loaded = load_model(settings)
     change(loaded.model, folder)
     with new_folder(output) as temporary:
-        loaded.model.to(dtype=loaded.stored_dtype).save_pretrained(temporary)
+        nn.Module.to(loaded.model, loaded.stored_dtype)
+        loaded.model.save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)
     return output
 
