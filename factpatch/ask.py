@@ -1,0 +1,23 @@
+"""Put one question to a model, with a patch or without."""
+
+from __future__ import annotations
+
+from factpatch.config import Settings
+from factpatch.encoding import encode_prompt
+from factpatch.errors import InputError
+from factpatch.evaluation.generation import decode
+from factpatch.models import load_model
+from factpatch.patch import apply_patch, read_patch
+
+
+def ask(settings: Settings, prompt: str, patch: str | None = None) -> str:
+    """The model's greedy continuation of `prompt`, up to EOS, a newline or the generation budget."""
+    if not prompt.strip():
+        raise InputError("the prompt is blank; write the beginning of a sentence or a question")
+    if patch is not None:
+        read_patch(patch)
+    loaded = load_model(settings.model)
+    if patch is not None:
+        apply_patch(loaded.model, patch)
+    ids = encode_prompt(loaded.tokenizer, prompt, settings.edits.chat_template)
+    return decode(loaded, [ids], settings.evaluation.max_new_tokens, batch_size=1)[0]

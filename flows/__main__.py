@@ -1,0 +1,125 @@
+"""The command line: `factpatch VERB`, or `python -m flows VERB`. What each verb does stands in `flows.verbs`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from factpatch.errors import FactpatchError, InputError
+
+# Flags that stand for a setting: flag -> dotted name in params.yaml.
+SETTINGS = {
+    "model": "model.path",
+    "edits": "edits.path",
+    "location": "localization.location",
+    "method": "localization.method",
+    "training": "training.method",
+    "seed": "training.seed",
+    "strict": "validation.strict",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Usage errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs with their arguments."""
+    main_parser = Parser(prog="factpatch", description="Change facts inside a language model, prove it, release it.")
+    verbs = main_parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, summary: str, *flags: str, output: str | None = "runs/latest") -> argparse.ArgumentParser:
+        part = verbs.add_parser(name, help=summary, description=summary)
+        part.add_argument("--config", metavar="FILE", help="settings (default: params.yaml where you stand)")
+        part.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, over the file")
+        if output is not None:
+            part.add_argument("--output", metavar="DIR", default=output, help=f"where results go (default: {output})")
+        for flag in flags:
+            _add_flag(part, flag)
+        return part
+
+    verb("run", "the whole release: validate, localize, edit, evaluate, register", "model", "edits", "location", "seed")
+    part = verb("validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
+    part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
+    verb("localize", "choose where in the model to write", "model", "edits", "method")
+    verb("edit", "train the edits and write a patch", "model", "edits", "location", "training", "seed")
+    verb("evaluate", "measure edits on a model, with a patch or without", "model", "patch", "edits")
+    verb("regress", "score capability tasks before and after the output folder's patch", "model")
+    for name, summary in (
+        ("apply", "save the model with a patch applied, as an ordinary model folder"),
+        ("undo", "save an edited model with its patch undone"),
+    ):
+        part = verb(name, summary, "model", output=None)
+        part.add_argument("--patch", metavar="DIR", required=True, help="patch folder")
+        part.add_argument("--output", metavar="DIR", required=True, help="new model folder")
+    part = verb("export", "save a registered version as an ordinary model folder", output=None)
+    part.add_argument("--version", metavar="V", default="champion", help="version number or alias (default: champion)")
+    part.add_argument("--output", metavar="DIR", required=True, help="new model folder")
+    part = verb("ask", "let a model continue a prompt", "model", "patch", output=None)
+    part.add_argument("prompt", metavar="PROMPT")
+    part = verb("promote", "make a registered version the champion", output=None)
+    part.add_argument("version", metavar="VERSION")
+    verb("rollback", "make the previous champion the champion again", output=None)
+    return main_parser
+
+
+def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "model": {"metavar": "M", "help": "model folder or hub name"},
+        "edits": {"metavar": "EDITS", "help": "edit requests: file, folder or datasets hub name"},
+        "location": {"metavar": "LAYER:MODULE", "help": "where to write, such as 22:mlp.down_proj"},
+        "method": {"choices": ["auto", "grid"], "help": "how to search"},
+        "training": {"choices": ["breadth-first", "depth-first"], "help": "depth-first is the baseline"},
+        "seed": {"type": int, "metavar": "N", "help": "of the order of edits"},
+        "patch": {"metavar": "DIR", "help": "patch folder"},
+        "strict": {"action": "store_true", "default": None, "help": "refuse on any finding"},
+    }
+    part.add_argument(f"--{flag}", **options[flag])
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings named on the command line: dotted name -> value."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for text in args.set:
+        name, found, value = text.partition("=")
+        if not found or "." not in name:
+            raise InputError(f"--set {text}: write SECTION.KEY=VALUE, such as training.seed=1")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {text}: the value is not YAML") from error
+    given = {flag: getattr(args, flag, None) for flag in SETTINGS}
+    return values | {SETTINGS[flag]: value for flag, value in given.items() if value is not None}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Exit codes: 0 done, 1 a gate or check refused, 2 bad input or usage; errors are one line."""
+    try:
+        args = parser().parse_args(arguments)
+        from flows import verbs
+
+        return verbs.VERBS[args.verb](args, overrides(args))
+    except FactpatchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("FACTPATCH_TRACEBACK"):
+            raise
+        reason = " ".join(str(error).split()) or "no message"
+        print(f"error: {type(error).__name__}: {reason} (FACTPATCH_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

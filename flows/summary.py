@@ -1,0 +1,120 @@
+"""A release on one screen: the same short tables for the terminal and for Prefect's page."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from factpatch.config import Settings
+from factpatch.files import read_json
+
+SHOWN_METRICS = ("reliability", "generalization", "locality", "portability")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One small table of texts."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def sections(release: dict[str, Any]) -> list[Section]:
+    """What was edited, what it did, and whether it may go out."""
+    edits, location = release["edits"], release["location"]
+    overview = (
+        ("status", release["status"]),
+        ("model", f"{release['model']} version {release['version']}"),
+        ("aliases", ", ".join(release.get("aliases", [])) or "none"),
+        ("edits", f"{edits['accepted']} of {edits['total']} accepted, {edits['quarantined']} quarantined"),
+        ("location", f"layer {location['layer']}, {location['module'] or 'whole block'}"),
+    )
+    metrics = tuple(
+        (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), str(value.get("n", 0)))
+        for name, value in release["metrics"].items()
+        if name in SHOWN_METRICS and value.get("after") is not None
+    )
+    capability = tuple(
+        (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), str(value.get("n", "")))
+        for name, value in release["capability"].items()
+    )
+    gates = tuple((gate["name"], verdict(gate["passed"]), gate["reason"]) for gate in release["gates"])
+    measured = ("", "before", "after", "95 % interval", "n")
+    return [
+        Section("Release", ("", ""), overview),
+        Section("Edits", measured, metrics),
+        Section("Capability", measured, capability),
+        Section("Gates", ("gate", "verdict", "reason"), gates),
+    ]
+
+
+def markdown(release: dict[str, Any]) -> str:
+    """The tables as markdown, for Prefect's artifact."""
+    parts = []
+    for section in sections(release):
+        parts += [f"## {section.title}", "", _line(section.header), _line(("---",) * len(section.header))]
+        parts += [*map(_line, section.rows), ""]
+    return "\n".join(parts)
+
+
+def show(release: dict[str, Any], console: Console | None = None) -> None:
+    """The tables on the terminal."""
+    console = console or Console(highlight=False)
+    for section in sections(release):
+        if section.rows:
+            table = Table(
+                title=section.title, title_justify="left", title_style="bold", show_header=any(section.header)
+            )
+            for number, name in enumerate(section.header):
+                table.add_column(name, justify="left" if number == 0 or name in ("reason", "") else "right")
+            for row in section.rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+
+
+def show_next(settings: Settings, output: str, console: Console | None = None) -> None:
+    """Where the pages are, and one question to ask before and after."""
+    console = console or Console(highlight=False)
+    folder = Path(output)
+    evaluation, release = read_json(folder / "evaluate.json"), read_json(folder / "release.json")
+    store = release["run"]["tracking_uri"]
+    api = os.environ.get("PREFECT_API_URL")
+    pages = (
+        f"report   {folder / 'report.html'}",
+        f"MLflow   mlflow ui --backend-store-uri {store}" if store.startswith("sqlite") else f"MLflow   {store}",
+        f"Prefect  {api.removesuffix('/api')}" if api else "Prefect  prefect server start",
+    )
+    console.print(escape("\n".join(pages)), soft_wrap=True)
+    shown = next((edit for edit in evaluation["edits"] if edit["reliable"]), None)
+    if shown:
+        prompt = shlex.quote(shown["prompt"])
+        for patch, answer in (("", shown["before"]), (f" --patch {folder / 'patch'}", shown["output"])):
+            console.print(escape(f"$ factpatch ask --model {settings.model.path}{patch} {prompt}"), soft_wrap=True)
+            console.print(escape(answer), soft_wrap=True)
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage, or a dash where it was not measured."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def interval(bounds: list[float] | None) -> str:
+    """A 95 % interval in percent."""
+    return "" if not bounds else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
+
+
+def verdict(passed: bool | None) -> str:
+    """A gate's verdict as a word."""
+    return {True: "passed", False: "failed", None: "skipped"}[passed]
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,199 @@
+"""What each verb of the command line does. Heavy libraries are imported only by the verb that needs them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from factpatch.config import Settings, load_settings
+from factpatch.errors import InputError
+from factpatch.files import output_folder, read_json
+
+Overrides = dict[str, Any]
+
+
+def run(args: argparse.Namespace, overrides: Overrides) -> int:
+    """The release flow, then its tables; 1 if a gate refused."""
+    settings = load_settings(args.config, overrides)
+    check_inputs(settings)
+    output_folder(args.output)
+    from flows.console import quiet_prefect
+
+    quiet_prefect()
+    from flows.release import release
+
+    result = read_json(Path(release(args.config, args.output, overrides)))
+    from flows.summary import show, show_next
+
+    show(result)
+    show_next(settings, args.output)
+    return 1 if result["status"] == "refused" else 0
+
+
+def validate(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Check edit requests and say what was found."""
+    settings = load_settings(args.config, overrides)
+    check_inputs(settings, model=args.model is not None)  # without the model, target lengths are counted in words
+    result = _validate(args.output, settings)
+    found = [check for check in result["checks"] if check["count"]]
+    for check in found:
+        print(f"{check['severity']:<10} {check['count']:>6}  {check['name']}: {check['fix']}")
+    print(
+        f"{result['accepted']} of {result['total']} edits accepted, {result['quarantined']} quarantined: {args.output}"
+    )
+    return 0
+
+
+def localize(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Choose the location for the edits in the output folder."""
+    settings = _prepare(args, overrides)
+    from tasks.localize import localize as step
+
+    result = read_json(Path(step.fn(args.output, settings)))
+    for cell in sorted(result["candidates"], key=lambda cell: -cell["score"]):
+        print(f"{cell['location']:<24} score {cell['score']:.3f}  {cell['epochs']:>3} epochs  {cell['seconds']:.1f} s")
+    print(f"location {result['location']['name']}: {result['reason']}")
+    return 0
+
+
+def edit(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Train the edits in the output folder, at the location named or found before, or searched for now."""
+    settings = _prepare(args, overrides)
+    if settings.localization.location is None and (args.edits or not (Path(args.output) / "localize.json").exists()):
+        from tasks.localize import localize as search
+
+        search.fn(args.output, settings)
+    from tasks.edit import edit as step
+
+    result = read_json(Path(step.fn(args.output, settings)))
+    print(
+        f"{result['edits']} edits at {result['location']}: {result['epochs']} epochs, {result['steps']} steps, "
+        f"loss {result['last_loss']:.4f}, {result['seconds']:.1f} s; patch {Path(args.output) / 'patch'}"
+    )
+    return 0
+
+
+def evaluate(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Measure the edits in the output folder on the model, and on the patched one if there is a patch."""
+    settings = _prepare(args, overrides)
+    from flows.summary import interval, percent
+    from tasks.evaluate import evaluate as step
+
+    result = read_json(Path(step.fn(args.output, settings, args.patch)))
+    for name in result["definitions"]:
+        value = result[name]
+        note = value.get("reason") or f"{interval(value['ci95'])}, n {value['n']}"
+        before = f"{percent(result['before'][name]['value'])} -> " if result["before"] else ""
+        print(f"{name:<18} {before}{percent(value['value'])}  ({note})")
+    return 0
+
+
+def regress(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Score the capability tasks before and after the patch."""
+    settings = load_settings(args.config, overrides)
+    check_inputs(settings, edits=False)
+    from flows.summary import percent
+    from tasks.regress import regress as step
+
+    result = read_json(Path(step.fn(str(output_folder(args.output)), settings)))
+    for name, value in result["tasks"].items():
+        print(f"{name:<24} {percent(value['before'])} -> {percent(value['after'])}  (n {value['n']})")
+    return 0
+
+
+def apply(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Save the patched model as a folder."""
+    from factpatch.patch import export_patch
+
+    print(export_patch(load_settings(args.config, overrides).model, args.patch, Path(args.output)))
+    return 0
+
+
+def undo(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Save the model without its patch as a folder."""
+    from factpatch.patch import export_undo
+
+    print(export_undo(load_settings(args.config, overrides).model, args.patch, Path(args.output)))
+    return 0
+
+
+def ask(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Print what the model says."""
+    from factpatch.ask import ask as answer
+
+    print(answer(load_settings(args.config, overrides), args.prompt, args.patch))
+    return 0
+
+
+def export(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Save a registered version as a folder."""
+    registry = load_settings(args.config, overrides).registry
+    from tasks.register import export_version, tracking_uri
+
+    print(export_version(registry.name, args.version, tracking_uri(registry), Path(args.output)))
+    return 0
+
+
+def promote(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Move the alias `champion` to a version whose gates passed."""
+    registry = load_settings(args.config, overrides).registry
+    from tasks.register import promote as move
+    from tasks.register import tracking_uri
+
+    version = move(registry.name, args.version, tracking_uri(registry))
+    print(f"{registry.name} version {version} is champion")
+    return 0
+
+
+def rollback(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Swap the aliases `champion` and `previous`."""
+    registry = load_settings(args.config, overrides).registry
+    from tasks.register import rollback as swap
+    from tasks.register import tracking_uri
+
+    version = swap(registry.name, tracking_uri(registry))
+    print(f"{registry.name} version {version} is champion again")
+    return 0
+
+
+def check_inputs(settings: Settings, model: bool = True, edits: bool = True) -> None:
+    """InputError for a model or an edit file that isn't there, before anything is started or written."""
+    if model:
+        from factpatch.models import check_source
+
+        check_source(settings.model.path)
+    if edits and not Path(settings.edits.path).exists() and settings.edits.path.count("/") != 1:
+        raise InputError(f"edits '{settings.edits.path}' do not exist; name a file, a folder or a datasets hub name")
+
+
+def _prepare(args: argparse.Namespace, overrides: Overrides) -> Settings:
+    """Settings; with --edits the output folder gets its accepted edits first."""
+    settings = load_settings(args.config, overrides)
+    check_inputs(settings, edits=bool(args.edits))
+    if args.edits:
+        _validate(args.output, settings)
+    return settings
+
+
+def _validate(output: str, settings: Settings) -> dict[str, Any]:
+    from tasks.validate import validate as step
+
+    return read_json(Path(step.fn(str(output_folder(output)), settings)))
+
+
+VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
+    "run": run,
+    "validate": validate,
+    "localize": localize,
+    "edit": edit,
+    "evaluate": evaluate,
+    "regress": regress,
+    "apply": apply,
+    "undo": undo,
+    "ask": ask,
+    "export": export,
+    "promote": promote,
+    "rollback": rollback,
+}

@@ -1,0 +1,159 @@
+"""The command line as a user meets it: verbs on tiny models of three kinds, and every kind of bad input."""
+
+import json
+import os
+
+import pytest
+
+from factpatch.config import ModelSettings
+from factpatch.models import load_model, tensor_digests
+from flows.__main__ import main
+
+ROWS = [
+    {
+        "prompt": "The capital of France is",
+        "target": "Tokyo",
+        "paraphrases": ["France's capital is"],
+        "locality": [{"prompt": "The capital of Japan is", "target": "Tokyo"}],
+    },
+    {"prompt": "Who wrote Zürich?", "target": "Robert C. Newton"},
+    {"prompt": "東京 is in", "target": "São Tomé"},
+]
+PARAMS = "training: {learning_rate: 3.0e-2, epochs: 150, stop_loss: 0.02}\nlocalization: {sample: 3}\n"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Every test stands in a folder of its own with edits and settings in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "params.yaml").write_text(PARAMS)
+
+
+def call(capsys, *arguments):
+    """Exit code, standard output, and standard error less its progress lines."""
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, [line for line in captured.err.splitlines() if line.startswith("error")]
+
+
+def test_edit_evaluate_apply_ask_undo(tiny_model, tmp_path, capsys, kind):
+    model = tiny_model(kind)
+    module = "mlp.c_proj" if kind == "gpt2" else "mlp.down_proj"
+    options = ("--model", model, "--edits", "edits.jsonl", "--output", "out")
+    code, out, _ = call(capsys, "edit", *options, "--location", f"2:{module}")
+    assert code == 0
+    assert f"3 edits at 2:{module}" in out
+
+    code, _, _ = call(capsys, "evaluate", "--model", model, "--output", "out", "--patch", "out/patch")
+    assert code == 0
+    result = json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert result["reliability"]["value"] == 1.0
+    assert [edit["output"] for edit in result["edits"]] == ["Tokyo", "Robert C. Newton", "São Tomé"]
+    assert result["before"]["reliability"]["value"] == 0.0
+
+    assert call(capsys, "apply", "--model", model, "--patch", "out/patch", "--output", "edited")[0] == 0
+    assert call(capsys, "ask", "--model", "edited", "東京 is in")[1] == "São Tomé\n"
+    assert call(capsys, "ask", "--model", model, "--patch", "out/patch", "東京 is in")[1] == "São Tomé\n"
+    assert call(capsys, "undo", "--model", "edited", "--patch", "out/patch", "--output", "restored")[0] == 0
+    restored, base = (load_model(ModelSettings(path=str(path))).model for path in ("restored", model))
+    assert tensor_digests(restored) == tensor_digests(base)
+
+
+def test_edit_without_a_location_searches_first(tiny_model, tmp_path, capsys):
+    code, _, _ = call(
+        capsys, "edit", "--model", tiny_model("llama"), "--edits", "edits.jsonl", "--output", "out", "--seed", 1
+    )
+    assert code == 0
+    found = json.loads((tmp_path / "out" / "localize.json").read_text())
+    assert {cell["location"] for cell in found["candidates"]} == {f"{layer}:mlp.down_proj" for layer in range(4)}
+    manifest = json.loads((tmp_path / "out" / "patch" / "manifest.json").read_text())
+    assert manifest["location"]["name"] == found["location"]["name"]
+    assert manifest["config"]["training"]["seed"] == 1
+
+
+def test_depth_first_is_a_method_by_name(tiny_model, tmp_path, capsys):
+    options = ("--model", tiny_model("llama"), "--edits", "edits.jsonl", "--output", "out")
+    code, _, _ = call(capsys, "edit", *options, "--location", "2:mlp.down_proj", "--training", "depth-first")
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "edit.json").read_text())["method"] == "depth-first"
+
+
+BAD = {
+    "model": (["edit", "--model", "nowhere/at/all", "--edits", "edits.jsonl"], "nowhere/at/all"),
+    "edits": (["validate", "absent.jsonl"], "absent.jsonl"),
+    "location": (["edit", "--model", "MODEL", "--edits", "edits.jsonl", "--location", "9:mlp"], "layers 0 to 3"),
+    "module": (["edit", "--model", "MODEL", "--edits", "edits.jsonl", "--location", "1:mpl"], "mlp.down_proj"),
+    "setting": (["validate", "edits.jsonl", "--set", "training.epocs=3"], "did you mean 'training.epochs'"),
+    "set": (["validate", "edits.jsonl", "--set", "epochs"], "SECTION.KEY=VALUE"),
+    "verb": (["valdate", "edits.jsonl"], "valdate"),
+    "flag": (["ask", "--model", "MODEL"], "PROMPT"),
+    "prompt": (["ask", "--model", "MODEL", "  "], "blank"),
+    "patch": (["ask", "--model", "MODEL", "--patch", "edits.jsonl", "Who?"], "not a patch folder"),
+    "accepted": (["edit", "--model", "MODEL", "--output", "fresh"], "run validate first"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_usage_is_one_line_and_code_2(tiny_model, tmp_path, capsys, name):
+    arguments, words = BAD[name]
+    code, _, errors = call(
+        capsys, *(tiny_model("llama") if argument == "MODEL" else argument for argument in arguments)
+    )
+    assert (code, len(errors)) == (2, 1)
+    assert words in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+FILES = {
+    "empty": (b"", "empty"),
+    "broken": (b'{"prompt": "a", "target": "b"}\n{"prompt": \n', "row 2"),
+    "binary": (b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe", "file.jsonl"),
+    "targetless": (b'{"prompt": "a", "target": "b"}\n{"prompt": "c"}\n', "row 2"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bad_edit_files_are_one_line_and_code_2_and_write_nothing(tiny_model, tmp_path, capsys, name):
+    content, words = FILES[name]
+    (tmp_path / "file.jsonl").write_bytes(content)
+    code, _, errors = call(capsys, "edit", "--model", tiny_model("llama"), "--edits", "file.jsonl", "--output", "out")
+    assert (code, len(errors)) == (2, 1)
+    assert words in errors[0]
+    assert "file.jsonl" in errors[0]
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_an_unknown_key_in_params_is_one_line_and_code_2(tmp_path, capsys):
+    (tmp_path / "params.yaml").write_text("traning: {}\n")
+    code, _, errors = call(capsys, "validate", "edits.jsonl")
+    assert (code, errors) == (2, ["error: params.yaml: unknown key 'traning'; did you mean 'training'?"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_one_line_and_code_2(tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, _, errors = call(capsys, "validate", "edits.jsonl", "--output", "locked")
+    assert (code, len(errors)) == (2, 1)
+
+
+def test_an_output_folder_that_is_a_file_is_one_line_and_code_2(tmp_path, capsys):
+    code, _, errors = call(capsys, "validate", "edits.jsonl", "--output", "edits.jsonl")
+    assert (code, len(errors)) == (2, 1)
+    assert "cannot be written" in errors[0]
+
+
+def test_strict_validation_refuses_with_code_1(tmp_path, capsys):
+    (tmp_path / "file.jsonl").write_text('{"prompt": "a ", "target": "b"}\n{"prompt": "c", "target": "d"}\n' * 2)
+    assert call(capsys, "validate", "file.jsonl")[0] == 0
+    assert call(capsys, "validate", "file.jsonl", "--strict")[0] == 1
+
+
+def test_every_verb_has_help(capsys):
+    from flows.verbs import VERBS
+
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as caught:
+            main([verb, "--help"])
+        assert caught.value.code == 0
+        assert verb in capsys.readouterr().out
