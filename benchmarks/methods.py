@@ -1,0 +1,89 @@
+"""The paper's central comparison on this machine: breadth-first against depth-first, same edits, same location.
+
+    python benchmarks/methods.py --location 4:mlp.down_proj
+
+Every method trains on the same accepted edits; free generation before and after; a row a method and step size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+
+from factpatch.config import Settings, load_settings
+from factpatch.editing import run_edit
+from factpatch.edits.accepted import read_accepted
+from factpatch.evaluation.evaluate import Answers, collect_answers, measure
+from factpatch.models import LoadedModel, load_model, preserved, write_values
+from factpatch.structure import locate
+from tasks.regress import load_tasks, quiet, score
+from tasks.validate import validate
+
+HEADER = ("method", "step", "batch", "epochs", "seconds", "reliability", "generalization", "locality")
+
+
+def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answers, capability: bool) -> list[str]:
+    """Train once, measure, put the model back; the cells of one row."""
+    training = settings.training
+    location = locate(loaded.model, settings.localization.location)
+    start = time.perf_counter()
+    result = run_edit(loaded, location, edits, settings)
+    seconds = time.perf_counter() - start
+    with preserved(loaded.model, location.parameters):
+        write_values(loaded.model, result.values)
+        measured = measure(edits, collect_answers(loaded, edits, settings, before), before)
+        scores = capability_scores(loaded, settings) if capability else []
+    epochs = len(result.losses) if training.method == "breadth-first" else "-"
+    batch = training.batch_size if training.method == "breadth-first" else 1
+    cells = [training.method, f"{training.learning_rate:g}", str(batch), str(epochs), f"{seconds:.0f}"]
+    return cells + [_cell(measured[name]) for name in HEADER[5:]] + scores
+
+
+def capability_scores(loaded: LoadedModel, settings: Settings) -> list[str]:
+    """Each capability task's score in percent."""
+    with quiet():
+        results = score(loaded, load_tasks(settings.capability), settings.capability)
+    return [f"{100 * result.value:.1f}" for result in results.values()]
+
+
+def _cell(metric: dict) -> str:
+    low, high = metric["ci95"]
+    return f"{100 * metric['value']:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config")
+    parser.add_argument("--model")
+    parser.add_argument("--edits")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--location", required=True)
+    parser.add_argument("--steps", type=float, nargs="+", help="step sizes (default: the configured one)")
+    parser.add_argument("--methods", nargs="+", default=["breadth-first", "depth-first"])
+    parser.add_argument("--no-capability", action="store_true")
+    args = parser.parse_args()
+    wishes = {"model.path": args.model, "edits.path": args.edits, "edits.limit": args.limit}
+    wishes |= {"localization.location": args.location}
+    settings = load_settings(args.config, {name: value for name, value in wishes.items() if value is not None})
+    with tempfile.TemporaryDirectory() as folder:
+        validate.fn(folder, settings)
+        edits = read_accepted(folder)
+    loaded = load_model(settings.model)
+    before = collect_answers(loaded, edits, settings)
+    tasks = () if args.no_capability else settings.capability.tasks
+    print(f"{len(edits)} edits at {args.location} of {settings.model.path}; percent, 95 % interval in brackets")
+    print(" | ".join((*HEADER, *tasks)))
+    base = measure(edits, before, None)
+    cells = ["(before)", "-", "-", "-", "-", _cell(base["reliability"]), _cell(base["generalization"]), "-"]
+    print(" | ".join(cells + (capability_scores(loaded, settings) if tasks else [])), flush=True)
+    for step in args.steps or [settings.training.learning_rate]:
+        for method in args.methods:
+            training = replace(settings.training, method=method, learning_rate=step)
+            row = run_row(loaded, edits, replace(settings, training=training), before, bool(tasks))
+            print(" | ".join(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
