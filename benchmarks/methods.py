@@ -17,6 +17,7 @@ from factpatch.editing import run_edit
 from factpatch.edits.accepted import read_accepted
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.models import LoadedModel, load_model, preserved, write_values
+from factpatch.protection import protected_rows
 from factpatch.structure import locate
 from tasks.regress import load_tasks, quiet, score
 from tasks.validate import validate
@@ -29,7 +30,7 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
     training = settings.training
     location = locate(loaded.model, settings.localization.location)
     start = time.perf_counter()
-    result = run_edit(loaded, location, edits, settings)
+    result = run_edit(loaded, location, edits, settings, protected_rows(loaded, edits, settings))
     seconds = time.perf_counter() - start
     with preserved(loaded.model, location.parameters):
         write_values(loaded.model, result.values)
@@ -37,7 +38,8 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
         scores = capability_scores(loaded, settings) if capability else []
     epochs = len(result.losses) if training.method == "breadth-first" else "-"
     batch = training.batch_size if training.method == "breadth-first" else 1
-    cells = [training.method, f"{training.learning_rate:g}", str(batch), str(epochs), f"{seconds:.0f}"]
+    name = f"{training.method}, protected" if training.protect else training.method
+    cells = [name, f"{training.learning_rate:g}", str(batch), str(epochs), f"{seconds:.0f}"]
     return cells + [_cell(measured[name]) for name in HEADER[5:]] + scores
 
 
@@ -61,7 +63,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--location", required=True)
     parser.add_argument("--steps", type=float, nargs="+", help="step sizes (default: the configured one)")
-    parser.add_argument("--methods", nargs="+", default=["breadth-first", "depth-first"])
     parser.add_argument("--no-capability", action="store_true")
     args = parser.parse_args()
     wishes = {"model.path": args.model, "edits.path": args.edits, "edits.limit": args.limit}
@@ -78,9 +79,12 @@ def main() -> None:
     base = measure(edits, before, None)
     cells = ["(before)", "-", "-", "-", "-", _cell(base["reliability"]), _cell(base["generalization"]), "-"]
     print(" | ".join(cells + (capability_scores(loaded, settings) if tasks else [])), flush=True)
+    variants = [("breadth-first", None), ("depth-first", None)]
+    if settings.training.protect:
+        variants.insert(0, ("breadth-first", settings.training.protect))
     for step in args.steps or [settings.training.learning_rate]:
-        for method in args.methods:
-            training = replace(settings.training, method=method, learning_rate=step)
+        for method, protect in variants:
+            training = replace(settings.training, method=method, learning_rate=step, protect=protect)
             row = run_row(loaded, edits, replace(settings, training=training), before, bool(tasks))
             print(" | ".join(row), flush=True)
 

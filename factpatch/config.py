@@ -47,7 +47,7 @@ class LocalizationSettings:
 
     location: str | None = None  # such as "4:mlp.down_proj"; null searches
     modules: tuple[str, ...] = ()  # candidates at every layer; none named: the MLP's output projection
-    method: Literal["auto", "grid"] = "auto"  # short runs first and a whole one for the best half / whole runs for all
+    method: Literal["auto", "grid"] = "auto"  # short runs first and a whole one for the best third / whole runs for all
     sample: int = 64  # edits a candidate is tried on
     weights: dict[str, float] = field(  # of each metric in a candidate's score
         default_factory=lambda: {"reliability": 1.0, "generalization": 1.0, "locality": 1.0}
@@ -64,6 +64,8 @@ class TrainingSettings:
     epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
     stop_loss: float = 0.01  # stop once an epoch's mean loss is below
     seed: int = 0  # of the order of edits
+    protect: str | None = None  # file of prompts whose present answers are trained along (breadth-first only)
+    protect_ratio: float = 3.0  # protected prompts an epoch visits for each edit
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Settings:
             ("training.learning_rate", self.training.learning_rate, 1e-9, 1.0),
             ("training.batch_size", self.training.batch_size, 1, None),
             ("training.epochs", self.training.epochs, 1, None),
+            ("training.protect_ratio", self.training.protect_ratio, 0.0, None),
             ("training.stop_loss", self.training.stop_loss, 0.0, None),
             ("localization.sample", self.localization.sample, 1, None),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),

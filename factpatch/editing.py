@@ -10,7 +10,7 @@ from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
-from factpatch.training import METHODS, Progress, TrainingResult
+from factpatch.training import Progress, TrainingResult, breadth_first, depth_first
 
 
 def encode_edits(loaded: LoadedModel, edits: Sequence[EditRequest], chat_template: bool) -> list[Encoded]:
@@ -23,10 +23,16 @@ def run_edit(
     location: Location,
     edits: Sequence[EditRequest],
     settings: Settings,
+    protected: Sequence[Encoded] = (),
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Train the edits at the location by the configured method; the model is left as found."""
+    """Train the edits at the location by the configured method; the model is left as found.
+
+    `protected` rows (`factpatch.protection`) join the epochs of breadth-first training; depth-first ignores them.
+    """
     if not edits:
         raise InputError("there is no edit to write; add rows to the edit file")
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
-    return METHODS[settings.training.method](loaded, location, rows, settings.training, progress)
+    if settings.training.method == "depth-first":
+        return depth_first(loaded, location, rows, settings.training, progress)
+    return breadth_first(loaded, location, rows, settings.training, protected, progress)

@@ -85,7 +85,7 @@ def show_next(settings: Settings, output: str, console: Console | None = None) -
     console = console or Console(highlight=False)
     folder = Path(output)
     evaluation, release = read_json(folder / "evaluate.json"), read_json(folder / "release.json")
-    store = release["run"]["tracking_uri"]
+    store = release["tracking_uri"]
     api = os.environ.get("PREFECT_API_URL")
     pages = (
         f"report   {folder / 'report.html'}",

@@ -20,6 +20,7 @@ def edit(output: str, settings: Settings) -> str:
     from factpatch.editing import run_edit
     from factpatch.models import load_model
     from factpatch.patch import save_patch
+    from factpatch.protection import protected_rows
     from factpatch.structure import locate
 
     start = time.perf_counter()
@@ -28,14 +29,21 @@ def edit(output: str, settings: Settings) -> str:
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
     loaded = load_model(settings.model)
     location = locate(loaded.model, text)
+    protected = protected_rows(loaded, edits, settings)
     with show_progress(f"edit {location.name}") as report:
         result = run_edit(
-            loaded, location, edits, settings, lambda done, total, loss: report(done, total, f"loss {loss:.4f}")
+            loaded,
+            location,
+            edits,
+            settings,
+            protected,
+            lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
         )
     training = {
         "method": settings.training.method,
         "epochs": len(result.losses),
         "steps": result.steps,
+        "protected": len(protected),
         "last_loss": result.losses[-1],
     }
     summary = {"digest": digest_edits(edits), "count": len(edits)}

@@ -60,6 +60,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "layer": cell.location.layer,
         "module": cell.location.module,
         "score": round(cell.score, 6),
+        "margin": round(cell.margin, 6),
         **cell.metrics,
         "epochs": cell.epochs,
         "seconds": cell.seconds,

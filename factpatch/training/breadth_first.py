@@ -22,11 +22,13 @@ def breadth_first(
     location: Location,
     rows: Sequence[Encoded],
     settings: TrainingSettings,
+    protected: Sequence[Encoded] = (),
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Train the located parameters with Adam until an epoch's mean loss is below the threshold.
 
-    The model is left as found; the result holds the new values.
+    An epoch visits every edit and, for each, `protect_ratio` of the `protected` rows, drawn anew every time. The model
+    is left as found; the result holds the new values.
     """
     generator = random.Random(settings.seed)
     pad = padding_id(loaded.tokenizer)
@@ -34,13 +36,15 @@ def breadth_first(
     steps = 0
     with masters_of(loaded.model, location) as masters:
         optimizer = torch.optim.Adam(masters.tensors, lr=settings.learning_rate)
+        guards = min(len(protected), round(len(rows) * settings.protect_ratio))
         for epoch in range(settings.epochs):
             total = 0.0
-            for indices in epoch_batches([len(row.ids) for row in rows], settings.batch_size, generator):
-                total += backward(loaded.model, masters, [rows[index] for index in indices], pad) * len(indices)
+            visited = [*rows, *generator.sample(protected, guards)]
+            for indices in epoch_batches([len(row.ids) for row in visited], settings.batch_size, generator):
+                total += backward(loaded.model, masters, [visited[index] for index in indices], pad) * len(indices)
                 step(optimizer, masters)
                 steps += 1
-            losses.append(total / len(rows))
+            losses.append(total / len(visited))
             if progress:
                 progress(epoch + 1, settings.epochs, losses[-1])
             if losses[-1] < settings.stop_loss:

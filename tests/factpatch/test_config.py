@@ -15,8 +15,12 @@ def test_defaults_without_a_file(tmp_path, monkeypatch):
     assert load_settings() == Settings()
 
 
-def test_the_shipped_file_holds_the_documented_defaults(reference_model):
-    assert load_settings(reference_model.parents[1] / "params.yaml") == Settings()
+def test_the_shipped_file_is_read_and_names_files_that_exist(reference_model):
+    root = reference_model.parents[1]
+    settings = load_settings(root / "params.yaml")
+    assert (root / settings.training.protect).exists()
+    assert (root / settings.model.path / "config.json").exists()
+    assert settings.validation == Settings().validation
 
 
 def test_file_then_overrides_win(tmp_path):

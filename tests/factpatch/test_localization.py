@@ -19,7 +19,7 @@ SETTINGS = Settings(
 
 
 def cell(layer, score):
-    return Cell(Location(layer, "mlp", ()), score, {}, 1, 0.0)
+    return Cell(Location(layer, "mlp", ()), score, 0.02, {}, 1, 0.0)
 
 
 def test_the_latest_of_equals_is_chosen_and_the_reason_says_so():
@@ -30,8 +30,14 @@ def test_the_latest_of_equals_is_chosen_and_the_reason_says_so():
 
 
 def test_a_metric_without_probes_has_no_say():
-    metrics = {"reliability": {"value": 0.8}, "generalization": {"value": None}, "locality": {"value": 0.2}}
-    assert weighted_score(metrics, {"reliability": 3.0, "generalization": 5.0, "locality": 1.0}) == pytest.approx(0.65)
+    metrics = {
+        "reliability": {"value": 0.8, "ci95": [0.7, 0.9]},
+        "generalization": {"value": None, "ci95": None},
+        "locality": {"value": 0.2, "ci95": [0.0, 0.4]},
+    }
+    score, margin = weighted_score(metrics, {"reliability": 3.0, "generalization": 5.0, "locality": 1.0})
+    assert score == pytest.approx(0.65)
+    assert margin == pytest.approx(((0.75 * 0.1) ** 2 + (0.25 * 0.2) ** 2) ** 0.5)
     with pytest.raises(InputError, match="weights"):
         weighted_score(metrics, {"generalization": 1.0})
 

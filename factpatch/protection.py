@@ -1,0 +1,49 @@
+"""What must not change: prompts that the model is trained to keep answering as it does now, along with the edits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from factpatch.config import Settings
+from factpatch.edits.loading import read_rows
+from factpatch.edits.request import EditRequest
+from factpatch.encoding import Encoded, encode_edit
+from factpatch.errors import InputError
+from factpatch.evaluation.evaluate import collect_answers
+from factpatch.models import LoadedModel
+
+
+def protected_rows(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> list[Encoded]:
+    """Training rows of the protected prompts, each with the model's own greedy answer; none if the settings name none.
+
+    The file has the form of edit requests; its targets only spare decoding where they are what the model says anyway.
+    A prompt that the edits ask anywhere (as prompt, paraphrase or probe) is left out: what is measured is not trained.
+    """
+    if settings.training.protect is None:
+        return []
+    measured = {prompt for edit in edits for prompt in asked_prompts(edit)}
+    kept: dict[str, EditRequest] = {}
+    for row in read_rows(settings.training.protect):
+        prompt, target = row.values.get("prompt"), row.values.get("target", "")
+        if not isinstance(prompt, str) or not isinstance(target, str):
+            raise InputError(f"{row.where}: a protected row needs a 'prompt', and its 'target' must be text")
+        if prompt.strip() and prompt not in measured:
+            kept[prompt] = EditRequest(row.where, prompt, target)
+    answers = collect_answers(loaded, list(kept.values()), settings).outputs
+    return [
+        encode_edit(loaded.tokenizer, prompt, answers[prompt], settings.edits.chat_template)
+        for prompt in kept
+        if answers[prompt].strip()
+    ]
+
+
+def asked_prompts(edit: EditRequest) -> list[str]:
+    """Every prompt on which an edit is measured."""
+    probes = [probe.prompt for probe in (*edit.locality, *edit.portability)]
+    return [edit.prompt, *edit.paraphrases, *probes]
+
+
+def sample_rows(rows: Sequence[Encoded], share: float, seed: int) -> list[Encoded]:
+    """A seeded share of the rows, as large a share as a sample is of all edits."""
+    return random.Random(seed).sample(list(rows), round(len(rows) * share))

@@ -1,0 +1,60 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from factpatch.config import ModelSettings, Settings, TrainingSettings
+from factpatch.edits.request import EditRequest, Probe
+from factpatch.encoding import Encoded
+from factpatch.errors import InputError
+from factpatch.evaluation.generation import decode
+from factpatch.models import load_model
+from factpatch.protection import protected_rows, sample_rows
+from factpatch.structure import locate
+from factpatch.training import breadth_first
+
+EDIT = EditRequest("1", "Who?", "Bob", paraphrases=("Who is it?",), locality=(Probe("Where?", "Here"),))
+
+
+def write(tmp_path, prompts):
+    path = tmp_path / "protected.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt, "target": "?"}) + "\n" for prompt in prompts))
+    return Settings(training=TrainingSettings(protect=str(path)))
+
+
+def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_model, tmp_path):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    settings = write(tmp_path, ["Who?", "Who is it?", "Where?", "The capital of France is"])
+    rows = protected_rows(loaded, [EDIT], settings)
+    tokenizer = loaded.tokenizer
+    assert [tokenizer.decode(row.ids[: row.prompt_length]) for row in rows] == ["The capital of France is"]
+    (answer,) = decode(loaded, [tuple(tokenizer("The capital of France is").input_ids)], 32, 1)
+    assert tokenizer.decode(rows[0].ids[rows[0].prompt_length : -1]).strip() == answer
+
+
+def test_without_a_file_nothing_is_protected(tiny_model):
+    assert protected_rows(load_model(ModelSettings(path=str(tiny_model("llama")))), [EDIT], Settings()) == []
+
+
+def test_a_row_without_a_prompt_is_named(tiny_model, tmp_path):
+    settings = write(tmp_path, ["Who?"])
+    path = tmp_path / "protected.jsonl"
+    path.write_text(path.read_text() + '{"prompt": 7, "target": "x"}\n')
+    with pytest.raises(InputError, match="row 2"):
+        protected_rows(load_model(ModelSettings(path=str(tiny_model("llama")))), [EDIT], settings)
+
+
+def test_a_share_is_drawn_by_seed():
+    rows = [Encoded((number, 0), 1) for number in range(10)]
+    assert sample_rows(rows, 0.3, seed=1) == sample_rows(rows, 0.3, seed=1)
+    assert len(sample_rows(rows, 0.3, seed=1)) == 3
+
+
+def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):
+    """Four edits and a ratio of 2 over ten protected rows: twelve rows an epoch, in batches of five."""
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    rows = [Encoded((5 + number, 6, 0), 1) for number in range(4)]
+    protected = [Encoded((20 + number, 6, 0), 1) for number in range(10)]
+    settings = replace(TrainingSettings(), batch_size=5, epochs=2, protect_ratio=2.0, stop_loss=0.0)
+    result = breadth_first(loaded, locate(loaded.model, "1:mlp.down_proj"), rows, settings, protected)
+    assert (len(result.losses), result.steps) == (2, 6)
