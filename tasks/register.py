@@ -35,7 +35,6 @@ from factpatch.config import RegistrySettings, Settings, to_dict
 from factpatch.errors import FactpatchError, InputError, RefusedError
 from factpatch.evaluation.gates import judge
 from factpatch.files import new_folder, output_folder, read_json, write_json, write_text
-from factpatch.patch import export_patch
 from factpatch.release import MANIFEST, assemble_release, named_numbers, read_steps, release_id
 from factpatch.report import render_report
 
@@ -205,6 +204,8 @@ def log_numbers(
 
 def log_model(client: MlflowClient, experiment: str, run: str, folder: Path, settings: Settings) -> LoggedModel:
     """Upload the whole edited model with the script that serves it; no pickle."""
+    from factpatch.patch import export_patch
+
     model = client.create_logged_model(experiment, name="model", source_run_id=run)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".register.") as temporary:
         exported = export_patch(settings.model, folder / "patch", Path(temporary) / "model")
