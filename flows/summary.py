@@ -93,7 +93,8 @@ def show_next(settings: Settings, output: str, console: Console | None = None) -
         f"Prefect  {api.removesuffix('/api')}" if api else "Prefect  prefect server start",
     )
     console.print(escape("\n".join(pages)), soft_wrap=True)
-    shown = next((edit for edit in evaluation["edits"] if edit["reliable"]), None)
+    reliable = [edit for edit in evaluation["edits"] if edit["reliable"]]
+    shown = next((edit for edit in reliable if edit["prompt"].replace(" ", "").isalnum()), next(iter(reliable), None))
     if shown:
         prompt = shlex.quote(shown["prompt"])
         for patch, answer in (("", shown["before"]), (f" --patch {folder / 'patch'}", shown["output"])):
