@@ -19,7 +19,7 @@ from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.protection import protected_rows
 from factpatch.structure import locate
-from tasks.regress import load_tasks, quiet, score
+from tasks.regress import load_tasks, score, tamed
 from tasks.validate import validate
 
 HEADER = ("method", "step", "batch", "epochs", "seconds", "reliability", "generalization", "locality")
@@ -45,7 +45,7 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
 
 def capability_scores(loaded: LoadedModel, settings: Settings) -> list[str]:
     """Each capability task's score in percent."""
-    with quiet():
+    with tamed():
         results = score(loaded, load_tasks(settings.capability), settings.capability)
     return [f"{100 * result.value:.1f}" for result in results.values()]
 
