@@ -1,6 +1,6 @@
 """The paper's central comparison on this machine: breadth-first against depth-first, same edits, same location.
 
-    python benchmarks/methods.py --location 4:mlp.down_proj
+    python -m benchmarks.methods --location 4:mlp.down_proj
 
 Every method trains on the same accepted edits; free generation before and after; a row a method and step size.
 """

@@ -1,6 +1,6 @@
 """Save a Llama of 20 M random weights, the substrate for edit sets larger than the reference model holds.
 
-    python benchmarks/random_model.py --output runs/random-model
+    python -m benchmarks.random_model --output runs/random-model
 
 Width 384, 6 layers, an 8,192-token byte-level BPE learnt on the world's text; seeded, so two calls save equal models.
 """
