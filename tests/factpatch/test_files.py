@@ -34,6 +34,7 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "a").write_text("a")
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "out" / "a").read_text() == "a"
+    assert (tmp_path / "out" / "a").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
