@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from prefect import task
 from factpatch.config import ModelSettings, Settings
 from factpatch.edits.accepted import FILE as ACCEPTED
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
-from factpatch.edits.findings import Outcome, count_faults, refuse_malformed, settle, tidy
-from factpatch.edits.ledger import fold
-from factpatch.edits.loading import Row, read_rows
+from factpatch.edits.findings import Outcome, count_faults, settle
+from factpatch.edits.folder import read_ledger
+from factpatch.edits.ledger import live_rows
+from factpatch.edits.loading import Row
 from factpatch.edits.request import digest_edits
 from factpatch.edits.survey import survey_rows
 from factpatch.errors import InputError, RefusedError
@@ -63,9 +64,8 @@ def validate(output: str, settings: Settings) -> str:
     strict, if anything was found. Not retried: the same rows would fail again.
     """
     start = time.perf_counter()
-    rows = list(read_rows(settings.edits.path))
-    refuse_malformed(rows)
-    active = fold(map(tidy, rows), date.today())
+    ledger = read_ledger(settings.edits.path)
+    active = live_rows(ledger)
     tokenizer = _load_tokenizer(settings.model)
     survey = survey_rows(active, settings.evaluation.max_new_tokens, tokenizer)
     folder = output_folder(output)
@@ -79,8 +79,9 @@ def validate(output: str, settings: Settings) -> str:
         "schema": SCHEMA,
         "seconds": round(time.perf_counter() - start, 3),
         "status": "refused" if refusal else "passed",
-        "total": len(rows),
-        "inactive": len(rows) - len(active),  # superseded, reverted or expired
+        "files": list(dict.fromkeys(Path(entry.row.file).name for entry in ledger)),
+        "total": len(ledger),
+        "inactive": len(ledger) - len(active),  # superseded, reverted or expired
         "accepted": len(accepted),
         "left_out": len(outcome.accepted) - len(accepted),  # beyond edits.limit
         "quarantined": len(outcome.quarantined),

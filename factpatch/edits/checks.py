@@ -56,7 +56,9 @@ class Check:
 
 
 def _missing_fields(row: Row) -> list[str]:
-    needed = ("prompt",) if row.values.get("op") == "revert" else ("prompt", "target")
+    if row.values.get("op") == "revert":
+        return [] if row.values.keys() & {"prompt", "id"} else ["a revert needs the 'prompt' or the 'id' it withdraws"]
+    needed = ("prompt", "target")
     return [f"'{name}' is missing" for name in needed if name not in row.values]
 
 
@@ -111,7 +113,7 @@ def _unencodable(row: Row, survey: Survey) -> list[str]:
 
 
 def _other_targets(row: Row, survey: Survey) -> list[str]:
-    return sorted(survey.targets[row.values["prompt"]] - {row.values["target"]})
+    return sorted(survey.stated[row.file, row.values["prompt"]] - {row.values["target"]})
 
 
 def _earlier_copy(row: Row, survey: Survey) -> list[str]:

@@ -15,7 +15,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ HUB_TIMEOUT = 10.0  # seconds to ask whether a hub data set exists
 FIELDS = tuple(field.name for field in dataclasses.fields(EditRequest))
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_NUMBER = re.compile(r"\d+")
 _BESIDE_EDITS = frozenset({".md", ".dvc"})  # files that may stand beside edits in a folder
 
 
@@ -78,7 +79,7 @@ def to_native(raw: dict[str, Any]) -> dict[str, Any] | None:
         values = _from_zsre(raw)
     elif raw.keys() & {"target_new", "rephrase_prompt", "locality_prompt"}:
         values = _from_counterfact(raw)
-    elif raw.keys() & {"prompt", "target"}:
+    elif raw.keys() & {"prompt", "target", "op"}:
         values = _from_native(raw)
     else:
         return None
@@ -99,7 +100,7 @@ def _examples(source: str) -> Iterator[dict[str, Any]]:
 def _raw_rows(source: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
     path = Path(source)
     if path.is_dir():
-        for file in _files(path):
+        for file in list_files(path):
             yield from ((str(file), number, raw) for number, raw in read_file(file))
     elif path.exists():
         yield from ((source, number, raw) for number, raw in read_file(path))
@@ -107,8 +108,11 @@ def _raw_rows(source: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
         yield from ((source, number, raw) for number, raw in enumerate(_hub_rows(source), start=1))
 
 
-def _files(folder: Path) -> list[Path]:
-    """The folder's files in file-name order; hidden ones, notes and DVC's pointers are no edits."""
+def list_files(folder: Path) -> list[Path]:
+    """The folder's files in file-name order; hidden ones, notes and DVC's pointers are no edits.
+
+    Raises InputError for none at all, and where the numbers that names begin with disagree with file-name order.
+    """
     try:
         names = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
@@ -116,6 +120,13 @@ def _files(folder: Path) -> list[Path]:
     files = [path for path in names if path.suffix.lower() not in _BESIDE_EDITS]
     if not files:
         raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(READERS)}")
+    numbered = [(int(found[0]), path) for path in files if (found := _NUMBER.match(path.name))]
+    for (first, before), (second, after) in pairwise(numbered):
+        if second < first:
+            raise InputError(
+                f"'{after}' is out of order: file-name order puts it after '{before.name}'; give all numbers as many "
+                f"digits, such as {second:0{len(str(first))}d}"
+            )
     return files
 
 

@@ -22,6 +22,7 @@ class Survey:
     Attributes:
         budget: tokens an answer may have, EOS included.
         targets: the different targets of each prompt; its keys are all edited prompts.
+        stated: the different targets that one file gives a prompt, by file and prompt.
         first: the first row with that prompt and target. first_id: the first row that bears that id.
         tokens: length of each target, EOS included; without a tokenizer its words and one, which it has at least, as
             a token hardly ever spans a blank.
@@ -31,6 +32,7 @@ class Survey:
 
     budget: int
     targets: Mapping[str, set[str]]
+    stated: Mapping[tuple[str, str], set[str]]
     first: Mapping[tuple[str, str], Row]
     first_id: Mapping[str, Row]
     tokens: Mapping[str, int]
@@ -40,12 +42,14 @@ class Survey:
 def survey_rows(rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizerBase | None = None) -> Survey:
     """Survey tidied rows whose fields and types were checked."""
     targets: dict[str, set[str]] = {}
+    stated: dict[tuple[str, str], set[str]] = {}
     first: dict[tuple[str, str], Row] = {}
     first_id: dict[str, Row] = {}
     every_text: set[str] = set()
     for row in rows:
         prompt, target = row.values["prompt"], row.values["target"]
         targets.setdefault(prompt, set()).add(target)
+        stated.setdefault((row.file, prompt), set()).add(target)
         first.setdefault((prompt, target), row)
         if "id" in row.values:
             first_id.setdefault(row.values["id"], row)
@@ -59,7 +63,7 @@ def survey_rows(rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizer
                 unencodable.add(text)
         lengths = _tokenize(tokenizer, tokens.keys() - unencodable, " ")
         tokens |= {target: len(ids) + 1 for target, ids in lengths}
-    return Survey(budget, targets, first, first_id, tokens, frozenset(unencodable))
+    return Survey(budget, targets, stated, first, first_id, tokens, frozenset(unencodable))
 
 
 def texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -146,7 +146,7 @@ def test_no_accepted_edit_is_a_refusal(tmp_path):
     with pytest.raises(RefusedError, match="no edit is left to write"):
         run(tmp_path, [{"prompt": "Is it Lyon?", "target": "Lyon"}])
     with pytest.raises(RefusedError, match="no edit is left to write"):
-        run(tmp_path, [{"prompt": "p", "op": "revert"}])
+        run(tmp_path, [{"prompt": "p", "target": "a"}, {"prompt": "p", "op": "revert"}])
 
 
 def test_the_limit_caps_what_is_accepted(tmp_path):

@@ -1,0 +1,93 @@
+"""The ledger as a folder: order of files, what is pending, and withdrawing a fact by a new file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from factpatch.edits.folder import Held, compare, fact, next_name, read_ledger, refuse_late_files, write_revert
+from factpatch.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two files: p, q and r, of which the second changes q."""
+    write(tmp_path, "0001-first.jsonl", {"prompt": "p", "target": "a", "id": "one"}, {"prompt": "q", "target": "b"})
+    write(tmp_path, "0002-second.jsonl", {"prompt": "q", "target": "c", "id": "two", "owner": "ann"})
+    return tmp_path
+
+
+def write(folder, name, *rows):
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def active(folder):
+    return [fact(entry) for entry in read_ledger(str(folder)) if entry.state == "active"]
+
+
+def test_a_revert_is_a_new_file_that_comes_last(folder):
+    path = write_revert(str(folder), "two", "ben", "it was wrong")
+    assert path == folder / "0003-revert-two.jsonl"
+    assert json.loads(path.read_text()) == {
+        "id": "two", "op": "revert", "prompt": "q", "target": "c", "owner": "ben", "source": "it was wrong"
+    }  # fmt: skip
+    assert active(folder) == [("p", "a")]  # q is not back at b: what was superseded stays so
+    assert [entry.state for entry in read_ledger(str(folder))] == ["active", "superseded", "reverted", "revert"]
+
+
+def test_reverting_what_is_not_there_writes_nothing(folder):
+    write_revert(str(folder), "one", None, None)
+    before = sorted(folder.iterdir())
+    with pytest.raises(InputError, match="no edit has the id 'three'"):
+        write_revert(str(folder), "three", None, None)
+    with pytest.raises(InputError, match=r"'one' is not active: reverted by .*0003-revert-one.jsonl row 1"):
+        write_revert(str(folder), "one", None, None)
+    with pytest.raises(InputError, match="no folder"):
+        write_revert(str(before[0]), "two", None, None)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_an_id_may_hold_anything(folder):
+    write(folder, "0003-odd.jsonl", {"prompt": "s", "target": "t", "id": "../../ä b"})
+    assert write_revert(str(folder), "../../ä b", None, None).name == "0004-revert-..-..-b.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [([], "0001-x.jsonl"), (["0001-a.csv", "0009-b.jsonl"], "0010-x.jsonl"), (["01-a.jsonl"], "02-x.jsonl")],
+)
+def test_the_next_name_follows_all_others(names, expected):
+    assert next_name(names, "x") == expected
+
+
+@pytest.mark.parametrize("names", [["9-a.jsonl"], ["0001-a.jsonl", "late.jsonl"]])
+def test_a_next_name_that_would_not_come_last_is_refused(names):
+    with pytest.raises(InputError, match="would come before"):
+        next_name(names, "x")
+
+
+def test_numbers_that_disagree_with_file_name_order_are_bad_input(folder):
+    write(folder, "10-tenth.jsonl", {"prompt": "s", "target": "t"})
+    write(folder, "9-ninth.jsonl", {"prompt": "s", "target": "u"})
+    with pytest.raises(InputError, match=r"9-ninth.jsonl' is out of order.* such as 09"):
+        read_ledger(str(folder))
+
+
+def test_pending_is_what_a_version_lacks_and_what_it_should_no_longer_hold(folder):
+    entries = read_ledger(str(folder))
+    assert [fact(entry) for entry in compare(entries, None).new] == [("p", "a"), ("q", "c")]
+    pending = compare(entries, Held("1", frozenset({("p", "a"), ("q", "b")})))
+    assert [fact(entry) for entry in pending.new] == [("q", "c")]
+    assert pending.withdrawn == (("q", "b"),)
+    assert not compare(entries, Held("2", frozenset({("p", "a")}), frozenset({("q", "c")})))  # set aside then
+    assert not compare(entries, Held("3", frozenset({("p", "a")})), limit=1)
+
+
+def test_a_file_before_one_that_was_released_is_out_of_order(folder):
+    held = Held("4", frozenset(), files=("0002-second.jsonl",))
+    write(folder, "0003-new.jsonl", {"prompt": "s", "target": "t"})
+    with pytest.raises(InputError, match=r"'0001-first.jsonl' is out of order: version 4 .*to '0004-first.jsonl'"):
+        refuse_late_files(read_ledger(str(folder)), held)
+    refuse_late_files(read_ledger(str(folder)), Held("5", frozenset(), files=("0001-first.jsonl", "gone.jsonl")))
+    refuse_late_files(read_ledger(str(folder)), None)
