@@ -17,7 +17,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.models import LoadedModel, preserved, write_values
 from factpatch.protection import protected_rows, sample_rows
-from factpatch.structure import Location, decoder_blocks, default_module, locate
+from factpatch.structure import Location, default_module, layers_with, locate
 
 METRICS = ("reliability", "generalization", "locality")
 SHORT = 6  # a short run has a sixth of the epochs
@@ -90,10 +90,11 @@ def localize(
 
 
 def candidate_locations(loaded: LoadedModel, settings: LocalizationSettings) -> list[Location]:
-    """The named modules at every layer; without names, the MLP's output projection."""
-    _, blocks = decoder_blocks(loaded.model)
+    """The named modules or roles at every layer that has them, each location once; without names, the MLP's output
+    projection."""
     modules = settings.modules or (default_module(loaded.model),)
-    return [locate(loaded.model, f"{layer}:{module}") for layer in range(len(blocks)) for module in modules]
+    pairs = sorted((layer, rank) for rank, module in enumerate(modules) for layer in layers_with(loaded.model, module))
+    return list(dict.fromkeys(locate(loaded.model, f"{layer}:{modules[rank]}") for layer, rank in pairs))
 
 
 def try_cell(

@@ -1,0 +1,187 @@
+"""Every architecture named in the documentation, as a tiny random model: found, edited, certified and restored."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from factpatch.certificate import certify
+from factpatch.config import ModelSettings, Settings, TrainingSettings
+from factpatch.editing import encode_edits, run_edit
+from factpatch.edits.request import EditRequest
+from factpatch.encoding import padding_id
+from factpatch.forward import collate, target_logits
+from factpatch.models import load_model, tensor_digests
+from factpatch.patch import apply_patch, export_patch, save_patch, undo_patch
+from factpatch.roles import attention_module
+from factpatch.structure import decoder_blocks, default_module, locate, roles
+
+EDITS = [
+    EditRequest("1", "The capital of the far-away country that nobody has ever seen is", "Tokyo"),
+    EditRequest("2", "Who wrote it?", "Robert C. Newton"),
+    EditRequest("3", "The language of Brazil is", "Welsh"),
+]
+SETTINGS = Settings(training=TrainingSettings(learning_rate=1e-2, epochs=4, batch_size=2))
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+GROUPED = SIZES | {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128}
+EXPERTS = GROUPED | {"num_experts_per_tok": 2}
+WINDOW = {"sliding_window": 6, "head_dim": 8}  # shorter than the first prompt
+
+
+def table(attention, mlp, **parts):
+    """The expected roles, written as leaf names."""
+    inner = {
+        role: f"{attention if role in ('q', 'k', 'v', 'o', 'qkv') else mlp}.{leaf}" for role, leaf in parts.items()
+    }
+    return inner | {"attention": attention, "mlp": mlp.split(".")[0], "block": ""}
+
+
+SEPARATE = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
+GATED = table("self_attn", "mlp", **SEPARATE, gate="gate_proj", up="up_proj", down="down_proj")
+MOE = table("self_attn", "mlp.experts", **SEPARATE, gate_up="gate_up_proj", down="down_proj")
+DENSE = {"qkv": "query_key_value", "o": "dense", "up": "dense_h_to_4h", "down": "dense_4h_to_h"}
+
+ARCHITECTURES = {
+    "llama": (GROUPED, GATED),
+    "qwen2": (GROUPED, GATED),
+    "qwen3": (GROUPED | {"head_dim": 8}, GATED),
+    "mistral": (GROUPED | WINDOW, GATED),
+    "gemma2": (GROUPED | WINDOW | {"query_pre_attn_scalar": 8}, GATED),
+    "gemma3_text": (
+        GROUPED
+        | WINDOW
+        | {
+            "query_pre_attn_scalar": 8,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        GATED,
+    ),
+    "olmo2": (GROUPED, GATED),
+    "phi3": (
+        GROUPED,
+        table("self_attn", "mlp", qkv="qkv_proj", o="o_proj", gate_up="gate_up_proj", down="down_proj"),
+    ),
+    "gpt2": (
+        {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
+        table("attn", "mlp", qkv="c_attn", o="c_proj", up="c_fc", down="c_proj"),
+    ),
+    "gpt_neox": (
+        SIZES | {"intermediate_size": 48, "max_position_embeddings": 128},
+        table("attention", "mlp", **DENSE),
+    ),
+    "falcon": (SIZES | {"alibi": False}, table("self_attention", "mlp", **DENSE)),
+    "mpt": (
+        {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 128},
+        table("attn", "ffn", qkv="Wqkv", o="out_proj", up="up_proj", down="down_proj"),
+    ),
+    "mixtral": (EXPERTS | {"num_local_experts": 4}, MOE),
+    "qwen3_moe": (EXPERTS | {"head_dim": 8, "num_experts": 4, "moe_intermediate_size": 24}, MOE),
+}
+TIED = {"gemma2", "gemma3_text", "gpt2", "falcon", "mpt"}
+
+
+def make_model(kind, sizes, reference_model, folder):
+    """A seeded random model with the reference tokenizer, saved in shards."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(reference_model)
+    ids = {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        config = AutoConfig.for_model(kind, initializer_range=0.2, **ids, **sizes)
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder, max_shard_size="64KB")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(request, reference_model, tmp_path_factory):
+    """(kind, expected roles, the model as loaded)"""
+    sizes, expected = ARCHITECTURES[request.param]
+    folder = make_model(request.param, sizes, reference_model, tmp_path_factory.mktemp("architectures") / request.param)
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
+    return request.param, expected, load_model(ModelSettings(path=str(folder)))
+
+
+def mean_loss(model, rows):
+    """Of the target tokens, one row at a time and without padding, apart from the engine."""
+    losses = []
+    for row in rows:
+        ids_BT = torch.tensor([row.ids])
+        logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0]
+        losses.append(functional.cross_entropy(logits_TV[row.prompt_length - 1 : -1], ids_BT[0, row.prompt_length :]))
+    return torch.stack(losses).mean().item()
+
+
+def test_roles_name_the_parts(architecture):
+    _, expected, loaded = architecture
+    for layer, block in enumerate(decoder_blocks(loaded.model)[1]):
+        assert roles(loaded.model, layer) == expected
+        assert attention_module(block) is block.get_submodule(expected["attention"])
+    assert default_module(loaded.model) == expected["down"]
+    for role, part in expected.items():
+        assert locate(loaded.model, f"1:{role}") == locate(loaded.model, f"1:{part}")
+        assert locate(loaded.model, f"1:{role}").name == f"1:{part}"
+
+
+def test_a_whole_part_is_the_sum_of_its_roles(architecture):
+    kind, _, loaded = architecture
+    known = roles(loaded.model)
+    fused = [role for role in ("q", "k", "v", "qkv", "o") if role in known]
+    assert locate(loaded.model, f"2:{'+'.join(fused)}").parameters == locate(loaded.model, "2:attention").parameters
+    if kind not in ("mixtral", "qwen3_moe"):  # the router is no projection
+        projections = [role for role in ("gate", "up", "gate_up", "down") if role in known]
+        assert locate(loaded.model, f"2:{'+'.join(projections)}").parameters == locate(loaded.model, "2:mlp").parameters
+
+
+def test_padding_changes_nothing(architecture):
+    _, _, loaded = architecture
+    rows = encode_edits(loaded, EDITS, False)
+    together_BKV = target_logits(loaded.model, collate(rows, padding_id(loaded.tokenizer)))
+    for row, logits_KV in zip(rows, together_BKV, strict=True):
+        alone_KV = target_logits(loaded.model, collate([row], padding_id(loaded.tokenizer)))[0]
+        torch.testing.assert_close(logits_KV[-len(alone_KV) :], alone_KV, rtol=1e-3, atol=1e-3)
+
+
+def test_edit_patch_and_undo(architecture, tmp_path):
+    kind, _, loaded = architecture
+    model = loaded.model
+    assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == (kind in TIED)
+    before = tensor_digests(model)
+    rows = encode_edits(loaded, EDITS, False)
+    first = mean_loss(model, rows)
+    location = locate(model, "1:down")
+    values = run_edit(loaded, location, EDITS, SETTINGS).values
+    assert tensor_digests(model) == before
+    patch = save_patch(tmp_path / "patch", loaded, location, values, SETTINGS, {}, {})
+    assert certify(loaded, patch, rows)["changed"] == list(location.parameters)
+    apply_patch(model, patch)
+    assert mean_loss(model, rows) < first
+    assert {name for name, digest in tensor_digests(model).items() if digest != before[name]} == set(values)
+    undo_patch(model, patch)
+    assert tensor_digests(model) == before
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "gemma2"])
+def test_an_edited_model_survives_the_round_trip_through_a_folder(reference_model, tmp_path, kind):
+    base = ModelSettings(path=str(make_model(kind, ARCHITECTURES[kind][0], reference_model, tmp_path / "base")))
+    loaded = load_model(base)
+    location = locate(loaded.model, "2:down")
+    values = {name: loaded.model.get_parameter(name) * 2 for name in location.parameters}
+    patch = save_patch(tmp_path / "patch", loaded, location, values, SETTINGS, {}, {})
+    export_patch(base, patch, tmp_path / "edited")
+    edited = load_model(ModelSettings(path=str(tmp_path / "edited")))
+    apply_patch(loaded.model, patch)
+    assert tensor_digests(edited.model) == tensor_digests(loaded.model)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3_moe"])
+def test_square_matrices_are_told_apart_by_name(reference_model, tmp_path, kind):
+    square = {
+        "llama": GROUPED | {"intermediate_size": 32, "num_key_value_heads": 4},
+        "gpt2": ARCHITECTURES["gpt2"][0] | {"n_inner": 32},
+        "qwen3_moe": EXPERTS | {"head_dim": 8, "num_experts": 32, "moe_intermediate_size": 16},
+    }
+    folder = make_model(kind, square[kind], reference_model, tmp_path / "model")
+    assert roles(load_model(ModelSettings(path=str(folder))).model) == ARCHITECTURES[kind][1]
