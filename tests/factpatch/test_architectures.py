@@ -144,7 +144,8 @@ def test_padding_changes_nothing(architecture):
         torch.testing.assert_close(logits_KV[-len(alone_KV) :], alone_KV, rtol=1e-3, atol=1e-3)
 
 
-def test_edit_patch_and_undo(architecture, tmp_path):
+def test_edit_patch_and_undo(architecture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what a run keeps for the next one goes here
     kind, _, loaded = architecture
     model = loaded.model
     assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == (kind in TIED)
