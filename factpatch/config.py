@@ -45,8 +45,8 @@ class ValidationSettings:
 class LocalizationSettings:
     """Where to write."""
 
-    location: str | None = None  # such as "4:mlp.down_proj"; null searches
-    modules: tuple[str, ...] = ()  # candidates at every layer; none named: the MLP's output projection
+    location: str | None = None  # such as "4:mlp.down_proj" or, by role, "4:down"; null searches
+    modules: tuple[str, ...] = ()  # modules or roles, tried at every layer; none named: the MLP's output projection
     method: Literal["auto", "grid"] = "auto"  # short runs first and a whole one for the best third / whole runs for all
     sample: int = 64  # edits a candidate is tried on
     weights: dict[str, float] = field(  # of each metric in a candidate's score
@@ -59,13 +59,41 @@ class TrainingSettings:
     """How the located parameters are trained."""
 
     method: Literal["breadth-first", "depth-first"] = "breadth-first"  # depth-first is the baseline
-    learning_rate: float = 3e-3  # Adam's constant step size; 5e-4 for models of 7B and more
+    recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, whatever the keys below say (see PAPER)
+    learning_rate: float = 3e-3  # Adam's step size; 5e-4 for models of 7B and more
+    schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
     batch_size: int = 50  # edits a step
+    micro_batch: int | None = None  # edits a forward pass at most; halves by itself when memory runs out
     epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
-    stop_loss: float = 0.01  # stop once an epoch's mean loss is below
+    revisit: bool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
+    confidence: float = 0.98  # probability of every target token from which on an edit counts as learnt
+    stop_loss: float = 0.01  # without revisits: stop once an epoch's mean loss is below
     seed: int = 0  # of the order of edits
+    resume: bool = False  # continue a killed run from the checkpoint in its output folder
     protect: str | None = None  # file of prompts whose present answers are trained along (breadth-first only)
     protect_ratio: float = 3.0  # protected prompts an epoch visits for each edit
+
+
+PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
+    "method": "breadth-first",
+    "learning_rate": 5e-4,
+    "schedule": "constant",
+    "batch_size": 100,
+    "epochs": 25,
+    "revisit": False,
+    "stop_loss": 0.01,
+    "protect": None,
+}
+
+
+@dataclass(frozen=True)
+class TrunkSettings:
+    """What is kept of the frozen layers below the location, so that they run once for each edit."""
+
+    keep: bool = True  # false runs the whole model in every step
+    folder: str | None = ".cache/trunk"  # where activations stay for later runs; null keeps them in memory alone
+    memory_gb: float = 4.0  # beyond it they are mapped from disk
+    disk_gb: float = 50.0  # of the folder; what was not used for longest goes first
 
 
 @dataclass(frozen=True)
@@ -81,26 +109,28 @@ class EvaluationSettings:
 class CapabilitySettings:
     """General tasks scored before and after, through lm-evaluation-harness."""
 
-    tasks: tuple[str, ...] = (
-        "world_choice",
-        "world_questions",
-        "world_sentiment",
-        "world_translation",
-        "world_arithmetic",
-    )
+    suite: Literal["embedded", "paper", "wide"] = "embedded"  # which tasks; see factpatch/evaluation/suites.py
+    tasks: tuple[str, ...] | None = None  # by name, in place of the suite's; an empty list scores none
     include: str | None = "data/capability"  # folder of local task files
-    limit: int | None = None  # items a task; null takes all
+    limit: int | None = None  # items a task, over the suite's own limit; null takes that
     batch_size: int = 64
+    cache: str | None = ".cache/capability"  # folder where the base model's scores stay for later runs; null keeps none
 
 
 @dataclass(frozen=True)
 class GateSettings:
-    """What a release must reach to be promoted; shares in [0, 1]."""
+    """What a release must reach to be promoted; shares in [0, 1]. docs/gates.md says how each is judged."""
 
     reliability: float = 0.95
     generalization: float = 0.8
     locality: float = 0.5
-    capability_drop: float = 0.02  # largest fall of any capability task
+    portability: float | None = None  # null: no such gate
+    required: tuple[Literal["reliability", "generalization", "locality", "portability"], ...] = ("reliability",)
+    # ^ floors that edits without such probes may not skip; portability's, once set, never may
+    capability_drop: float = 0.05  # margin: largest fall of any capability task, beyond doubt
+    canaries: str | None = None  # file of edit requests whose prompts must be answered right after every edit
+    weight_change: float | None = 1.0  # largest change of a located tensor, as a share of its norm; null: no such gate
+    reload: int = 16  # edited prompts put to the model as the registry gives it back; 0: no such gate
 
 
 @dataclass(frozen=True)
@@ -109,7 +139,12 @@ class RegistrySettings:
 
     name: str = "factpatch"  # registered model
     tracking_uri: str | None = None  # null: MLFLOW_TRACKING_URI, else SQLite under mlruns/
-    promote: bool = True  # move `champion` when every gate passes
+    keep_refused: bool = True  # register a refused release too, as such; a tampered patch never is
+    promote: Literal["auto", "wait", "never", True, False] = "auto"  # move `champion` when every gate passes; wait: if
+    # a person says so on Prefect's page; true and false stand for auto and never
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "promote", {True: "auto", False: "never"}.get(self.promote, self.promote))
 
 
 @dataclass(frozen=True)
@@ -121,26 +156,36 @@ class Settings:
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     localization: LocalizationSettings = field(default_factory=LocalizationSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    trunk: TrunkSettings = field(default_factory=TrunkSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     capability: CapabilitySettings = field(default_factory=CapabilitySettings)
     gates: GateSettings = field(default_factory=GateSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
 
     def __post_init__(self) -> None:
+        if self.training.recipe == "paper":
+            object.__setattr__(self, "training", dataclasses.replace(self.training, **PAPER))
         for name, value, low, high in (
             ("training.learning_rate", self.training.learning_rate, 1e-9, 1.0),
             ("training.batch_size", self.training.batch_size, 1, None),
+            ("training.confidence", self.training.confidence, 0.5, 0.9999),
+            ("training.micro_batch", self.training.micro_batch or 1, 1, None),
             ("training.epochs", self.training.epochs, 1, None),
             ("training.protect_ratio", self.training.protect_ratio, 0.0, None),
             ("training.stop_loss", self.training.stop_loss, 0.0, None),
+            ("trunk.memory_gb", self.trunk.memory_gb, 0.0, None),
+            ("trunk.disk_gb", self.trunk.disk_gb, 0.0, None),
             ("localization.sample", self.localization.sample, 1, None),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
             ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
             ("capability.batch_size", self.capability.batch_size, 1, None),
+            ("capability.limit", 1 if self.capability.limit is None else self.capability.limit, 1, None),
             *(
-                (f"gates.{item.name}", getattr(self.gates, item.name), 0.0, 1.0)
-                for item in dataclasses.fields(GateSettings)
+                (f"gates.{name}", getattr(self.gates, name) or 0.0, 0.0, 1.0)
+                for name in ("reliability", "generalization", "locality", "portability", "capability_drop")
             ),
+            ("gates.weight_change", self.gates.weight_change or 0.0, 0.0, None),
+            ("gates.reload", self.gates.reload, 0, None),
         ):
             if not low <= value or (high is not None and value > high):
                 upper = "" if high is None else f" and at most {high:g}"

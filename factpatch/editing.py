@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from factpatch.config import Settings
+from factpatch.config import Settings, to_dict
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError
-from factpatch.models import LoadedModel
+from factpatch.files import digest_value
+from factpatch.models import LoadedModel, fingerprint, tensor_digests
 from factpatch.structure import Location
-from factpatch.training import Progress, TrainingResult, breadth_first, depth_first
+from factpatch.training import Progress, Survival, TrainingResult, breadth_first, depth_first
+from factpatch.trunk import open_rows
 
 
 def encode_edits(loaded: LoadedModel, edits: Sequence[EditRequest], chat_template: bool) -> list[Encoded]:
@@ -25,14 +28,46 @@ def run_edit(
     settings: Settings,
     protected: Sequence[Encoded] = (),
     progress: Progress | None = None,
+    trunk_progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> TrainingResult:
     """Train the edits at the location by the configured method; the model is left as found.
 
-    `protected` rows (`factpatch.protection`) join the epochs of breadth-first training; depth-first ignores them.
+    Args:
+        loaded: the base model.
+        location: where to write.
+        edits: what to write.
+        settings: of the whole run.
+        protected: rows (`factpatch.protection`) that join the epochs of breadth-first training; depth-first ignores
+            them.
+        progress: told about epochs or edits done.
+        trunk_progress: told about rows whose trunk is done.
+        checkpoint: file that breadth-first training keeps its state in; without it a killed run starts anew.
+        resume: continue from that file if it is there; InputError if it belongs to another run.
     """
     if not edits:
         raise InputError("there is no edit to write; add rows to the edit file")
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
-    if settings.training.method == "depth-first":
-        return depth_first(loaded, location, rows, settings.training, progress)
-    return breadth_first(loaded, location, rows, settings.training, protected, progress)
+    training = settings.training
+    if training.method == "depth-first":
+        with open_rows(loaded, location, rows, settings.trunk, trunk_progress) as opened:
+            return depth_first(loaded, location, opened, training, progress)
+    survival = None
+    if checkpoint is not None:
+        survival = Survival(checkpoint, run_identity(loaded, location, rows, protected, settings), resume)
+    with open_rows(loaded, location, [*rows, *protected], settings.trunk, trunk_progress) as opened:
+        return breadth_first(loaded, location, opened, len(rows), training, progress, survival)
+
+
+def run_identity(
+    loaded: LoadedModel, location: Location, rows: Sequence[Encoded], protected: Sequence[Encoded], settings: Settings
+) -> dict[str, str]:
+    """What a run's state belongs to, by digest; the keys are words for messages."""
+    return {
+        "base model": fingerprint(tensor_digests(loaded.model)),
+        "edits": digest_value([(row.ids, row.prompt_length) for row in rows]),
+        "protected prompts": digest_value([(row.ids, row.prompt_length) for row in protected]),
+        "location": location.name,
+        "training settings": digest_value(to_dict(settings)["training"]),
+    }

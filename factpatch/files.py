@@ -46,19 +46,27 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
 
 def write_lines(path: Path, chunks: Iterable[str]) -> Path:
     """Write the chunks one after the other to a temporary file, then rename it to `path`."""
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(chunks)
+    return path
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes if not."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(chunks)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    return path
 
 
 @contextmanager

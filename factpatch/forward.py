@@ -1,6 +1,7 @@
 """One forward pass over prompts with their targets: logits only where a target token is predicted.
 
-Shape suffixes: B rows, T tokens of the longest row, K tokens of the longest target (EOS included), V vocabulary.
+Shape suffixes: B rows, T tokens of the longest row, K tokens of the longest target (EOS included), P positions that
+predict, one row's after the other's, V vocabulary.
 """
 
 from __future__ import annotations
@@ -30,9 +31,23 @@ class Batch:
     target_mask_BK: torch.Tensor
 
 
-def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu") -> Batch:
-    """Pad rows on the left to the longest with an existing id."""
-    tokens = max(len(row.ids) for row in rows)
+@dataclass(frozen=True)
+class Predictions:
+    """What the model predicts where target tokens are due.
+
+    `row_P` is the row (0 to `rows` - 1) that a position belongs to, `real_P` whether it is one at all or padding.
+    """
+
+    logits_PV: torch.Tensor
+    target_P: torch.Tensor
+    row_P: torch.Tensor
+    real_P: torch.Tensor
+    rows: int
+
+
+def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu", width: int = 0) -> Batch:
+    """Pad rows on the left, with an existing id, to the longest or to `width` tokens."""
+    tokens = max(width, *(len(row.ids) for row in rows))
     kept = max(len(row.ids) - row.prompt_length for row in rows)
     ids_BT = torch.full((len(rows), tokens), pad)
     attention_BT = torch.zeros((len(rows), tokens), dtype=torch.long)
@@ -47,17 +62,51 @@ def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu
 
 
 def target_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """`logits_BKV`: at [b, k] the prediction of `target_BK[b, k]`."""
+    """`logits_BKV`: at [b, k] the prediction of `target_BK[b, k]`. The last token predicts nothing and is left out."""
     kept = batch.target_BK.shape[1]
-    wishes = {"position_ids": batch.positions_BT, "logits_to_keep": kept + 1}
+    options = supported(model, position_ids=batch.positions_BT[:, :-1], logits_to_keep=kept)
+    output = model(
+        input_ids=batch.ids_BT[:, :-1], attention_mask=batch.attention_BT[:, :-1], use_cache=False, **options
+    )
+    return output.logits[:, -kept:]
+
+
+def supported(model: PreTrainedModel, **options: object) -> dict[str, object]:
+    """Those options that the model's forward has."""
     known = inspect.signature(model.forward).parameters
-    options = {name: value for name, value in wishes.items() if name in known}
-    output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_BT, use_cache=False, **options)
-    return output.logits[:, -kept - 1 : -1]
+    return {name: value for name, value in options.items() if name in known}
 
 
-def edit_losses(logits_BKV: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Each row's loss (B): the mean cross-entropy over its target tokens, EOS included."""
-    loss_BK = functional.cross_entropy(logits_BKV.float().transpose(1, 2), batch.target_BK, reduction="none")
-    mask_BK = batch.target_mask_BK
-    return loss_BK.masked_fill(~mask_BK, 0.0).sum(1) / mask_BK.sum(1)
+def predict_whole(model: PreTrainedModel, batch: Batch) -> Predictions:
+    """A pass through the whole model."""
+    return flatten(target_logits(model, batch), batch)
+
+
+def flatten(logits_BKV: torch.Tensor, batch: Batch) -> Predictions:
+    """Padded rows of predictions as one row of positions."""
+    rows, kept = batch.target_BK.shape
+    row_P = torch.arange(rows, device=logits_BKV.device).repeat_interleave(kept)
+    return Predictions(logits_BKV.flatten(0, 1), batch.target_BK.flatten(), row_P, batch.target_mask_BK.flatten(), rows)
+
+
+def token_losses(predictions: Predictions) -> torch.Tensor:
+    """Cross-entropy at each position (P); zero at padding."""
+    target_P = predictions.target_P.masked_fill(~predictions.real_P, -100)
+    return functional.cross_entropy(predictions.logits_PV.float(), target_P, ignore_index=-100, reduction="none")
+
+
+def edit_losses(predictions: Predictions, loss_P: torch.Tensor) -> torch.Tensor:
+    """Each row's loss (B): the mean over its target tokens, EOS included."""
+    sums_B = torch.zeros(predictions.rows, device=loss_P.device).index_add(0, predictions.row_P, loss_P)
+    return sums_B / target_counts(predictions)
+
+
+def target_counts(predictions: Predictions) -> torch.Tensor:
+    """Target tokens of each row (B)."""
+    return torch.bincount(predictions.row_P[predictions.real_P], minlength=predictions.rows)
+
+
+def hardest(predictions: Predictions, loss_P: torch.Tensor) -> torch.Tensor:
+    """The largest token loss of each row (B): -log of the probability of its least sure target token."""
+    worst_B = torch.zeros(predictions.rows, device=loss_P.device)
+    return worst_B.scatter_reduce(0, predictions.row_P, loss_P.detach(), "amax")

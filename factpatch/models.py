@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +103,13 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def tensor_digests(model: PreTrainedModel) -> dict[str, str]:
-    """The digest of every parameter and buffer by name; tied tensors stand under each of their names."""
-    named: Iterable[tuple[str, torch.Tensor]] = [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
-    return {name: tensor_digest(tensor) for name, tensor in named}
+def tensor_digests(model: PreTrainedModel, but: Collection[str] = ()) -> dict[str, str]:
+    """The digest of every parameter and buffer by name, `but` some; tied tensors stand under each of their names."""
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    wanted = [(name, tensor) for name, tensor in named if name not in but]
+    with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
+        digests = pool.map(tensor_digest, (tensor for _, tensor in wanted))
+    return {name: digest for (name, _), digest in zip(wanted, digests, strict=True)}
 
 
 def fingerprint(digests: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
@@ -16,21 +17,29 @@ from factpatch.progress import show_progress
 
 @task(name="edit", timeout_seconds=24 * 3600)
 def edit(output: str, settings: Settings) -> str:
-    """Write `patch/`, `losses.csv` and `edit.json` into the output folder. Not retried: a failure would repeat."""
-    from factpatch.editing import run_edit
-    from factpatch.models import load_model
+    """Write `patch/` with its certificate, `losses.csv` and `edit.json` into the output folder.
+
+    While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
+    there to the very patch that it would have left. Not retried: a failure would repeat.
+    """
+    from factpatch.certificate import certify, output_digest, tokenizer_digests
+    from factpatch.editing import encode_edits, run_edit
+    from factpatch.models import load_model, preserved, write_values
     from factpatch.patch import save_patch
     from factpatch.protection import protected_rows
     from factpatch.structure import locate
+    from factpatch.training.checkpoint import NAME, remove_checkpoint
 
     start = time.perf_counter()
     folder = Path(output)
     edits = read_accepted(folder)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
+    resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
     loaded = load_model(settings.model)
+    tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
-    protected = protected_rows(loaded, edits, settings)
     with show_progress(f"edit {location.name}") as report:
+        protected = protected_rows(loaded, edits, settings)
         result = run_edit(
             loaded,
             location,
@@ -38,16 +47,28 @@ def edit(output: str, settings: Settings) -> str:
             settings,
             protected,
             lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
+            lambda done, total: report(done, total, "rows through the frozen layers"),
+            folder / NAME,
+            resume,
         )
     training = {
         "method": settings.training.method,
         "epochs": len(result.losses),
         "steps": result.steps,
+        "visits": result.visits,
+        "engine": result.engine,
         "protected": len(protected),
+        "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
         "last_loss": result.losses[-1],
     }
     summary = {"digest": digest_edits(edits), "count": len(edits)}
+    rows = encode_edits(loaded, edits, settings.edits.chat_template)
+    with preserved(loaded.model, location.parameters):
+        write_values(loaded.model, result.values)
+        outputs = output_digest(loaded, rows)
     patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
+    certificate = certify(loaded, patch, rows, outputs, tokenizer)
+    remove_checkpoint(folder / NAME)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
@@ -57,6 +78,7 @@ def edit(output: str, settings: Settings) -> str:
         "location": location.name,
         "parameters": list(location.parameters),
         "losses": list(result.losses),
+        "certificate": certificate,
         "patch_bytes": sum(file.stat().st_size for file in patch.iterdir()),
         "seconds": round(time.perf_counter() - start, 3),
     }

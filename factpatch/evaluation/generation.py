@@ -16,8 +16,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from factpatch.encoding import Encoded, padding_id
 from factpatch.errors import InputError
-from factpatch.forward import collate, target_logits
+from factpatch.forward import target_counts
 from factpatch.models import LoadedModel
+from factpatch.trunk import Rows
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -36,20 +37,21 @@ class Verdict:
 
 def verify(
     loaded: LoadedModel,
-    guesses: Sequence[Encoded],
+    rows: Rows,
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Check each guess by one forward pass, in input order."""
+    """Check each guess (rows opened with `factpatch.trunk`) by one forward pass, in input order."""
     model, tokenizer = loaded.model, loaded.tokenizer
+    guesses = rows.rows
     check_length(loaded, [guess.ids for guess in guesses])
     stops = stop_ids(model, tokenizer)
     order = sorted(range(len(guesses)), key=lambda index: (guesses[index].prompt_length, len(guesses[index].ids)))
     verdicts: dict[int, Verdict] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        for index, right in zip(chosen, _hits(loaded, [guesses[index] for index in chosen]), strict=True):
+        for index, right in zip(chosen, _hits(rows, chosen), strict=True):
             ids = guesses[index].ids[guesses[index].prompt_length :]
             text = _text(tokenizer, ids[:max_new_tokens], stops) if all(right[:max_new_tokens]) else None
             tokens = right[:-1] or right
@@ -133,13 +135,12 @@ def check_length(loaded: LoadedModel, rows: Sequence[Sequence[int]], max_new_tok
         )
 
 
-def _hits(loaded: LoadedModel, guesses: Sequence[Encoded]) -> Iterator[list[bool]]:
+def _hits(rows: Rows, chosen: Sequence[int]) -> Iterator[list[bool]]:
     """For each row: is the arg-max right, at every token of the guess and at EOS?"""
-    batch = collate(guesses, padding_id(loaded.tokenizer), loaded.model.device)
     with torch.no_grad():
-        right_BK = target_logits(loaded.model, batch).argmax(-1) == batch.target_BK
-    for right_K, mask_K in zip(right_BK.cpu(), batch.target_mask_BK.cpu(), strict=True):
-        yield right_K[mask_K].tolist()
+        found = rows.predict(chosen)
+        right_P = (found.logits_PV.argmax(-1) == found.target_P)[found.real_P].cpu()
+    yield from (right_K.tolist() for right_K in right_P.split(target_counts(found).tolist()))
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], stops: frozenset[int]) -> str:

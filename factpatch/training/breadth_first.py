@@ -2,63 +2,174 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from factpatch.config import TrainingSettings
-from factpatch.encoding import Encoded, padding_id
+from factpatch.forward import hardest, token_losses
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
+from factpatch.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from factpatch.training.masters import masters_of
-from factpatch.training.steps import Progress, TrainingResult, backward, step
+from factpatch.training.revisits import Revisits
+from factpatch.training.steps import Progress, Stepper, TrainingResult, micro_batches
+from factpatch.trunk import Rows
 
-WINDOW = 8  # mini-batches that are formed by length together: little padding, while the order stays random
+WARM_UP = 10  # steps until the step size is reached
+FLOOR = 0.1  # of the step size is left when the last epoch ends
+CHECK_ROWS = 256  # rows of a forward pass that only checks
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Where a run keeps its state, how often, and whose it is; `resume` continues from it."""
+
+    path: Path
+    identity: dict[str, str]
+    resume: bool = False
+    seconds: float = 20.0
+
+
+@dataclass
+class Position:
+    """Where a run stands: everything but tensors that the optimizer owns."""
+
+    epoch: int = 0
+    cursor: int = 0  # rows of this epoch's order that are done
+    steps: int = 0
+    visits: int = 0
+    total: float = 0.0  # loss summed over the rows visited in this epoch
+    losses: list[float] = field(default_factory=list)
 
 
 def breadth_first(
     loaded: LoadedModel,
     location: Location,
-    rows: Sequence[Encoded],
+    rows: Rows,
+    edits: int,
     settings: TrainingSettings,
-    protected: Sequence[Encoded] = (),
     progress: Progress | None = None,
+    survival: Survival | None = None,
 ) -> TrainingResult:
-    """Train the located parameters with Adam until an epoch's mean loss is below the threshold.
+    """Train the located parameters with Adam in epochs of shuffled mini-batches.
 
-    An epoch visits every edit and, for each, `protect_ratio` of the `protected` rows, drawn anew every time. The model
-    is left as found; the result holds the new values.
+    The first `edits` of the rows are edits; the rest are protected, and an epoch visits `protect_ratio` of them, drawn
+    anew, for each edit that it visits. With `revisit`, edits that are learnt wait longer and longer, and training ends
+    when a check of all finds each target token at least as probable as `confidence`; without it, when an epoch's mean
+    loss is below `stop_loss`. The model is left as found; the result holds the new values.
     """
-    generator = random.Random(settings.seed)
-    pad = padding_id(loaded.tokenizer)
-    losses: list[float] = []
-    steps = 0
+    generator = torch.Generator().manual_seed(settings.seed)
+    position, revisits = Position(), Revisits.start(edits, settings.confidence)
     with masters_of(loaded.model, location) as masters:
-        optimizer = torch.optim.Adam(masters.tensors, lr=settings.learning_rate)
-        guards = min(len(protected), round(len(rows) * settings.protect_ratio))
-        for epoch in range(settings.epochs):
-            total = 0.0
-            visited = [*rows, *generator.sample(protected, guards)]
-            for indices in epoch_batches([len(row.ids) for row in visited], settings.batch_size, generator):
-                total += backward(loaded.model, masters, [visited[index] for index in indices], pad) * len(indices)
-                step(optimizer, masters)
-                steps += 1
-            losses.append(total / len(visited))
+        stepper = Stepper(rows, masters, settings.learning_rate, settings.micro_batch)
+        order = torch.empty(0, dtype=torch.long)
+        if survival and survival.resume and survival.path.exists():
+            order, position = _restore(survival, stepper, revisits, generator)
+        elif survival:
+            remove_checkpoint(survival.path)
+        saved = time.monotonic()
+        finished = False
+        while position.epoch < settings.epochs and not finished:
+            if position.cursor == 0:
+                order = _epoch_order(rows, edits, settings, revisits, position.epoch, generator)
+            while position.cursor < len(order):
+                batch = order[position.cursor : position.cursor + settings.batch_size]
+                _set_step_size(stepper, settings, position, len(order))
+                loss, hardest_B = stepper.gradients(batch.tolist())
+                stepper.step()
+                edited = batch < edits
+                revisits.note(batch[edited], hardest_B[edited], position.epoch)
+                position.total += loss * len(batch)
+                position.cursor += len(batch)
+                position.steps += 1
+                position.visits += len(batch)
+                if survival and time.monotonic() - saved > survival.seconds:
+                    _save(survival, stepper, revisits, generator, order, position)
+                    saved = time.monotonic()
+            position.losses.append(position.total / len(order) if len(order) else position.losses[-1])
+            finished = _finished(rows, edits, settings, revisits, position)
+            position.epoch, position.cursor, position.total = position.epoch + 1, 0, 0.0
             if progress:
-                progress(epoch + 1, settings.epochs, losses[-1])
-            if losses[-1] < settings.stop_loss:
-                break
-        return TrainingResult(masters.values(loaded.stored_dtype), tuple(losses), steps)
+                progress(position.epoch, settings.epochs, position.losses[-1])
+        unsure = tuple(check(rows, edits, revisits, position.epoch).tolist()) if settings.revisit else None
+        values = masters.values(loaded.stored_dtype)
+        return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
 
-def epoch_batches(lengths: Sequence[int], size: int, generator: random.Random) -> list[list[int]]:
-    """One epoch's mini-batches: all edits once, shuffled, sorted by length inside a window, the batches shuffled."""
-    order = list(range(len(lengths)))
-    generator.shuffle(order)
-    batches = []
-    for start in range(0, len(order), size * WINDOW):
-        window = sorted(order[start : start + size * WINDOW], key=lambda index: lengths[index])
-        batches += [window[first : first + size] for first in range(0, len(window), size)]
-    generator.shuffle(batches)
-    return batches
+def check(rows: Rows, edits: int, revisits: Revisits, epoch: int) -> torch.Tensor:
+    """Look at all edits without training; indices of those that are not learnt. They are due in the next epoch."""
+    lengths = rows.lengths[:edits]
+    with torch.no_grad():
+        for part in micro_batches(lengths, CHECK_ROWS, rows.packed):
+            predictions = rows.predict(part)
+            hardest_B = hardest(predictions, token_losses(predictions)).cpu()
+            revisits.note(torch.tensor(part), hardest_B, epoch)
+    return revisits.unsure()
+
+
+def _finished(rows: Rows, edits: int, settings: TrainingSettings, revisits: Revisits, position: Position) -> bool:
+    """Is training done? A mean loss decides, or a check of all edits once every one was found learnt."""
+    if not settings.revisit:
+        return position.losses[-1] < settings.stop_loss
+    return not len(revisits.unsure()) and not len(check(rows, edits, revisits, position.epoch))
+
+
+def _epoch_order(
+    rows: Rows, edits: int, settings: TrainingSettings, revisits: Revisits, epoch: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Rows of one epoch in random order."""
+    due = revisits.due(epoch) if settings.revisit else torch.arange(edits)
+    guards = min(len(rows) - edits, round(len(due) * settings.protect_ratio))
+    drawn = edits + torch.randperm(len(rows) - edits, generator=generator)[:guards]
+    visited = torch.cat([due, drawn])
+    return visited[torch.randperm(len(visited), generator=generator)]
+
+
+def _set_step_size(stepper: Stepper, settings: TrainingSettings, position: Position, rows: int) -> None:
+    """Constant, or: up in the first steps, then down along half a cosine to the floor at the end of the last epoch."""
+    size = settings.learning_rate
+    if settings.schedule == "decay":
+        done = (position.epoch + position.cursor / rows) / settings.epochs
+        size *= min(1.0, (position.steps + 1) / WARM_UP)
+        size *= FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
+    for group in stepper.optimizer.param_groups:
+        group["lr"] = size
+
+
+def _save(
+    survival: Survival,
+    stepper: Stepper,
+    revisits: Revisits,
+    generator: torch.Generator,
+    order: torch.Tensor,
+    position: Position,
+) -> None:
+    tensors = {"order": order, "generator": generator.get_state(), "hardest": revisits.hardest_N}
+    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N}
+    for number, master in enumerate(stepper.masters.tensors):
+        tensors[f"{number}.master"] = master
+        tensors |= {f"{number}.{name}": value for name, value in stepper.optimizer.state[master].items()}
+    numbers: dict[str, Any] = {**vars(position), "micro": stepper.micro}
+    save_checkpoint(survival.path, tensors, numbers, survival.identity)
+
+
+def _restore(
+    survival: Survival, stepper: Stepper, revisits: Revisits, generator: torch.Generator
+) -> tuple[torch.Tensor, Position]:
+    tensors, numbers = load_checkpoint(survival.path, survival.identity)
+    generator.set_state(tensors["generator"])
+    revisits.hardest_N, revisits.due_N, revisits.wait_N = tensors["hardest"], tensors["due"], tensors["wait"]
+    for number, master in enumerate(stepper.masters.tensors):
+        master.copy_(tensors[f"{number}.master"])
+        state = {name: tensors[f"{number}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}
+        stepper.optimizer.state[master] = {
+            name: value if name == "step" else value.to(master.device) for name, value in state.items()
+        }
+    stepper.masters.write_back()
+    stepper.micro = numbers.pop("micro")
+    return tensors["order"], Position(**numbers)

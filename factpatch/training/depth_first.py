@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-
 from factpatch.config import TrainingSettings
-from factpatch.encoding import Encoded, padding_id
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.training.masters import masters_of
-from factpatch.training.steps import Progress, TrainingResult, backward, step
+from factpatch.training.steps import Progress, Stepper, TrainingResult
+from factpatch.trunk import Rows
 
 
 def depth_first(
     loaded: LoadedModel,
     location: Location,
-    rows: Sequence[Encoded],
+    rows: Rows,
     settings: TrainingSettings,
     progress: Progress | None = None,
 ) -> TrainingResult:
@@ -25,19 +21,20 @@ def depth_first(
 
     `settings.epochs` bounds the steps an edit gets. The model is left as found; the result holds the new values.
     """
-    pad = padding_id(loaded.tokenizer)
     losses: list[float] = []
-    steps = 0
+    steps = visits = 0
     with masters_of(loaded.model, location) as masters:
-        for done, row in enumerate(rows, start=1):
-            optimizer = torch.optim.Adam(masters.tensors, lr=settings.learning_rate)
+        for index in range(len(rows)):
+            stepper = Stepper(rows, masters, settings.learning_rate, settings.micro_batch)
             for _ in range(settings.epochs):
-                loss = backward(loaded.model, masters, [row], pad)
+                loss, _ = stepper.gradients([index])
+                visits += 1
                 if loss < settings.stop_loss:
                     break
-                step(optimizer, masters)
+                stepper.step()
                 steps += 1
             losses.append(loss)
             if progress:
-                progress(done, len(rows), loss)
-        return TrainingResult(masters.values(loaded.stored_dtype), tuple(losses), steps)
+                progress(index + 1, len(rows), loss)
+        values = masters.values(loaded.stored_dtype)
+        return TrainingResult(values, tuple(losses), steps, visits, None, rows.engine)

@@ -20,13 +20,23 @@ class Masters:
         self._parameters = [model.get_parameter(name) for name in self.names]
         self.tensors = [parameter.detach().float().clone() for parameter in self._parameters]
 
+    def clear_gradients(self) -> None:
+        """Start a mini-batch."""
+        for master, parameter in zip(self.tensors, self._parameters, strict=True):
+            master.grad = parameter.grad = None
+
     def take_gradients(self) -> None:
-        """Move the model's gradients to the masters."""
+        """Add the model's gradients to the masters', in float32."""
         for master, parameter in zip(self.tensors, self._parameters, strict=True):
             if parameter.grad is None:
                 raise AssertionError("a located parameter takes no part in the loss")
-            master.grad = parameter.grad.float()
+            gradient = parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
+
+    def squared_norm(self) -> torch.Tensor:
+        """Of all gradients together."""
+        return torch.stack([master.grad.square().sum() for master in self.tensors if master.grad is not None]).sum()
 
     def write_back(self) -> None:
         """Show the masters' values to the model, in its dtype."""

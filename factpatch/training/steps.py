@@ -1,4 +1,4 @@
-"""What breadth-first and depth-first training share: one optimizer step that refuses numbers that are not finite."""
+"""One optimizer step over a mini-batch, computed in micro-batches of similar lengths, that refuses broken numbers."""
 
 from __future__ import annotations
 
@@ -7,44 +7,116 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
-from factpatch.encoding import Encoded
 from factpatch.errors import RefusedError
-from factpatch.forward import collate, edit_losses, target_logits
+from factpatch.forward import edit_losses, hardest, token_losses
 from factpatch.training.masters import Masters
+from factpatch.trunk import Rows
 
 Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
+
+PADDING = 0.2  # share of a micro-batch's positions that may be padding
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """New values of the located tensors by name, and how training went.
 
-    `losses`: the mean loss of every epoch (breadth-first), or the last loss of every edit (depth-first).
+    Attributes:
+        losses: the mean loss of every epoch (breadth-first), or the last loss of every edit (depth-first).
+        visits: rows that went forward and backward, protected ones included.
+        unsure: indices of the edits that were not answered right with margin at the last check; None if unchecked.
+        engine: `packed`, `padded` (head side alone) or `whole` (the whole model in every step).
     """
 
     values: dict[str, torch.Tensor]
     losses: tuple[float, ...]
     steps: int
+    visits: int
+    unsure: tuple[int, ...] | None
+    engine: str
 
 
-def backward(model: PreTrainedModel, masters: Masters, rows: Sequence[Encoded], pad: int) -> float:
-    """The mean loss of a mini-batch, its gradients moved to the masters; RefusedError if any is not finite."""
-    batch = collate(rows, pad, model.device)
-    loss = edit_losses(target_logits(model, batch), batch).mean()
-    value = loss.item()
-    if not math.isfinite(value):
-        raise RefusedError(f"the loss became {value}; nothing was written. Lower training.learning_rate and run again")
-    loss.backward()
-    masters.take_gradients()
-    norm = sum(float(master.grad.square().sum()) for master in masters.tensors if master.grad is not None)
-    if not math.isfinite(norm):
-        raise RefusedError("a gradient is not finite; nothing was written. Lower training.learning_rate and run again")
-    return value
+class Stepper:
+    """Adam over the masters, a mini-batch at a time.
+
+    `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
+    """
+
+    def __init__(self, rows: Rows, masters: Masters, learning_rate: float, micro: int | None) -> None:
+        self.rows, self.masters = rows, masters
+        self.micro = micro
+        self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
+        self._lengths = rows.lengths
+
+    def gradients(self, indices: Sequence[int]) -> tuple[float, torch.Tensor]:
+        """The mini-batch's mean loss, and each row's hardest token loss, in the order of `indices`; gradients are left
+        at the masters.
+
+        RefusedError if the loss or a gradient is not finite, or one row alone does not fit in memory.
+        """
+        while True:
+            try:
+                return self._gradients(indices)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                self.micro = min(self.micro or len(indices), len(indices)) // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                if self.micro == 0:
+                    raise RefusedError(
+                        "memory runs out with a single edit in a batch; use a smaller model.dtype or a later location"
+                    ) from error
+
+    def _gradients(self, indices: Sequence[int]) -> tuple[float, torch.Tensor]:
+        self.masters.clear_gradients()
+        losses, hard = [], []
+        parts = micro_batches([self._lengths[index] for index in indices], self.micro, self.rows.packed)
+        for part in parts:
+            predictions = self.rows.predict([indices[place] for place in part])
+            loss_P = token_losses(predictions)
+            loss = edit_losses(predictions, loss_P).sum() / len(indices)
+            loss.backward()
+            self.masters.take_gradients()
+            losses.append(loss.detach())
+            hard.append(hardest(predictions, loss_P))
+        mean, norm = torch.stack([torch.stack(losses).sum(), self.masters.squared_norm()]).tolist()
+        for what, value in (("the loss", mean), ("a gradient", norm)):
+            if not math.isfinite(value):
+                raise RefusedError(
+                    f"{what} became {value}; nothing was written. Lower training.learning_rate and run again"
+                )
+        order = torch.tensor([place for part in parts for place in part])
+        return mean, torch.cat(hard).cpu()[order.argsort()]
+
+    def step(self) -> None:
+        """Move the masters by their gradients and show the model the result."""
+        self.optimizer.step()
+        self.masters.write_back()
 
 
-def step(optimizer: torch.optim.Optimizer, masters: Masters) -> None:
-    """Move the masters by their gradients and show the model the result."""
-    optimizer.step()
-    masters.write_back()
+def micro_batches(lengths: Sequence[int], largest: int | None, packed: bool) -> list[list[int]]:
+    """Places of a mini-batch's rows in groups of at most `largest`: packed rows in order, others of similar lengths, so
+    that no more than the share PADDING of a group's positions is padding."""
+    largest = largest or len(lengths)
+    if packed:
+        return [list(range(len(lengths)))[start : start + largest] for start in range(0, len(lengths), largest)]
+    groups: list[list[int]] = []
+    filled = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        filled += lengths[place]
+        if groups and len(groups[-1]) < largest:
+            room = (len(groups[-1]) + 1) * lengths[groups[-1][0]]
+            if room - filled <= PADDING * room:
+                groups[-1].append(place)
+                continue
+        groups.append([place])
+        filled = lengths[place]
+    return groups
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Is this how a machine says that memory ran out?"""
+    text = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text

@@ -1,0 +1,122 @@
+"""Rows opened for training or measuring at a location: the cheapest way to run them that is proven to be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from factpatch.config import TrunkSettings
+from factpatch.encoding import Encoded, padding_id
+from factpatch.forward import Predictions, collate, predict_whole
+from factpatch.models import LoadedModel, preserved
+from factpatch.structure import Location
+from factpatch.trunk.activations import Activations
+from factpatch.trunk.plan import Plan, possible_plans
+from factpatch.trunk.replay import HeadRun, capture, head_side
+from factpatch.trunk.store import kept_activations
+
+PROBES = 4  # rows that a plan is proven on
+NUDGE = 0.1  # how far the proof moves the located tensors: what is kept must not depend on them
+AGREEMENT = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}  # of logits, relative to the largest
+
+Progress = Callable[[int, int], None]  # rows done, rows in all
+
+
+class Rows:
+    """Encoded rows that can be run again and again while the located tensors change.
+
+    `plan` says what is kept; None means that the whole model runs each time.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        rows: Sequence[Encoded],
+        plan: Plan | None = None,
+        kept: Activations | None = None,
+        run: HeadRun | None = None,
+    ) -> None:
+        self.rows = tuple(rows)
+        self.plan = plan
+        self._loaded, self._kept, self._run = loaded, kept, run
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def packed(self) -> bool:
+        """Rows lie one after the other, without padding."""
+        return self.plan is not None and self.plan.packed
+
+    @property
+    def engine(self) -> str:
+        """How rows are run: `packed` or `padded` from the location up, or through the `whole` model."""
+        return "whole" if self.plan is None else "packed" if self.plan.packed else "padded"
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions that each row takes in a pass."""
+        return [self.plan.positions(row) if self.plan else len(row.ids) - 1 for row in self.rows]
+
+    def predict(self, indices: Sequence[int]) -> Predictions:
+        """Predictions for some of the rows with the model's present values."""
+        chosen = [self.rows[index] for index in indices]
+        if self._run is not None and self._kept is not None:
+            return self._run(chosen, self._kept.select(indices))
+        model = self._loaded.model
+        return predict_whole(model, collate(chosen, padding_id(self._loaded.tokenizer), model.device))
+
+
+@contextmanager
+def open_rows(
+    loaded: LoadedModel,
+    location: Location | None,
+    rows: Sequence[Encoded],
+    settings: TrunkSettings,
+    progress: Progress | None = None,
+) -> Iterator[Rows]:
+    """The rows with their trunk done, or fetched from the cache; the model runs from the location up until the end.
+
+    Nothing but the located tensors may change meanwhile. Where there is no location, no plan gives the whole model's
+    logits, or the settings turn the trunk off, rows run through the whole model.
+    """
+    plan = make_plan(loaded, location, rows) if location and settings.keep and rows else None
+    if plan is None:
+        yield Rows(loaded, rows)
+        return
+    kept = kept_activations(loaded, plan, rows, settings, progress)
+    with head_side(loaded.model, plan) as run:
+        yield Rows(loaded, rows, plan, kept, run)
+
+
+def make_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) -> Plan | None:
+    """The cheapest plan that gives the whole model's logits on a few rows; None if no plan does.
+
+    The proof moves the located tensors first, so that a plan that keeps what depends on them is not taken.
+    """
+    probes = list(dict.fromkeys(rows))[:PROBES]
+    return next((plan for plan in possible_plans(loaded, location, probes) if _agrees(loaded, plan, probes)), None)
+
+
+def _agrees(loaded: LoadedModel, plan: Plan, probes: Sequence[Encoded]) -> bool:
+    """Does the head side give the whole model's logits after the located tensors moved?"""
+    model = loaded.model
+    try:
+        kept = capture(loaded, [plan], probes)[0]
+        with preserved(model, plan.location.parameters), torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            for name in plan.location.parameters:
+                parameter = model.get_parameter(name)
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                parameter.mul_(1 + NUDGE * noise)
+            whole = predict_whole(model, collate(probes, padding_id(loaded.tokenizer), model.device))
+            with head_side(model, plan) as run:
+                head = run(probes, kept)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError):
+        return False  # a model that cannot be cut here runs whole
+    wanted, found = whole.logits_PV[whole.real_P], head.logits_PV[head.real_P]
+    if wanted.shape != found.shape or not torch.isfinite(found).all():
+        return False
+    return bool((wanted - found).abs().max() <= AGREEMENT[model.dtype] * wanted.abs().max())
