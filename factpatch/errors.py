@@ -13,5 +13,11 @@ class InputError(FactpatchError):
     exit_code = 2
 
 
+class UnavailableError(FactpatchError):
+    """A store or server is out of reach: its address is wrong, or it is away and may come back."""
+
+    exit_code = 2
+
+
 class RefusedError(FactpatchError):
     """A check or a gate said no; nothing was promoted."""

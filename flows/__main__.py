@@ -18,6 +18,7 @@ SETTINGS = {
     "method": "localization.method",
     "training": "training.method",
     "seed": "training.seed",
+    "resume": "training.resume",
     "strict": "validation.strict",
 }
 
@@ -34,8 +35,10 @@ def parser() -> argparse.ArgumentParser:
     main_parser = Parser(prog="factpatch", description="Change facts inside a language model, prove it, release it.")
     verbs = main_parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, summary: str, *flags: str, output: str | None = "runs/latest") -> argparse.ArgumentParser:
-        part = verbs.add_parser(name, help=summary, description=summary)
+    def verb(
+        name: str, summary: str, *flags: str, output: str | None = "runs/latest", among: Any = verbs
+    ) -> argparse.ArgumentParser:
+        part: argparse.ArgumentParser = among.add_parser(name, help=summary, description=summary)
         part.add_argument("--config", metavar="FILE", help="settings (default: params.yaml where you stand)")
         part.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, over the file")
         if output is not None:
@@ -44,11 +47,20 @@ def parser() -> argparse.ArgumentParser:
             _add_flag(part, flag)
         return part
 
-    verb("run", "the whole release: validate, localize, edit, evaluate, register", "model", "edits", "location", "seed")
+    part = verb(
+        "run",
+        "the whole release: validate, localize, edit, evaluate, register",
+        "model",
+        "edits",
+        "location",
+        "seed",
+        "resume",
+    )
+    part.add_argument("--pending", action="store_true", help="only if the champion does not hold the ledger yet")
     part = verb("validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
     part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
     verb("localize", "choose where in the model to write", "model", "edits", "method")
-    verb("edit", "train the edits and write a patch", "model", "edits", "location", "training", "seed")
+    verb("edit", "train the edits and write a patch", "model", "edits", "location", "training", "seed", "resume")
     verb("evaluate", "measure edits on a model, with a patch or without", "model", "patch", "edits")
     verb("regress", "score capability tasks before and after the output folder's patch", "model")
     for name, summary in (
@@ -65,7 +77,27 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("prompt", metavar="PROMPT")
     part = verb("promote", "make a registered version the champion", output=None)
     part.add_argument("version", metavar="VERSION")
-    verb("rollback", "make the previous champion the champion again", output=None)
+    part.add_argument("--reason", metavar="TEXT", default="no reason given", help="for the history")
+    part = verb("rollback", "make the previous champion the champion again", output=None)
+    part.add_argument("--reason", metavar="TEXT", default="no reason given", help="for the history")
+    verb("history", "every move of the champion: when, by whom, why", output=None)
+    part = verb("serve", "run Prefect's server, a worker and MLflow's pages until interrupted", output=None)
+    part.add_argument("--prefect-port", type=int, metavar="N", default=4200, help="default: 4200")
+    part.add_argument("--mlflow-port", type=int, metavar="N", default=5000, help="default: 5000")
+    actions = verbs.add_parser("edits", help="the ledger: what it says, and withdrawing a fact").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    for action, summary in (
+        ("list", "the facts in force, with file, line, owner and source"),
+        ("pending", "what the next release would write and withdraw"),
+        ("conflicts", "rows that disagree, settled or not"),
+        ("log", "every row there ever was, and what became of it"),
+        ("revert", "withdraw a fact by a new file in the ledger"),
+    ):
+        part = verb(action, summary, "edits", output=None, among=actions)
+    part.add_argument("id", metavar="ID", help="of an active fact, as 'list' shows it")
+    part.add_argument("--owner", metavar="NAME", help="who answers for it (default: you)")
+    part.add_argument("--reason", metavar="TEXT", help="why; kept as the row's source")
     return main_parser
 
 
@@ -77,6 +109,7 @@ def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
         "method": {"choices": ["auto", "grid"], "help": "how to search"},
         "training": {"choices": ["breadth-first", "depth-first"], "help": "depth-first is the baseline"},
         "seed": {"type": int, "metavar": "N", "help": "of the order of edits"},
+        "resume": {"action": "store_true", "default": None, "help": "continue a killed run from its checkpoint"},
         "patch": {"metavar": "DIR", "help": "patch folder"},
         "strict": {"action": "store_true", "default": None, "help": "refuse on any finding"},
     }
@@ -110,6 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FactpatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

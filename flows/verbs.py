@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     quiet_prefect()
     from flows.release import release
 
-    result = read_json(Path(release(args.config, args.output, overrides)))
+    path = release(args.config, args.output, overrides, args.pending)
+    if not isinstance(path, str):  # skipped
+        print("nothing is pending: the champion holds the ledger")
+        return 0
+    result = read_json(Path(path))
     from flows.summary import show, show_next
 
     show(result)
@@ -130,19 +135,27 @@ def ask(args: argparse.Namespace, overrides: Overrides) -> int:
 def export(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save a registered version as a folder."""
     registry = load_settings(args.config, overrides).registry
-    from tasks.register import export_version, tracking_uri
+    from tasks.promote import export_version
 
-    print(export_version(registry.name, args.version, tracking_uri(registry), Path(args.output)))
+    print(export_version(registry, args.version, Path(args.output)))
     return 0
+
+
+def edits(args: argparse.Namespace, overrides: Overrides) -> int:
+    """What the ledger says, or a revert added to it."""
+    settings = load_settings(args.config, overrides)
+    check_inputs(settings, model=False)
+    from flows.ledger import ACTIONS
+
+    return ACTIONS[args.action](args, settings)
 
 
 def promote(args: argparse.Namespace, overrides: Overrides) -> int:
     """Move the alias `champion` to a version whose gates passed."""
     registry = load_settings(args.config, overrides).registry
-    from tasks.register import promote as move
-    from tasks.register import tracking_uri
+    from tasks.promote import promote as move
 
-    version = move(registry.name, args.version, tracking_uri(registry))
+    version = move(registry, args.version, getuser(), args.reason)
     print(f"{registry.name} version {version} is champion")
     return 0
 
@@ -150,12 +163,32 @@ def promote(args: argparse.Namespace, overrides: Overrides) -> int:
 def rollback(args: argparse.Namespace, overrides: Overrides) -> int:
     """Swap the aliases `champion` and `previous`."""
     registry = load_settings(args.config, overrides).registry
-    from tasks.register import rollback as swap
-    from tasks.register import tracking_uri
+    from tasks.promote import rollback as swap
 
-    version = swap(registry.name, tracking_uri(registry))
+    version = swap(registry, getuser(), args.reason)
     print(f"{registry.name} version {version} is champion again")
     return 0
+
+
+def history(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Print every move of `champion`: when, what, by whom, why."""
+    registry = load_settings(args.config, overrides).registry
+    from tasks.promote import read_history
+
+    for move in read_history(registry):
+        note = "" if move.done else "  (cut short)"
+        print(
+            f"{move.when[:19]}Z  {move.action:<8}  {move.before or '-'} -> {move.version}  {move.who}: {move.why}{note}"
+        )
+    return 0
+
+
+def serve(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Run Prefect's server, a worker and MLflow's pages until interrupted."""
+    settings = load_settings(args.config, overrides)
+    from flows.serve import serve as run_servers
+
+    return run_servers(settings, args.prefect_port, args.mlflow_port)
 
 
 def check_inputs(settings: Settings, model: bool = True, edits: bool = True) -> None:
@@ -194,6 +227,9 @@ VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "undo": undo,
     "ask": ask,
     "export": export,
+    "edits": edits,
     "promote": promote,
     "rollback": rollback,
+    "history": history,
+    "serve": serve,
 }

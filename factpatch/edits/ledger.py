@@ -55,6 +55,7 @@ class _Folding:
 
     def __init__(self, rows: Sequence[Row], today: date) -> None:
         self.rows, self.today = rows, today
+        self.names = [own_id(row.values) for row in rows]
         self.states: list[State] = ["active"] * len(rows)
         self.by: list[Row | None] = [None] * len(rows)
         self.before: dict[str, list[int]] = {}  # prompt -> positions in earlier files that nothing has ended
@@ -77,7 +78,7 @@ class _Folding:
         return self._named()
 
     def _set(self, position: int, row: Row) -> None:
-        prompt, name = row.values["prompt"], own_id(row.values)
+        prompt, name = row.values["prompt"], self.names[position]
         self.prompts.add(prompt)
         bearer = self.bearers.get(name)
         if bearer is None or not (bearer in self.here or bearer in self.before):
@@ -96,7 +97,7 @@ class _Folding:
         ended = self.before.pop(prompt, []) + self.here.pop(prompt, [])
         self._end(ended, "reverted", row)
         self.states[position] = "revert"
-        self.reverts[position] = name or (own_id(self.rows[ended[-1]].values) if ended else "")
+        self.reverts[position] = name or (self.names[ended[-1]] if ended else "")
 
     def _end_file(self) -> None:
         for prompt, group in self.here.items():
@@ -125,7 +126,7 @@ class _Folding:
         entries = []
         for position, row in enumerate(self.rows):
             state, by = self.states[position], self.by[position]
-            name = self.reverts[position] if position in self.reverts else own_id(row.values)
+            name = self.reverts.get(position, self.names[position])
             if state in LIVE and self._expired(position):
                 state, by = "expired", None
             if state in LIVE and name in taken:
