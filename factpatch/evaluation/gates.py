@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from factpatch.config import GateSettings
+from factpatch.evaluation.intervals import wilson
+from factpatch.evaluation.paired import items_needed, score_interval
 
 ROUNDING = 1e-9  # 0.96 - 0.94 is a hair more than 0.02 in binary; that hair refuses nothing
+FLOORS = ("reliability", "generalization", "locality", "portability")
+SHOWN = 3  # items named in a reason
+
+Verdict = Literal["passed", "failed", "undecided", "skipped"]
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -16,71 +23,167 @@ class Gate:
     """One rule and its verdict.
 
     Attributes:
-        name: `reliability`, `generalization`, `locality`, or `capability.<task>`.
-        passed: null where there was nothing to judge; such a gate was skipped and refuses nothing.
-        value: what was measured: a metric, or how far a task's score got worse; null if not measured.
-        limit: the least (metrics) or the most (falls) that passes.
+        name: `reliability`, `generalization`, `locality`, `portability`, `capability.<task>`, `canaries`,
+            `certificate`, `weight_change` or `reload`.
+        passed: the verdict in short: true, false, or null where it is neither.
+        verdict: `undecided` where the numbers are too few to tell, which refuses like `failed`; `skipped` where there
+            was nothing to judge, which refuses nothing.
+        value: what was measured: a share, how far a task's score fell, a relative change; null if not measured.
+        limit: the least (shares) or the most (falls, changes) that passes.
+        ci95: 95 % interval of the value; null where it has none.
         reason: the verdict as a sentence.
     """
 
     name: str
     passed: bool | None
+    verdict: Verdict
     value: float | None
-    limit: float
+    limit: float | None
+    ci95: tuple[float, float] | None
     reason: str
 
 
-def judge(
-    metrics: Mapping[str, Mapping[str, Any]],
-    capability: Mapping[str, Mapping[str, Any]] | None,
-    settings: GateSettings,
-) -> list[Gate]:
-    """Every gate in a fixed order.
+def judge(metrics: Mapping[str, Json], capability: Mapping[str, Json] | None, settings: GateSettings) -> list[Gate]:
+    """The gates over what was measured, in a fixed order.
 
     Args:
-        metrics: `{"reliability": {"value", "n", ...}, ...}` as in `evaluate.json`, after the edit.
-        capability: `{task: {"before", "after", "n", "direction"}}`; None or empty if no task was scored. Without a
-            direction higher is better.
-        settings: floors and the largest fall.
+        metrics: the value of `evaluate.json`: `{"reliability": {"value", "n", "ci95", ...}, ..., "canaries": ...}`.
+        capability: a row a task as in `regress.json`; None or empty if no task was scored.
+        settings: floors, margin, and whether there must be canaries.
     """
+    floors = [(name, getattr(settings, name)) for name in FLOORS]
     gates = [
-        _floor("reliability", metrics, settings.reliability, required=True),
-        _floor("generalization", metrics, settings.generalization),
-        _floor("locality", metrics, settings.locality),
+        _floor(name, metrics.get(name) or {}, limit, name in settings.required)
+        for name, limit in floors
+        if limit is not None
     ]
-    if not capability:
+    if capability:
+        gates += [_non_inferior(task, capability[task], settings.capability_drop) for task in sorted(capability)]
+    else:
         reason = "No capability task was scored, so this gate was skipped."
-        return [*gates, Gate("capability", None, None, settings.capability_drop, reason)]
-    return gates + [_fall(task, capability[task], settings.capability_drop) for task in sorted(capability)]
+        gates.append(_gate("capability", "skipped", None, settings.capability_drop, None, reason))
+    if settings.canaries:
+        gates.append(_canaries(metrics.get("canaries") or {}))
+    return gates
 
 
 def allows(gates: Sequence[Gate]) -> bool:
-    """May the release be promoted? Yes, if no gate failed."""
-    return all(gate.passed is not False for gate in gates)
+    """May the release be promoted? Yes, if no gate failed and none is undecided."""
+    return all(gate.verdict in ("passed", "skipped") for gate in gates)
 
 
-def _floor(name: str, metrics: Mapping[str, Mapping[str, Any]], limit: float, required: bool = False) -> Gate:
-    metric = metrics.get(name) or {}
-    value = metric.get("value")
+def judge_certificate(problems: Sequence[str]) -> Gate:
+    """Only the located tensors differ from the base, and the patch is the one that was measured, if nothing speaks
+    against it."""
+    if problems:
+        more = f" And {len(problems) - SHOWN} more." if len(problems) > SHOWN else ""
+        reason = " ".join(_sentence(problem) for problem in problems[:SHOWN]) + more
+        return _gate("certificate", "failed", None, None, None, reason)
+    reason = "Only the located tensors differ from the base model, and the patch is the one that was measured."
+    return _gate("certificate", "passed", None, None, None, reason)
+
+
+def judge_weight_change(norms: Mapping[str, float], limit: float) -> Gate:
+    """No located tensor changed by more than `limit` of its own norm."""
+    name, value = max(norms.items(), key=lambda item: item[1])
+    passed = value <= limit + ROUNDING
+    reason = (
+        f"The tensor that changed most, {name}, changed by {value:.1%} of its norm, "
+        f"{'within' if passed else 'more than'} the {limit:.1%} allowed."
+    )
+    return _gate("weight_change", "passed" if passed else "failed", value, limit, None, reason)
+
+
+def judge_reload(asked: int, moved: Sequence[str]) -> Gate:
+    """The model as the registry gives it back answers as measured; `moved` are the prompts where it does not."""
+    share = (asked - len(moved)) / asked
+    if not moved:
+        reason = f"The model that the registry gives back answers all {asked} prompts asked again as measured."
+        return _gate("reload", "passed", share, 1.0, wilson(asked, asked), reason)
+    reason = (
+        f"The model that the registry gives back answers {len(moved)} of {asked} prompts asked again otherwise than "
+        f"measured, such as {_quoted(moved)}."
+    )
+    return _gate("reload", "failed", share, 1.0, wilson(asked - len(moved), asked), reason)
+
+
+def _floor(name: str, metric: Json, limit: float, required: bool) -> Gate:
+    title, value = name.capitalize(), metric.get("value")
     if value is None:
         why = metric.get("reason", "there is no such number")
         if required:
-            return Gate(name, False, None, limit, f"{name.capitalize()} was not measured ({why}); it must be.")
-        return Gate(name, None, None, limit, f"{name.capitalize()} was not measured ({why}), so this gate was skipped.")
+            reason = f"{title} was not measured ({why}); it must be."
+            return _gate(name, "failed", None, limit, None, reason)
+        reason = f"{title} was not measured ({why}), so this gate was skipped."
+        return _gate(name, "skipped", None, limit, None, reason)
     passed = value >= limit - ROUNDING
-    verdict = "reaches" if passed else "is below"
-    reason = f"{name.capitalize()} of {value:.1%} over {metric['n']} items {verdict} the floor of {limit:.1%}."
-    return Gate(name, passed, value, limit, reason)
+    reason = (
+        f"{title} of {value:.1%} over {metric['n']} items {'reaches' if passed else 'is below'} the floor of "
+        f"{limit:.1%}."
+    )
+    return _gate(name, "passed" if passed else "failed", value, limit, metric.get("ci95"), reason)
 
 
-def _fall(task: str, scores: Mapping[str, Any], limit: float) -> Gate:
-    name, before, after = f"capability.{task}", scores.get("before"), scores.get("after")
-    if before is None or after is None:
-        reason = f"{task} was not scored both before and after the edit, so its fall is unknown."
-        return Gate(name, False, None, limit, reason)
-    fall = after - before if scores.get("direction") == "lower" else before - after
-    passed = fall <= limit + ROUNDING
-    change = f"got worse by {100 * fall:.1f} points" if fall > 0 else "did not get worse"
-    verdict = "within" if passed else "more than"
-    reason = f"{task} {change} (from {before:.1%} to {after:.1%}), {verdict} the {100 * limit:.1f} points allowed."
-    return Gate(name, passed, fall, limit, reason)
+def _non_inferior(task: str, row: Json, margin: float) -> Gate:
+    """Passed if the whole interval of the paired fall lies within the margin, failed if none of it does."""
+    name, n, turned = f"capability.{task}", row.get("n") or 0, _turned(row)
+    interval = score_interval(*turned, n) if turned and n else row.get("ci95_fall")
+    if interval is None:
+        reason = f"{task} has no scores of single items before and after the edit, so its fall cannot be judged."
+        return _gate(name, "undecided", None, margin, None, reason)
+    fall = (turned[0] - turned[1]) / n if turned else row["fall"]
+    low, high = interval
+    moved = f"fell by {100 * fall:.1f} points" if fall > 0 else f"rose by {-100 * fall:.1f}" if fall < 0 else "stayed"
+    pairs = f"{turned[0]} items broke and {turned[1]} were repaired of {n}" if turned else f"{n} items in pairs"
+    measured = f"{task} {moved} ({pairs}; 95 % interval of the fall {100 * low:.1f} to {100 * high:.1f})"
+    allowed = f"the {100 * margin:g} points allowed"
+    if high <= margin + ROUNDING:
+        return _gate(name, "passed", fall, margin, interval, f"{measured}, surely within {allowed}.")
+    if low > margin + ROUNDING:
+        return _gate(name, "failed", fall, margin, interval, f"{measured}, surely more than {allowed}.")
+    more = items_needed(fall, interval, margin, n, turned)
+    hope = f"about {_about(more)} more items" if more is not None else "more items than any task has"
+    reason = f"{measured}, perhaps more than {allowed}: needs {hope} to tell."
+    return _gate(name, "undecided", fall, margin, interval, reason)
+
+
+def _turned(row: Json) -> tuple[int, int] | None:
+    return None if row.get("broken") is None else (row["broken"], row["repaired"])
+
+
+def _canaries(canaries: Json) -> Gate:
+    value, n = canaries.get("value"), canaries.get("n")
+    if value is None:
+        reason = "The canaries that the settings name were not asked; evaluate again."
+        return _gate("canaries", "failed", None, 1.0, None, reason)
+    wrong = [row["prompt"] for row in canaries["items"] if not row["correct"]]
+    if not wrong:
+        return _gate("canaries", "passed", value, 1.0, canaries["ci95"], f"All {n} canaries are answered right.")
+    reason = f"{len(wrong)} of {n} canaries are answered wrong, such as {_quoted(wrong)}."
+    return _gate("canaries", "failed", value, 1.0, canaries["ci95"], reason)
+
+
+def _gate(
+    name: str,
+    verdict: Verdict,
+    value: float | None,
+    limit: float | None,
+    interval: Sequence[float] | None,
+    reason: str,
+) -> Gate:
+    passed = {"passed": True, "failed": False}.get(verdict)
+    return Gate(name, passed, verdict, value, limit, (interval[0], interval[1]) if interval else None, reason)
+
+
+def _quoted(prompts: Sequence[str]) -> str:
+    return ", ".join(f"'{prompt}'" for prompt in prompts[:SHOWN])
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
+def _about(count: int) -> int:
+    """A count in two significant digits, rounded up."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return -(-count // step) * step
