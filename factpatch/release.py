@@ -7,13 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from factpatch.evaluation.gates import Gate, allows
+from factpatch.config import GateSettings
+from factpatch.evaluation.gates import Gate, allows, judge, judge_certificate, judge_weight_change
 from factpatch.files import digest_file, digest_value, read_json
 
 SCHEMA = 1
 STEPS = ("validate", "localize", "edit", "evaluate", "regress", "lineage")
 OPTIONAL = frozenset({"lineage"})  # lineage is recorded where DVC is in use
 MANIFEST = "patch/manifest.json"
+PATCH_FILES = ("manifest.json", "patch.safetensors", "undo.safetensors")
 
 Json = Mapping[str, Any]
 
@@ -22,6 +24,39 @@ def read_steps(folder: Path) -> dict[str, Any]:
     """What the steps wrote into an output folder, by step; None for an optional one that did not run."""
     found = {name: folder / f"{name}.json" for name in STEPS}
     return {name: None if name in OPTIONAL and not path.exists() else read_json(path) for name, path in found.items()}
+
+
+def digest_patch(patch: Path) -> dict[str, str]:
+    """SHA-256 of each file of a patch, noted by the steps that measure it; so a patch changed later is found out."""
+    return {name: digest_file(patch / name) for name in PATCH_FILES}
+
+
+def judge_release(folder: Path, steps: Json, settings: GateSettings) -> list[Gate]:
+    """Every gate that can be judged before the registry holds the model: what was measured, and the patch itself."""
+    from factpatch.certificate import change_norms
+    from factpatch.patch import read_patch
+
+    gates = judge(steps["evaluate"], steps["regress"]["tasks"], settings)
+    problems = patch_problems(folder, steps)
+    gates.append(judge_certificate(problems))
+    if settings.weight_change is not None and not problems:
+        gates.append(judge_weight_change(change_norms(read_patch(folder / "patch")), settings.weight_change))
+    return gates
+
+
+def patch_problems(folder: Path, steps: Json) -> list[str]:
+    """What speaks against the patch in an output folder, as sentences: its certificate, and who measured another."""
+    from factpatch.certificate import check_certificate
+
+    if problems := check_certificate(folder / "patch"):
+        return problems
+    now = digest_patch(folder / "patch")
+    measured = ["evaluate", *(["regress"] if steps["regress"]["tasks"] else [])]
+    return [
+        f"The patch is not the one that {name}.json measured; measure again."
+        for name in measured
+        if steps[name].get("patch") != now
+    ]
 
 
 def release_id(folder: Path, gates: Sequence[Gate]) -> str:
@@ -38,7 +73,7 @@ def assemble_release(model: str, steps: Json, manifest: Json, gates: Sequence[Ga
         model: name of the registered model.
         steps: as `read_steps` gives them.
         manifest: the patch's.
-        gates: verdicts; one that failed makes the status `refused`, else it is `registered`.
+        gates: verdicts; one that failed or is undecided makes the status `refused`, else it is `registered`.
     """
     location, validate, lineage = steps["localize"]["location"], steps["validate"], steps["lineage"]
     return {
@@ -62,6 +97,12 @@ def assemble_release(model: str, steps: Json, manifest: Json, gates: Sequence[Ga
         },
         "versions": manifest["versions"],
     }
+
+
+def with_gate(release: Json, gate: Gate) -> dict[str, Any]:
+    """A release after one gate more."""
+    status = release["status"] if allows([gate]) else "refused"
+    return {**release, "status": status, "gates": [*release["gates"], asdict(gate)]}
 
 
 def metric_table(evaluate: Json) -> dict[str, dict[str, Any]]:

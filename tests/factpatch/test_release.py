@@ -1,16 +1,40 @@
 """The release as one value, from what the steps wrote."""
 
 import json
+import shutil
 
 import pytest
 
-from factpatch.config import GateSettings
+from factpatch.certificate import certify
+from factpatch.config import GateSettings, ModelSettings, Settings
+from factpatch.encoding import encode_edit
 from factpatch.errors import InputError
-from factpatch.evaluation.gates import judge
-from factpatch.release import assemble_release, named_numbers, read_steps, release_id
+from factpatch.evaluation.gates import judge, judge_reload
+from factpatch.models import load_model
+from factpatch.patch import save_patch
+from factpatch.release import (
+    assemble_release,
+    digest_patch,
+    judge_release,
+    named_numbers,
+    patch_problems,
+    read_steps,
+    release_id,
+    with_gate,
+)
+from factpatch.structure import locate
 
 METRIC = {"value": 1.0, "n": 4, "ci95": [0.5, 1.0]}
-SUMS = {"metric": "acc", "before": 0.9, "after": 0.85, "n": 100, "ci95_before": [0.8, 0.95], "ci95_after": [0.7, 0.9]}
+SUMS = {
+    "metric": "acc",
+    "before": 0.9,
+    "after": 0.85,
+    "n": 1000,
+    "broken": 60,
+    "repaired": 10,
+    "ci95_before": [0.88, 0.92],
+    "ci95_after": [0.82, 0.87],
+}
 MANIFEST = {
     "base": {"source": "data/model", "fingerprint": "f0"},
     "edits": {"digest": "e0", "count": 4},
@@ -64,8 +88,10 @@ def test_a_release_gathers_the_steps():
         "metric": "acc",
         "before": 0.9,
         "after": 0.85,
-        "n": 100,
-        "ci95": [0.7, 0.9],
+        "n": 1000,
+        "broken": 60,
+        "repaired": 10,
+        "ci95": [0.82, 0.87],
     }
     assert release["timings"]["lineage"] == 6.0
     assert release["digests"] == {
@@ -82,6 +108,60 @@ def test_a_failed_gate_refuses():
     release = assemble(0.02)
     assert release["status"] == "refused"
     assert [gate["name"] for gate in release["gates"] if gate["passed"] is False] == ["capability.sums"]
+
+
+def test_an_undecided_gate_refuses_too():
+    release = assemble(0.05)
+    assert release["status"] == "refused"
+    assert [(gate["verdict"], gate["passed"]) for gate in release["gates"][-1:]] == [("undecided", None)]
+
+
+def test_a_later_gate_joins_the_others():
+    release = assemble(0.1)
+    assert with_gate(release, judge_reload(2, []))["status"] == "registered"
+    refused = with_gate(release, judge_reload(2, ["Who?"]))
+    assert (refused["status"], refused["gates"][-1]["name"], len(refused["gates"])) == (
+        "refused",
+        "reload",
+        len(release["gates"]) + 1,
+    )
+    assert release["status"] == "registered"
+
+
+def test_a_patch_must_be_the_one_that_was_measured(certified, tmp_path):
+    folder = tmp_path / "output"
+    shutil.copytree(certified, folder / "patch")
+    measured = {"patch": digest_patch(folder / "patch")}
+    values = steps(
+        evaluate={**steps()["evaluate"], **measured}, regress={**steps()["regress"], **measured, "tasks": {}}
+    )
+    assert patch_problems(folder, values) == []
+    names = [gate.name for gate in judge_release(folder, values, GateSettings())]
+    assert names[-2:] == ["certificate", "weight_change"]
+
+    for name in ("evaluate", "regress"):
+        other = {**values, name: {**steps()[name], "patch": None}}
+        assert patch_problems(folder, other) == [f"The patch is not the one that {name}.json measured; measure again."]
+
+    with (folder / "patch" / "patch.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    problems = patch_problems(folder, values)
+    assert any("patch.safetensors" in problem for problem in problems)
+    gates = judge_release(folder, values, GateSettings())
+    assert (gates[-1].name, gates[-1].passed) == ("certificate", False)
+
+
+@pytest.fixture(scope="module")
+def certified(tiny_model, tmp_path_factory):
+    """A patch folder with its certificate."""
+    settings = Settings(model=ModelSettings(path=str(tiny_model("llama"))))
+    loaded = load_model(settings.model)
+    location = locate(loaded.model, "2:mlp.down_proj")
+    values = {name: loaded.model.get_parameter(name) * 1.1 for name in location.parameters}
+    patch = save_patch(tmp_path_factory.mktemp("certified") / "patch", loaded, location, values, settings, {}, {})
+    certify(loaded, patch, [encode_edit(loaded.tokenizer, "The capital of France is", "Lyon")])
+    return patch
 
 
 def test_without_dvc_there_are_no_digests_of_it():

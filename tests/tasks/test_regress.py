@@ -3,16 +3,23 @@
 import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 
+import datasets
+import huggingface_hub.constants
 import pytest
+from lm_eval.models.huggingface import HFLM
 
 from factpatch.config import CapabilitySettings, ModelSettings, Settings
 from factpatch.errors import InputError
+from factpatch.evaluation.capability import Outcome, Score, compare
+from factpatch.evaluation.suites import SUITES, chosen_tasks
 from factpatch.models import load_model
 from factpatch.patch import save_patch
+from factpatch.release import digest_patch
 from factpatch.structure import locate
-from tasks.regress import Outcome, Score, compare, load_tasks, regress
+from tasks.regress import load_tasks, regress
 
 QUESTIONS = [f"The capital of {name} is" for name in ("France", "Japan", "Brazil", "Chad", "Peru", "Togo", "Iraq")]
 
@@ -72,7 +79,7 @@ def write_rows(folder: Path, name: str, answers: list) -> None:
 
 
 def settings(model: ModelSettings, world: Path, *tasks: str, **options) -> Settings:
-    capability = CapabilitySettings(tasks=tasks, include=str(world), batch_size=4, **options)
+    capability = CapabilitySettings(tasks=tasks, include=str(world), batch_size=4, **{"cache": None, **options})
     return Settings(model=model, capability=capability)
 
 
@@ -108,7 +115,10 @@ def test_before_and_after_on_the_same_items(patched, world, model, monkeypatch, 
     assert 0 <= low <= row["after"] <= high <= 1
     assert report["tasks"]["tiny_choice"]["metric"] == "acc_norm"  # declared first, though measured second
     assert {item["output_before"] for item in items if item["task"] == "tiny_choice"} <= {"Paris", "Tokyo", "Lima"}
-    assert captured.err == captured.out == ""
+    assert captured.out == ""
+    told = captured.err.splitlines()  # progress alone: neither the harness's bars nor anyone's remarks
+    assert [line for line in told if not line.startswith(("capability before", "capability after"))] == []
+    assert report["patch"] == digest_patch(patched / "patch")
 
 
 def test_a_group_is_one_row_and_the_limit_holds(patched, world, model):
@@ -142,13 +152,96 @@ def test_a_task_without_its_data_or_named_twice_is_refused(world):
         load_tasks(CapabilitySettings(tasks=("tiny", "tiny_choice"), include=str(world)))
 
 
+def test_base_scores_are_kept_and_give_the_same_report(patched, world, model, tmp_path):
+    chosen = settings(model, world, "tiny_questions", "tiny_choice", cache=str(tmp_path / "cache"))
+    first, items = run(patched, chosen)
+    second, again = run(patched, chosen)
+    assert (first["cached"], second["cached"]) == ([], ["tiny_questions", "tiny_choice"])
+    assert (second["tasks"], again) == (first["tasks"], items)
+    (tmp_path / "cache" / next(iter(sorted(path.name for path in (tmp_path / "cache").iterdir())))).write_text("{")
+    assert len(run(patched, chosen)[0]["cached"]) == 1  # a damaged one is made anew
+    assert run(patched, chosen)[0]["cached"] == ["tiny_questions", "tiny_choice"]
+
+
+@pytest.mark.parametrize("change", ["limit", "batch", "document", "task", "model"])
+def test_kept_scores_are_of_the_same_model_tasks_and_items(patched, world, model, tmp_path, tiny_model, change):
+    chosen = settings(model, world, "tiny_questions", cache=str(tmp_path / "cache"))
+    run(patched, chosen)
+    capability = chosen.capability
+    if change == "limit":
+        capability = dataclasses.replace(capability, limit=3)
+    elif change == "batch":
+        capability = dataclasses.replace(capability, batch_size=2)
+    elif change == "document":
+        write_rows(world, "questions", ["Paris"] * len(QUESTIONS))
+    elif change == "task":
+        path = world / "questions.yaml"
+        path.write_text(path.read_text().replace("max_gen_toks: 6", "max_gen_toks: 5"))
+    chosen = dataclasses.replace(chosen, capability=capability)
+    if change == "model":
+        chosen = dataclasses.replace(chosen, model=dataclasses.replace(model, dtype="bfloat16"))
+        with pytest.raises(InputError, match="not the base model"):
+            run(patched, chosen)
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+    else:
+        assert run(patched, chosen)[0]["cached"] == []
+
+
+def test_a_suite_pins_shots_and_limits_and_the_settings_win():
+    assert [task.name for task in chosen_tasks(CapabilitySettings(suite="wide"))][:5] == [
+        *("mmlu", "nq_open", "sst2", "wmt16-de-en", "gsm8k")
+    ]
+    assert all(task.shots is not None for suite in SUITES.values() for task in suite)
+    assert {task.limit for task in chosen_tasks(CapabilitySettings(suite="paper", limit=7))} == {7}
+    assert [task.name for task in chosen_tasks(CapabilitySettings(suite="paper", tasks=("sums",)))] == ["sums"]
+
+
+def test_worked_examples_are_the_same_before_and_after(patched, world, model, monkeypatch):
+    path = world / "questions.yaml"
+    path.write_text(
+        path.read_text().replace("test_split: test", "test_split: test\nfewshot_split: test\nnum_fewshot: 2")
+    )
+    asked = []
+    generate = HFLM.generate_until
+
+    def spy(self, requests, **options):
+        asked.append([request.args[0] for request in requests])
+        return generate(self, requests, **options)
+
+    monkeypatch.setattr(HFLM, "generate_until", spy)
+    run(patched, settings(model, world, "tiny_questions"))
+    assert asked[0] == asked[1]
+    assert all(prompt.count("The capital of") == 3 for prompt in asked[0])
+
+
+def test_a_hub_task_out_of_reach_is_told_at_once(world, monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"capability task 'nq_open' cannot be loaded: .*nq_open") as caught:
+        load_tasks(CapabilitySettings(tasks=("nq_open",), include=str(world)))
+    assert "\n" not in str(caught.value)
+    assert "name other tasks" in str(caught.value)
+    assert time.monotonic() - started < 60
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_a_task_without_items_is_refused(world):
+    (world / "choice.jsonl").write_text("")
+    with pytest.raises(InputError, match="'tiny_choice'"):
+        load_tasks(CapabilitySettings(tasks=("tiny_choice",), include=str(world)))
+
+
 def test_comparison_counts_items_that_turned():
-    def made(*scores: float | None) -> Score:
+    def made(*scores: float | None, direction: str = "higher") -> Score:
         items = tuple(Outcome("t", index, score, "") for index, score in enumerate(scores))
-        return Score("acc", "higher", 0.5, items)
+        return Score("acc", direction, 0.5, items)
 
     row = compare(made(1, 1, 0, 0), made(1, 0, 1, 0))
-    assert (row["broken"], row["repaired"], row["n"]) == (1, 1, 4)
-    corpus = compare(made(None, None), made(None, None))
-    assert corpus["broken"] is corpus["ci95_before"] is None
-    assert dataclasses.asdict(made(1))["direction"] == "higher"
+    assert (row["broken"], row["repaired"], row["n"], row["fall"]) == (1, 1, 4, 0.0)
+    worse = compare(made(0, 0, 0, direction="lower"), made(1, 0, 0, direction="lower"))
+    assert (worse["broken"], worse["repaired"], worse["fall"]) == (1, 0, pytest.approx(1 / 3))
+    graded = compare(made(0.5, 0.5, 1), made(0.2, 0.5, 1))
+    assert (graded["broken"], graded["fall"]) == (None, pytest.approx(0.1))
+    assert graded["ci95_fall"][0] < 0.1 < graded["ci95_fall"][1]
+    for beyond in (compare(made(None, None), made(None, None)), compare(made(7.5, 9), made(6, 9))):
+        assert beyond["broken"] is beyond["fall"] is beyond["ci95_fall"] is None

@@ -1,0 +1,138 @@
+"""Scores on general tasks, before and after an edit, item by item; and the base model's kept for later runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from transformers import GenerationConfig
+
+from factpatch.config import Settings
+from factpatch.errors import InputError
+from factpatch.evaluation.intervals import wilson
+from factpatch.evaluation.paired import Interval, bootstrap_interval, score_interval
+from factpatch.files import output_folder, read_json, write_json
+from factpatch.models import LoadedModel, fingerprint, tensor_digests
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model did on one item. `score` is None where the metric says nothing of a single item."""
+
+    task: str
+    index: int
+    score: float | None
+    output: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's result on one task or group of tasks; `value` in [0, 1]."""
+
+    metric: str
+    direction: str  # "higher" or "lower" is better
+    value: float
+    items: tuple[Outcome, ...]
+
+
+def compare(before: Score, after: Score) -> dict[str, Any]:
+    """A row of `regress.json`.
+
+    `broken` and `repaired` count items that got worse and better, or are None where items are not right or wrong;
+    `fall` is the mean fall of the items (positive is worse) with its paired 95 % interval, None without item scores.
+    """
+    sign = 1.0 if before.direction == "higher" else -1.0
+    scores = [(old.score, new.score) for old, new in zip(before.items, after.items, strict=True)]
+    pairs = [(old, new) for old, new in scores if old is not None and new is not None]
+    complete = bool(pairs) and len(pairs) == len(scores)
+    falls = [sign * (old - new) for old, new in pairs] if complete else []
+    binary = complete and all(score in (0.0, 1.0) for pair in pairs for score in pair)
+    broken, repaired = falls.count(1.0), falls.count(-1.0)
+    interval = _fall_interval(falls, (broken, repaired) if binary else None)
+    return {
+        "metric": before.metric,
+        "direction": before.direction,
+        "before": before.value,
+        "after": after.value,
+        "n": len(scores),
+        "ci95_before": _interval([old for old, _ in scores]),
+        "ci95_after": _interval([new for _, new in scores]),
+        "broken": broken if binary else None,
+        "repaired": repaired if binary else None,
+        "fall": fmean(falls) if interval else None,
+        "ci95_fall": list(interval) if interval else None,
+    }
+
+
+def _fall_interval(falls: list[float], turned: tuple[int, int] | None) -> Interval | None:
+    """None without items, or for scores beyond [0, 1], which no margin in shares can judge."""
+    if turned:
+        return score_interval(*turned, len(falls))
+    return bootstrap_interval(falls) if falls and max(map(abs, falls)) <= 1 else None
+
+
+def _interval(scores: list[float | None]) -> list[float] | None:
+    """The 95 % interval of the mean of shares; None without items, or for metrics that are no mean of shares."""
+    shares = [score for score in scores if score is not None and 0 <= score <= 1]
+    return list(wilson(sum(shares), len(shares))) if shares and len(shares) == len(scores) else None
+
+
+def compare_items(before: Mapping[str, Score], after: Mapping[str, Score]) -> Iterator[dict[str, Any]]:
+    """The rows of `regress_items.jsonl`."""
+    for name in before:
+        for old, new in zip(before[name].items, after[name].items, strict=True):
+            yield {
+                "task": old.task,
+                "index": old.index,
+                "before": old.score,
+                "after": new.score,
+                "output_before": old.output,
+                "output_after": new.output,
+            }
+
+
+def read_score(folder: str | None, digest: str) -> Score | None:
+    """The score kept under a digest; None if there is none, or the file is damaged."""
+    path = Path(folder or "") / f"{digest}.json"
+    if folder is None or not path.exists():
+        return None
+    try:
+        value = read_json(path)
+        return Score(
+            value["metric"], value["direction"], value["value"], tuple(Outcome(**row) for row in value["items"])
+        )
+    except (InputError, KeyError, TypeError):
+        return None
+
+
+def keep_score(folder: str | None, digest: str, score: Score) -> None:
+    """Keep a score for later runs, if the settings name a folder for it."""
+    if folder is not None:
+        write_json(output_folder(folder) / f"{digest}.json", asdict(score))
+
+
+def model_identity(loaded: LoadedModel, settings: Settings) -> dict[str, Any]:
+    """What a model's answers depend on, but for the task."""
+    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend else json.dumps(loaded.tokenizer.get_vocab(), sort_keys=True)
+    return {
+        "base": fingerprint(tensor_digests(loaded.model)),
+        "config": loaded.model.config.to_json_string(),
+        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "dtype": settings.model.dtype,
+        "device": settings.model.device,
+        "batch_size": settings.capability.batch_size,
+        "versions": {name: version(name) for name in ("lm_eval", "torch", "transformers")},
+    }
+
+
+def plain_greedy(own: GenerationConfig) -> GenerationConfig:
+    """A model's generation settings without its habits: its `max_new_tokens` or `repetition_penalty` would overrule or
+    bend what a task asks for."""
+    return type(own)(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
