@@ -11,8 +11,10 @@ from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import encode_edit, encode_prompt
 from factpatch.evaluation.answers import Protocol, matches, unchanged
 from factpatch.evaluation.generation import Progress, decode, verify
-from factpatch.evaluation.intervals import share
+from factpatch.evaluation.scorecard import by_group, metrics, relation_of, source_of
 from factpatch.models import LoadedModel
+from factpatch.structure import Location
+from factpatch.trunk import open_rows
 
 SCHEMA = 1
 
@@ -63,13 +65,14 @@ def evaluate(
     settings: Settings,
     before: Answers | None = None,
     progress: Progress | None = None,
+    location: Location | None = None,
 ) -> dict[str, Any]:
     """Measure `edits` on a model: the value of `evaluate.json`, without its `seconds`.
 
     `before` holds the answers of the model before the edit; without it locality is null. `progress` is told how many
-    prompts are answered, of how many.
+    prompts are answered, of how many. `location` is as in `collect_answers`.
     """
-    after = collect_answers(loaded, edits, settings, before, progress)
+    after = collect_answers(loaded, edits, settings, before, progress, location)
     return measure(edits, after, before, settings.evaluation.protocol)
 
 
@@ -79,18 +82,22 @@ def collect_answers(
     settings: Settings,
     before: Answers | None = None,
     progress: Progress | None = None,
+    location: Location | None = None,
 ) -> Answers:
-    """Answer all prompts of the edits. The target, or on locality probes the answer before the edit, serves as a guess
-    that one forward pass may prove; the rest is decoded. The answers are the same as if everything were decoded."""
+    """Answer all prompts of the edits. What the model is expected to say serves as a guess that one forward pass may
+    prove; the rest is decoded. The answers are the same as if everything were decoded.
+
+    Where only the tensors at `location` differ from a model that was asked, or trained, before, the pass starts there.
+    """
     tokenizer, chat = loaded.tokenizer, settings.edits.chat_template
     budget, batch_size = settings.evaluation.max_new_tokens, settings.evaluation.batch_size
     asked = list(dict.fromkeys(_questions(edits, before)))
     guessed = [(prompt, guess) for prompt, guess in asked if guess.strip()]
     total = len({prompt for prompt, _ in asked})
 
-    verdicts = verify(
-        loaded, [encode_edit(tokenizer, prompt, guess, chat) for prompt, guess in guessed], budget, batch_size
-    )
+    rows = [encode_edit(tokenizer, prompt, guess, chat) for prompt, guess in guessed]
+    with open_rows(loaded, location, rows, settings.trunk) as opened:
+        verdicts = verify(loaded, opened, budget, batch_size)
     outputs = {
         prompt: verdict.text for (prompt, _), verdict in zip(guessed, verdicts, strict=True) if verdict.text is not None
     }
@@ -119,17 +126,22 @@ def measure(
         "schema": SCHEMA,
         "protocol": protocol,
         "definitions": {name: asdict(definition) for name, definition in METRICS.items()},
-        **_metrics(rows),
-        "before": _metrics(rows_before) if rows_before is not None else None,
+        **metrics(rows),
+        "before": metrics(rows_before) if rows_before is not None else None,
+        "by_source": by_group(edits, source_of, rows, rows_before),
+        "by_relation": by_group(edits, relation_of, rows, rows_before),
         "edits": rows,
     }
 
 
 def _questions(edits: Iterable[EditRequest], before: Answers | None) -> Iterable[tuple[str, str]]:
-    """Every (prompt, guess at its answer)."""
+    """Every (prompt, guess at its answer): the target; on locality probes, what the model said before; and where nothing
+    was said before, the first of the old answers as well."""
     for edit in edits:
-        yield edit.prompt, edit.target
-        yield from ((paraphrase, edit.target) for paraphrase in edit.paraphrases)
+        asked = (edit.prompt, *edit.paraphrases)
+        yield from ((prompt, edit.target) for prompt in asked)
+        if before is None:
+            yield from ((prompt, old) for prompt in asked for old in edit.target_old[:1])
         yield from ((probe.prompt, probe.target) for probe in edit.portability)
         for probe in edit.locality:
             yield probe.prompt, before.outputs[probe.prompt] if before else probe.target
@@ -166,27 +178,4 @@ def _edit_row(edit: EditRequest, after: Answers, before: Answers | None, protoco
         ],
         "locality": [neighbour(probe) for probe in edit.locality],
         "portability": [probed(probe) for probe in edit.portability],
-    }
-
-
-def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Every metric of METRICS as a share; null with a reason where there is nothing to count."""
-
-    def pooled(kind: str, field: str) -> list[float]:
-        return [item[field] for row in rows for item in row[kind] if item[field] is not None]
-
-    probes = any(row["locality"] for row in rows)
-    no_probe, no_edit = "no edit has a locality probe", "there are no edits"
-    return {
-        "reliability": share([row["reliable"] for row in rows], no_edit),
-        "generalization": share(pooled("paraphrases", "correct"), "no edit has a paraphrase"),
-        "locality": share(
-            pooled("locality", "unchanged"),
-            "the answers of the model before the edit are not known" if probes else no_probe,
-        ),
-        "locality_correct": share(
-            pooled("locality", "correct"), "no locality probe lists an answer" if probes else no_probe
-        ),
-        "portability": share(pooled("portability", "correct"), "no edit has a portability probe"),
-        "token_accuracy": share([row["token_accuracy"] for row in rows], no_edit),
     }

@@ -1,0 +1,71 @@
+"""The scorecard: every metric as a share of what was asked, over all edits, by their source and by their relation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from factpatch.edits.request import EditRequest
+from factpatch.evaluation.intervals import share
+
+GROUPS = 40  # of one kind at most; what is beyond is one group more
+OTHERS = "(others)"
+
+Row = Mapping[str, Any]
+
+
+def metrics(rows: Sequence[Row]) -> dict[str, Any]:
+    """Every metric of a set of edits, from their rows in `evaluate.json`; null with a reason where nothing counts."""
+
+    def pooled(kind: str, field: str) -> list[float]:
+        return [item[field] for row in rows for item in row[kind] if item[field] is not None]
+
+    probes = any(row["locality"] for row in rows)
+    no_probe, no_edit = "no edit has a locality probe", "there are no edits"
+    return {
+        "reliability": share([row["reliable"] for row in rows], no_edit),
+        "generalization": share(pooled("paraphrases", "correct"), "no edit has a paraphrase"),
+        "locality": share(
+            pooled("locality", "unchanged"),
+            "the answers of the model before the edit are not known" if probes else no_probe,
+        ),
+        "locality_correct": share(
+            pooled("locality", "correct"), "no locality probe lists an answer" if probes else no_probe
+        ),
+        "portability": share(pooled("portability", "correct"), "no edit has a portability probe"),
+        "token_accuracy": share([row["token_accuracy"] for row in rows], no_edit),
+    }
+
+
+def by_group(
+    edits: Sequence[EditRequest],
+    name_of: Callable[[EditRequest], str],
+    rows: Sequence[Row],
+    rows_before: Sequence[Row] | None,
+) -> dict[str, dict[str, Any]]:
+    """The metrics of each group of edits by its name, largest first: `{"edits", <metric>..., "before": {<metric>}}`."""
+    members: dict[str, list[int]] = {}
+    for position, edit in enumerate(edits):
+        members.setdefault(name_of(edit), []).append(position)
+    ordered = sorted(members.items(), key=lambda group: (-len(group[1]), group[0]))
+    rest = [position for _, positions in ordered[GROUPS:] for position in positions]
+    return {
+        name: {
+            "edits": len(positions),
+            **metrics([rows[position] for position in positions]),
+            "before": metrics([rows_before[position] for position in positions]) if rows_before else None,
+        }
+        for name, positions in [*ordered[:GROUPS], *([(OTHERS, rest)] if rest else [])]
+    }
+
+
+def source_of(edit: EditRequest) -> str:
+    """Where the row comes from."""
+    return edit.source or "(no source)"
+
+
+def relation_of(edit: EditRequest) -> str:
+    """What is said of the subject: the prompt with the subject taken out, as in "{}'s capital is"."""
+    if not edit.subject or edit.subject not in edit.prompt:
+        return "(no subject)"
+    return edit.prompt.replace(edit.subject, "{}", 1)
