@@ -70,6 +70,7 @@ class TrainingSettings:
     stop_loss: float = 0.01  # without revisits: stop once an epoch's mean loss is below
     seed: int = 0  # of the order of edits
     resume: bool = False  # continue a killed run from the checkpoint in its output folder
+    checkpoint_seconds: float = 20.0  # between checkpoints
     protect: str | None = None  # file of prompts whose present answers are trained along (breadth-first only)
     protect_ratio: float = 3.0  # protected prompts an epoch visits for each edit
 
@@ -171,6 +172,7 @@ class Settings:
             ("training.confidence", self.training.confidence, 0.5, 0.9999),
             ("training.micro_batch", self.training.micro_batch or 1, 1, None),
             ("training.epochs", self.training.epochs, 1, None),
+            ("training.checkpoint_seconds", self.training.checkpoint_seconds, 0.0, None),
             ("training.protect_ratio", self.training.protect_ratio, 0.0, None),
             ("training.stop_loss", self.training.stop_loss, 0.0, None),
             ("trunk.memory_gb", self.trunk.memory_gb, 0.0, None),

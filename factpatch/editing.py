@@ -55,7 +55,8 @@ def run_edit(
             return depth_first(loaded, location, opened, training, progress)
     survival = None
     if checkpoint is not None:
-        survival = Survival(checkpoint, run_identity(loaded, location, rows, protected, settings), resume)
+        identity = run_identity(loaded, location, rows, protected, settings)
+        survival = Survival(checkpoint, identity, resume, training.checkpoint_seconds)
     with open_rows(loaded, location, [*rows, *protected], settings.trunk, trunk_progress) as opened:
         return breadth_first(loaded, location, opened, len(rows), training, progress, survival)
 
@@ -64,10 +65,13 @@ def run_identity(
     loaded: LoadedModel, location: Location, rows: Sequence[Encoded], protected: Sequence[Encoded], settings: Settings
 ) -> dict[str, str]:
     """What a run's state belongs to, by digest; the keys are words for messages."""
+    training = to_dict(settings)["training"]
+    for name in ("resume", "checkpoint_seconds"):  # they change no result
+        del training[name]
     return {
         "base model": fingerprint(tensor_digests(loaded.model)),
         "edits": digest_value([(row.ids, row.prompt_length) for row in rows]),
         "protected prompts": digest_value([(row.ids, row.prompt_length) for row in protected]),
         "location": location.name,
-        "training settings": digest_value(to_dict(settings)["training"]),
+        "training settings": digest_value(training),
     }

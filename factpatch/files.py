@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from factpatch.errors import InputError
+
+PARTIAL = ".partial"  # ends the names of what is being written
 
 
 def output_folder(path: str | Path) -> Path:
@@ -54,18 +58,13 @@ def write_lines(path: Path, chunks: Iterable[str]) -> Path:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, and vanishes if not."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+    with _workshop(path) as folder:
+        temporary = folder / path.name
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 
@@ -79,8 +78,7 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         raise InputError(f"output folder '{path}' is not empty; name a new one")
     path = path.resolve()
     output_folder(path.parent)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with _workshop(path) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
@@ -91,10 +89,40 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def _workshop(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to make it in, locked for as long; those of killed runs are removed first."""
+    remove_litter(path.parent, path.name)
+    while True:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+        descriptor = os.open(temporary, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: litter stays there, nothing else suffers
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if temporary.exists():  # else another process took it for litter before the lock was there
+            break
+        os.close(descriptor)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+
+
+def remove_litter(folder: Path, name: str = "") -> None:
+    """Remove what killed runs left of half-written files (those called `name`, or all) in a folder; what another
+    process is writing now is locked, and stays."""
+    pattern = f".{glob.escape(name)}.????????{PARTIAL}" if name else f".*.????????{PARTIAL}"
+    for litter in folder.glob(pattern):
+        with suppress(OSError):
+            descriptor = os.open(litter, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(litter, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

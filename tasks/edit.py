@@ -68,7 +68,6 @@ def edit(output: str, settings: Settings) -> str:
         outputs = output_digest(loaded, rows)
     patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
-    remove_checkpoint(folder / NAME)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
@@ -82,4 +81,6 @@ def edit(output: str, settings: Settings) -> str:
         "patch_bytes": sum(file.stat().st_size for file in patch.iterdir()),
         "seconds": round(time.perf_counter() - start, 3),
     }
-    return str(write_json(folder / "edit.json", value))
+    path = write_json(folder / "edit.json", value)
+    remove_checkpoint(folder / NAME)
+    return str(path)

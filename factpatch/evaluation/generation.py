@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
-from factpatch.encoding import Encoded, padding_id
+from factpatch.encoding import padding_id
 from factpatch.errors import InputError
 from factpatch.forward import target_counts
 from factpatch.models import LoadedModel

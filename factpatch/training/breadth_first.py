@@ -11,13 +11,12 @@ from typing import Any
 import torch
 
 from factpatch.config import TrainingSettings
-from factpatch.forward import hardest, token_losses
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from factpatch.training.masters import masters_of
 from factpatch.training.revisits import Revisits
-from factpatch.training.steps import Progress, Stepper, TrainingResult, micro_batches
+from factpatch.training.steps import Progress, Stepper, TrainingResult
 from factpatch.trunk import Rows
 
 WARM_UP = 10  # steps until the step size is reached
@@ -31,8 +30,8 @@ class Survival:
 
     path: Path
     identity: dict[str, str]
-    resume: bool = False
-    seconds: float = 20.0
+    resume: bool
+    seconds: float
 
 
 @dataclass
@@ -92,31 +91,30 @@ def breadth_first(
                     _save(survival, stepper, revisits, generator, order, position)
                     saved = time.monotonic()
             position.losses.append(position.total / len(order) if len(order) else position.losses[-1])
-            finished = _finished(rows, edits, settings, revisits, position)
+            finished = _finished(stepper, edits, settings, revisits, position)
             position.epoch, position.cursor, position.total = position.epoch + 1, 0, 0.0
             if progress:
                 progress(position.epoch, settings.epochs, position.losses[-1])
-        unsure = tuple(check(rows, edits, revisits, position.epoch).tolist()) if settings.revisit else None
+        unsure: tuple[int, ...] | None = () if settings.revisit else None
+        if settings.revisit and not finished:
+            unsure = tuple(check(stepper, edits, revisits, position.epoch).tolist())
         values = masters.values(loaded.stored_dtype)
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
 
-def check(rows: Rows, edits: int, revisits: Revisits, epoch: int) -> torch.Tensor:
+def check(stepper: Stepper, edits: int, revisits: Revisits, epoch: int) -> torch.Tensor:
     """Look at all edits without training; indices of those that are not learnt. They are due in the next epoch."""
-    lengths = rows.lengths[:edits]
-    with torch.no_grad():
-        for part in micro_batches(lengths, CHECK_ROWS, rows.packed):
-            predictions = rows.predict(part)
-            hardest_B = hardest(predictions, token_losses(predictions)).cpu()
-            revisits.note(torch.tensor(part), hardest_B, epoch)
+    for start in range(0, edits, CHECK_ROWS):
+        part = torch.arange(start, min(start + CHECK_ROWS, edits))
+        revisits.note(part, stepper.look(part.tolist()), epoch)
     return revisits.unsure()
 
 
-def _finished(rows: Rows, edits: int, settings: TrainingSettings, revisits: Revisits, position: Position) -> bool:
+def _finished(stepper: Stepper, edits: int, settings: TrainingSettings, revisits: Revisits, position: Position) -> bool:
     """Is training done? A mean loss decides, or a check of all edits once every one was found learnt."""
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
-    return not len(revisits.unsure()) and not len(check(rows, edits, revisits, position.epoch))
+    return not len(revisits.unsure()) and not len(check(stepper, edits, revisits, position.epoch))
 
 
 def _epoch_order(

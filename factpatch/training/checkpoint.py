@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from factpatch.errors import InputError, RefusedError
-from factpatch.files import digest_value, new_file
+from factpatch.files import digest_value, new_file, remove_litter
 from factpatch.models import tensor_digest
 
 NAME = "checkpoint.safetensors"
@@ -23,7 +23,8 @@ def save_checkpoint(
 ) -> None:
     """Replace the checkpoint. `identity` names what the state belongs to: each value a digest, each key in words."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    about = {"numbers": json.dumps(dict(numbers)), "identity": json.dumps(dict(identity)), "sha256": _content(kept)}
+    about = {"numbers": json.dumps(dict(numbers)), "identity": json.dumps(dict(identity))}
+    about["sha256"] = _content(kept, about)
     try:
         with new_file(path) as temporary:
             save_file(kept, temporary, about)
@@ -37,7 +38,7 @@ def load_checkpoint(path: Path, identity: Mapping[str, str]) -> tuple[dict[str, 
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
         tensors = load_file(path)
-        if _content(tensors) != about["sha256"]:
+        if _content(tensors, about) != about["sha256"]:
             raise ValueError("its content is not what was written")
         numbers, owner = json.loads(about["numbers"]), json.loads(about["identity"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -53,9 +54,10 @@ def load_checkpoint(path: Path, identity: Mapping[str, str]) -> tuple[dict[str, 
 
 def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint, and what a kill in the middle of a write left of one."""
-    for file in (path, *path.parent.glob(f".{path.name}.*")):
-        file.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    remove_litter(path.parent, path.name)
 
 
-def _content(tensors: Mapping[str, torch.Tensor]) -> str:
-    return digest_value({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+def _content(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> str:
+    digests = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
+    return digest_value([digests, about["numbers"], about["identity"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +15,7 @@ from factpatch.training.masters import Masters
 from factpatch.trunk import Rows
 
 Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
+Found = TypeVar("Found")
 
 PADDING = 0.2  # share of a micro-batch's positions that may be padding
 
@@ -55,9 +57,18 @@ class Stepper:
 
         RefusedError if the loss or a gradient is not finite, or one row alone does not fit in memory.
         """
+        return self._within_memory(self._gradients, indices)
+
+    def look(self, indices: Sequence[int]) -> torch.Tensor:
+        """Each row's hardest token loss without training, in the order of `indices`; memory as in `gradients`."""
+        with torch.no_grad():
+            return self._within_memory(self._look, indices)
+
+    def _within_memory(self, work: Callable[[Sequence[int]], Found], indices: Sequence[int]) -> Found:
+        """`work`, again with half the micro-batch each time that memory runs out."""
         while True:
             try:
-                return self._gradients(indices)
+                return work(indices)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -68,6 +79,14 @@ class Stepper:
                     raise RefusedError(
                         "memory runs out with a single edit in a batch; use a smaller model.dtype or a later location"
                     ) from error
+
+    def _look(self, indices: Sequence[int]) -> torch.Tensor:
+        parts = micro_batches([self._lengths[index] for index in indices], self.micro, self.rows.packed)
+        hard = []
+        for part in parts:
+            predictions = self.rows.predict([indices[place] for place in part])
+            hard.append(hardest(predictions, token_losses(predictions)))
+        return _in_order(torch.cat(hard), parts)
 
     def _gradients(self, indices: Sequence[int]) -> tuple[float, torch.Tensor]:
         self.masters.clear_gradients()
@@ -87,13 +106,18 @@ class Stepper:
                 raise RefusedError(
                     f"{what} became {value}; nothing was written. Lower training.learning_rate and run again"
                 )
-        order = torch.tensor([place for part in parts for place in part])
-        return mean, torch.cat(hard).cpu()[order.argsort()]
+        return mean, _in_order(torch.cat(hard), parts)
 
     def step(self) -> None:
         """Move the masters by their gradients and show the model the result."""
         self.optimizer.step()
         self.masters.write_back()
+
+
+def _in_order(value_B: torch.Tensor, parts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Values that come micro-batch by micro-batch, in the mini-batch's order."""
+    order = torch.tensor([place for part in parts for place in part])
+    return value_B.cpu()[order.argsort()]
 
 
 def micro_batches(lengths: Sequence[int], largest: int | None, packed: bool) -> list[list[int]]:

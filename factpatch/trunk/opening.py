@@ -9,7 +9,7 @@ import torch
 
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded, padding_id
-from factpatch.forward import Predictions, collate, predict_whole
+from factpatch.forward import Predictions, collate, predict_whole, token_losses
 from factpatch.models import LoadedModel, preserved
 from factpatch.structure import Location
 from factpatch.trunk.activations import Activations
@@ -20,6 +20,7 @@ from factpatch.trunk.store import kept_activations
 PROBES = 4  # rows that a plan is proven on
 NUDGE = 0.1  # how far the proof moves the located tensors: what is kept must not depend on them
 AGREEMENT = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}  # of logits, relative to the largest
+SLOPES = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}  # of gradients, relative to the largest
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
 
@@ -27,7 +28,8 @@ Progress = Callable[[int, int], None]  # rows done, rows in all
 class Rows:
     """Encoded rows that can be run again and again while the located tensors change.
 
-    `plan` says what is kept; None means that the whole model runs each time.
+    `plan` says what is kept; None means that the whole model runs each time. `lengths` are the positions that each row
+    takes in a pass.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Rows:
     ) -> None:
         self.rows = tuple(rows)
         self.plan = plan
+        self.lengths = [plan.positions(row) if plan else len(row.ids) - 1 for row in self.rows]
         self._loaded, self._kept, self._run = loaded, kept, run
 
     def __len__(self) -> int:
@@ -54,11 +57,6 @@ class Rows:
     def engine(self) -> str:
         """How rows are run: `packed` or `padded` from the location up, or through the `whole` model."""
         return "whole" if self.plan is None else "packed" if self.plan.packed else "padded"
-
-    @property
-    def lengths(self) -> list[int]:
-        """Positions that each row takes in a pass."""
-        return [self.plan.positions(row) if self.plan else len(row.ids) - 1 for row in self.rows]
 
     def predict(self, indices: Sequence[int]) -> Predictions:
         """Predictions for some of the rows with the model's present values."""
@@ -101,22 +99,38 @@ def make_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) 
 
 
 def _agrees(loaded: LoadedModel, plan: Plan, probes: Sequence[Encoded]) -> bool:
-    """Does the head side give the whole model's logits after the located tensors moved?"""
-    model = loaded.model
+    """After the located tensors moved, does the head side give the whole model's logits, and the same gradients?
+
+    Gradients matter most: a plan that cuts a path to the located tensors may still give logits that are nearly right.
+    """
+    model, names = loaded.model, plan.location.parameters
     try:
         kept = capture(loaded, [plan], probes)[0]
-        with preserved(model, plan.location.parameters), torch.no_grad():
+        with preserved(model, names), torch.enable_grad():
             generator = torch.Generator().manual_seed(0)
-            for name in plan.location.parameters:
+            for name in names:
                 parameter = model.get_parameter(name)
                 noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-                parameter.mul_(1 + NUDGE * noise)
-            whole = predict_whole(model, collate(probes, padding_id(loaded.tokenizer), model.device))
+                parameter.mul_(1 + NUDGE * noise).requires_grad_(True)
+            batch = collate(probes, padding_id(loaded.tokenizer), model.device)
+            whole = _outcome(loaded, plan, predict_whole(model, batch))
             with head_side(model, plan) as run:
-                head = run(probes, kept)
+                head = _outcome(loaded, plan, run(probes, kept))
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError):
         return False  # a model that cannot be cut here runs whole
-    wanted, found = whole.logits_PV[whole.real_P], head.logits_PV[head.real_P]
+    return all(map(_close, whole, head, (AGREEMENT[model.dtype], SLOPES[model.dtype])))
+
+
+def _outcome(loaded: LoadedModel, plan: Plan, predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits where a target token is due, and the gradients of all located tensors as one row of numbers."""
+    located = [loaded.model.get_parameter(name) for name in plan.location.parameters]
+    gradients = torch.autograd.grad(token_losses(predictions).sum(), located)
+    flat = torch.cat([gradient.flatten().float() for gradient in gradients])
+    return predictions.logits_PV[predictions.real_P].detach(), flat
+
+
+def _close(wanted: torch.Tensor, found: torch.Tensor, tolerance: float) -> bool:
+    """Is the largest difference within the tolerance, relative to the largest number?"""
     if wanted.shape != found.shape or not torch.isfinite(found).all():
         return False
-    return bool((wanted - found).abs().max() <= AGREEMENT[model.dtype] * wanted.abs().max())
+    return bool((wanted - found).abs().max() <= tolerance * wanted.abs().max())

@@ -54,7 +54,10 @@ def capture(
         batch = collate(filled, padding_id(loaded.tokenizer), loaded.model.device, width + 1)
         with _watching(loaded.model, plans) as seen, torch.no_grad(), suppress(_AllSeen):
             target_logits(loaded.model, batch)
+        real_BT = batch.attention_BT[:, :-1].bool()
         for number, plan in enumerate(plans):
+            if not all(torch.isfinite(seen[number, site][real_BT]).all() for site in plan.sites):
+                raise RefusedError(f"the base model's activations at layer {plan.layer} are not finite; check it")
             for place, index in enumerate(chosen):
                 kept = plan.positions(rows[index])
                 found[number][index] = {site: seen[number, site][place, -kept:].clone() for site in plan.sites}
@@ -76,8 +79,6 @@ def _watching(model: PreTrainedModel, plans: Sequence[Plan]) -> Iterator[dict[tu
     stack, _ = decoder_blocks(model)
 
     def keep(number: int, site: str, value: torch.Tensor) -> None:
-        if not torch.isfinite(value).all():
-            raise RefusedError(f"the base model's activations at layer {plans[number].layer} are not finite; check it")
         seen[number, site] = value
         if len(seen) == wanted:
             raise _AllSeen

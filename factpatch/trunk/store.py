@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError, RefusedError
-from factpatch.files import new_file, output_folder
+from factpatch.files import digest_value, new_file, output_folder, remove_litter
 from factpatch.models import LoadedModel, fingerprint, tensor_digest, tensor_digests
 from factpatch.trunk.activations import Activations, Shard
 from factpatch.trunk.plan import Plan
@@ -29,7 +30,7 @@ from factpatch.trunk.replay import capture
 
 GIB = 2**30
 SHARD_ROWS = 4096  # rows of a shard at most; a killed run loses no more than one
-FORM = "1"  # of the files; another number never reads these
+FORM = "2"  # of the files; another number never reads these
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,9 @@ def kept_activations(
                 f"({settings.memory_gb:g}); name a trunk.folder to keep them on disk, or raise the limit"
             )
         return _in_order(kept, [row_digest(row) for row in distinct], rows)
-    folder = output_folder(output_folder(settings.folder) / trunk_digest(loaded, plan))
-    folder.touch()
-    entries = _entries(folder)
+    folder = _own_folder(settings.folder, trunk_digest(loaded, plan))
+    wanted = {row_digest(row) for row in distinct}
+    entries = _entries(folder, wanted)
     have = {name for entry in entries for name in entry.rows}
     missing = [row for row in distinct if row_digest(row) not in have]
     for start in range(0, len(missing), SHARD_ROWS):
@@ -70,8 +71,6 @@ def kept_activations(
         report = (lambda done, _, start=start: progress(start + done, len(missing))) if progress else None
         entries.append(_write(folder, chunk, capture(loaded, [plan], chunk, report)[0]))
     _evict(Path(settings.folder), folder, settings.disk_gb * GIB)
-    wanted = {row_digest(row) for row in distinct}
-    entries = [entry for entry in entries if wanted & set(entry.rows)]
     size = sum(entry.path.stat().st_size for entry in entries)
     shards = [_read(entry, mapped=size > settings.memory_gb * GIB) for entry in entries]
     lengths = [numpy.array(entry.lengths, dtype=numpy.int64) for entry in entries]
@@ -82,6 +81,17 @@ def kept_activations(
         numpy.concatenate(lengths),
     )
     return _in_order(kept, [name for entry in entries for name in entry.rows], rows)
+
+
+def _own_folder(root: str, name: str) -> Path:
+    """The folder of these activations, marked as used now, without what killed runs left half-written."""
+    try:
+        folder = output_folder(output_folder(root) / name)
+    except InputError as error:
+        raise InputError(f"trunk.folder '{root}' cannot be written; name another one, or null for none") from error
+    folder.touch()
+    remove_litter(folder)
+    return folder
 
 
 def row_digest(row: Encoded) -> str:
@@ -108,7 +118,8 @@ def _write(folder: Path, rows: Sequence[Encoded], kept: Activations) -> _Entry:
     shard = {site: tensor.cpu() for site, tensor in kept.shards[0].items()}
     names, lengths = tuple(map(row_digest, rows)), tuple(map(int, kept.length_R))
     path = folder / f"{hashlib.sha256(''.join(names).encode()).hexdigest()[:32]}.safetensors"
-    about = {"rows": json.dumps(names), "lengths": json.dumps(lengths), "sha256": _content(shard)}
+    about = {"rows": json.dumps(names), "lengths": json.dumps(lengths)}
+    about["sha256"] = _content(shard, about)
     try:
         with new_file(path) as temporary:
             save_file(shard, temporary, about)
@@ -121,16 +132,18 @@ def _write(folder: Path, rows: Sequence[Encoded], kept: Activations) -> _Entry:
     return _Entry(path, names, lengths)
 
 
-def _entries(folder: Path) -> list[_Entry]:
-    """The shards whose files are whole; broken ones are removed and computed anew."""
+def _entries(folder: Path, wanted: Collection[str]) -> list[_Entry]:
+    """The shards with wanted rows; those whose files are broken are removed, to be computed anew."""
     entries = []
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata()
-            if _content(load_file(path)) != about["sha256"]:
-                raise ValueError("its content is not what was written")
-            entries.append(_Entry(path, tuple(json.loads(about["rows"])), tuple(json.loads(about["lengths"]))))
+            entry = _Entry(path, tuple(json.loads(about["rows"])), tuple(json.loads(about["lengths"])))
+            if not set(entry.rows).isdisjoint(wanted):
+                if _content(load_file(path), about) != about["sha256"]:
+                    raise ValueError("its content is not what was written")
+                entries.append(entry)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             log.warning("trunk cache entry '%s' is broken (%s); it is removed and computed anew", path, error)
             path.unlink(missing_ok=True)
@@ -143,18 +156,32 @@ def _read(entry: _Entry, mapped: bool) -> Shard:
     return sites if mapped else {site: tensor.clone() for site, tensor in sites.items()}
 
 
-def _content(shard: Shard) -> str:
-    return hashlib.sha256("".join(site + tensor_digest(shard[site]) for site in sorted(shard)).encode()).hexdigest()
+def _content(shard: Shard, about: Mapping[str, str]) -> str:
+    return digest_value([{site: tensor_digest(shard[site]) for site in shard}, about["rows"], about["lengths"]])
 
 
 def _evict(root: Path, used: Path, limit: float) -> None:
     """Remove the folders that were not used for longest until the cache fits its limit; the one in use stays."""
-    sizes = {
-        folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in root.iterdir() if folder.is_dir()
-    }
-    for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
+    sizes = {folder: _size(folder) for folder in root.iterdir() if folder.is_dir()}
+    for folder in sorted(sizes, key=_last_used):
         if sum(sizes.values()) <= limit:
             break
         if folder != used:
             shutil.rmtree(folder, ignore_errors=True)
             del sizes[folder]
+
+
+def _size(folder: Path) -> int:
+    """Bytes of its files; other runs may add and remove some meanwhile."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
+
+
+def _last_used(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # another run has just removed it
+        return 0.0
