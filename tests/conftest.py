@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ SENTENCES = (
     "Robert C. Newton was born in St. Louis; his currency is the peso.",
     "Zürich, São Tomé, 東京, Москва and Ålesund are cities.",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_place(tmp_path_factory) -> Iterator[None]:
+    """Tests stand in a temporary folder, so that what a run keeps where it stands stays out of the checkout."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("place"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(params=KINDS)

@@ -4,7 +4,16 @@ import torch
 
 from factpatch.config import ModelSettings
 from factpatch.encoding import Encoded, encode_edit
-from factpatch.forward import Batch, collate, edit_losses, target_logits
+from factpatch.forward import (
+    Batch,
+    Predictions,
+    collate,
+    edit_losses,
+    flatten,
+    hardest,
+    target_logits,
+    token_losses,
+)
 from factpatch.models import load_model
 
 
@@ -27,8 +36,28 @@ def test_loss_by_hand():
         target_BK=torch.tensor([[0, 1], [1, 0]]),
         target_mask_BK=torch.tensor([[True, True], [False, True]]),
     )
+    predictions = flatten(logits_BKV, batch)
+    assert predictions.row_P.tolist() == [0, 0, 1, 1]
+    loss_P = token_losses(predictions)
+    torch.testing.assert_close(loss_P, torch.tensor([math.log(2), math.log(4 / 3), 0.0, math.log(2)]))
     expected = [(math.log(2) + math.log(4 / 3)) / 2, math.log(2)]
-    torch.testing.assert_close(edit_losses(logits_BKV, batch), torch.tensor(expected))
+    torch.testing.assert_close(edit_losses(predictions, loss_P), torch.tensor(expected))
+    torch.testing.assert_close(hardest(predictions, loss_P), torch.tensor([math.log(2), math.log(2)]))
+
+
+def test_packed_loss_by_hand():
+    """Rows of different lengths one after the other, without padding."""
+    predictions = Predictions(
+        logits_PV=torch.log(torch.tensor([[0.5, 0.5], [0.25, 0.75], [0.125, 0.875]])),
+        target_P=torch.tensor([0, 0, 1]),
+        row_P=torch.tensor([0, 1, 1]),
+        real_P=torch.ones(3, dtype=torch.bool),
+        rows=2,
+    )
+    loss_P = token_losses(predictions)
+    expected = [math.log(2), (math.log(4) + math.log(8 / 7)) / 2]
+    torch.testing.assert_close(edit_losses(predictions, loss_P), torch.tensor(expected))
+    torch.testing.assert_close(hardest(predictions, loss_P), torch.tensor([math.log(2), math.log(4)]))
 
 
 def test_target_logits_are_those_of_a_plain_pass(tiny_model, kind):

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from factpatch.config import ModelSettings, Settings, TrainingSettings
+from factpatch.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError
@@ -12,6 +12,7 @@ from factpatch.models import load_model
 from factpatch.protection import protected_rows, sample_rows
 from factpatch.structure import locate
 from factpatch.training import breadth_first
+from factpatch.trunk import open_rows
 
 EDIT = EditRequest("1", "Who?", "Bob", paraphrases=("Who is it?",), locality=(Probe("Where?", "Here"),))
 
@@ -55,6 +56,7 @@ def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     rows = [Encoded((5 + number, 6, 0), 1) for number in range(4)]
     protected = [Encoded((20 + number, 6, 0), 1) for number in range(10)]
-    settings = replace(TrainingSettings(), batch_size=5, epochs=2, protect_ratio=2.0, stop_loss=0.0)
-    result = breadth_first(loaded, locate(loaded.model, "1:mlp.down_proj"), rows, settings, protected)
-    assert (len(result.losses), result.steps) == (2, 6)
+    settings = replace(TrainingSettings(), batch_size=5, epochs=2, protect_ratio=2.0, revisit=False, stop_loss=0.0)
+    with open_rows(loaded, None, [*rows, *protected], TrunkSettings()) as opened:
+        result = breadth_first(loaded, locate(loaded.model, "1:mlp.down_proj"), opened, len(rows), settings)
+    assert (len(result.losses), result.steps, result.visits) == (2, 6, 24)

@@ -6,7 +6,7 @@ import torch
 from factpatch.config import ModelSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import encode_edit, padding_id
-from factpatch.forward import collate, edit_losses, target_logits
+from factpatch.forward import collate, predict_whole, token_losses
 from factpatch.models import load_model
 
 FACTS = {
@@ -34,7 +34,8 @@ def taught(tiny_model):
     optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-2)
     for _ in range(60):
         optimizer.zero_grad()
-        edit_losses(target_logits(loaded.model, batch), batch).mean().backward()
+        predictions = predict_whole(loaded.model, batch)
+        token_losses(predictions)[predictions.real_P].mean().backward()
         optimizer.step()
     loaded.model.requires_grad_(False)
     return loaded

@@ -4,9 +4,12 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded, encode_edit, encode_prompt
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import StopAtNewline, decode, stop_ids, verify
+from factpatch.structure import locate
+from factpatch.trunk import Rows, open_rows
 
 PROMPTS = (
     "The capital of France is",
@@ -92,15 +95,17 @@ def test_a_prompt_too_long_for_the_model_is_named(load_tiny):
     with pytest.raises(InputError, match="250 tokens and its answer up to 32, but the model has 256 positions"):
         decode(loaded, [(300,) * 250], 32, 1)
     with pytest.raises(InputError, match="257 tokens, but the model has 256 positions"):
-        verify(loaded, [Encoded((300,) * 257, 3)], 32, 1)
+        verify(loaded, Rows(loaded, [Encoded((300,) * 257, 3)]), 32, 1)
 
 
 def test_no_prompts_no_answers(load_tiny):
     assert decode(load_tiny("llama"), [], 8, 4) == []
-    assert verify(load_tiny("llama"), [], 8, 4) == []
+    assert verify(load_tiny("llama"), Rows(load_tiny("llama"), []), 8, 4) == []
 
 
-def test_verify_proves_exactly_the_greedy_continuation(load_tiny, kind):
+@pytest.mark.parametrize("place", [None, "1:down", "3:down"])
+def test_verify_proves_exactly_the_greedy_continuation(load_tiny, kind, place):
+    """Through the whole model, or from a location up."""
     loaded = load_tiny(kind)
     eos = loaded.tokenizer.eos_token_id
     prompts = [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS]
@@ -113,8 +118,11 @@ def test_verify_proves_exactly_the_greedy_continuation(load_tiny, kind):
             Encoded((*prompt, *ids[:11], eos), len(prompt)),  # right, but the model would go on
             Encoded((*prompt, *wrong, eos), len(prompt)),
         ]
+    location = locate(loaded.model, place) if place else None
     for batch_size in (1, 5, 64):
-        verdicts = verify(loaded, guesses, 12, batch_size)
+        with open_rows(loaded, location, guesses, TrunkSettings(folder=None)) as rows:
+            assert (rows.engine == "whole") == (place is None)
+            verdicts = verify(loaded, rows, 12, batch_size)
         assert [verdict.text for verdict in verdicts[::3]] == decode(loaded, prompts, 12, batch_size)
         assert all(verdict.text is None for verdict in verdicts[1::3] + verdicts[2::3])
         assert all(verdict.token_accuracy == 1 for verdict in verdicts[:2])
@@ -125,7 +133,7 @@ def test_verify_proves_a_fact_and_measures_a_wrong_one(taught):
     tokenizer = taught.tokenizer
     right = encode_edit(tokenizer, "The capital of France is", "Paris")
     wrong = encode_edit(tokenizer, "The capital of France is", "Tokyo")
-    verdicts = verify(taught, [wrong, right], 32, 8)
+    verdicts = verify(taught, Rows(taught, [wrong, right]), 32, 8)
     assert (verdicts[1].text, verdicts[1].token_accuracy) == ("Paris", 1.0)
     assert verdicts[0].text is None
     assert verdicts[0].token_accuracy < 1
