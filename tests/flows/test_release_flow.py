@@ -10,17 +10,6 @@ LIMIT = 12
 
 
 @pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory):
-    """A temporary Prefect server for the module."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    import flows  # noqa: F401  (its environment comes before Prefect's import)
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-@pytest.fixture(scope="module")
 def released(prefect_home, reference_model, tmp_path_factory):
     """A folder with two releases of the same edits: `out` under fair gates, `strict` under one that nothing passes."""
     folder = tmp_path_factory.mktemp("release")
