@@ -27,7 +27,9 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
 
     path = release(args.config, args.output, overrides, args.pending)
     if not isinstance(path, str):  # skipped
-        print("nothing is pending: the champion holds the ledger")
+        from flows.pending import find_work
+
+        print(find_work(settings))
         return 0
     result = read_json(Path(path))
     from flows.summary import show, show_next

@@ -137,19 +137,16 @@ def read_history(registry: RegistrySettings) -> list[Move]:
 
 def read_champion(registry: RegistrySettings) -> Held | None:
     """The facts that the champion was released with; None without a champion."""
-    with connect(registry) as client, tempfile.TemporaryDirectory() as folder:
+    with connect(registry) as client:
         number = _aliases(client, registry.name).get("champion")
-        if number is None:
-            return None
-        version = client.get_model_version(registry.name, number)
-        validate = json.loads(_artifact(client, version, "validate.json", folder))
-        accepted, quarantined = (
-            [json.loads(line) for line in _artifact(client, version, name, folder).split("\n") if line]
-            for name in ("accepted.jsonl", "quarantined.jsonl")
-        )
-    set_aside = [entry["edit"] for entry in quarantined]
-    facts, others = ({(row["prompt"], row["target"]) for row in rows} for rows in (accepted, set_aside))
-    return Held(number, frozenset(facts), frozenset(others), tuple(validate.get("files", ())))
+        return _held(client, client.get_model_version(registry.name, number)) if number else None
+
+
+def read_newest(registry: RegistrySettings) -> Held | None:
+    """The facts of the version registered last, whatever became of it; None without one."""
+    with connect(registry) as client:
+        found = client.search_model_versions(f"name='{registry.name}'", 1, ["version_number DESC"])
+        return _held(client, found[0]) if found and STATUS in found[0].tags else None
 
 
 def export_version(registry: RegistrySettings, version: str, output: Path) -> Path:
@@ -196,6 +193,20 @@ def _check_gates(client: MlflowClient, found: ModelVersion) -> None:
         raise RefusedError(f"{told}: its gates refused it ({', '.join(failed) or 'as its status says'})")
     if not any(gate["passed"] for gate in gates):
         raise InputError(f"{told}: no gate passed it, as none was judged")
+
+
+def _held(client: MlflowClient, version: ModelVersion) -> Held:
+    with tempfile.TemporaryDirectory() as folder:
+        validate = json.loads(_artifact(client, version, "validate.json", folder))
+        accepted, quarantined = (
+            [json.loads(line) for line in _artifact(client, version, name, folder).split("\n") if line]
+            for name in ("accepted.jsonl", "quarantined.jsonl")
+        )
+    facts, set_aside = (
+        frozenset((row["prompt"], row["target"]) for row in rows)
+        for rows in (accepted, [entry["edit"] for entry in quarantined])
+    )
+    return Held(str(version.version), facts, set_aside, tuple(validate.get("files", ())), version.tags[STATUS])
 
 
 def _artifact(client: MlflowClient, version: ModelVersion, name: str, folder: str) -> str:

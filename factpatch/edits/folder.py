@@ -28,6 +28,7 @@ class Held:
     facts: frozenset[Fact]
     set_aside: frozenset[Fact] = frozenset()
     files: tuple[str, ...] = ()
+    status: str = "promoted"  # or registered, or refused
 
 
 @dataclass(frozen=True)

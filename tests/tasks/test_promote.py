@@ -15,7 +15,7 @@ from factpatch.edits.folder import Held
 from factpatch.errors import InputError, RefusedError, UnavailableError
 from factpatch.files import read_json, write_json
 from factpatch.stores import lock_file, locked
-from tasks.promote import export_version, promote, promote_release, read_champion, read_history, rollback
+from tasks.promote import export_version, promote, promote_release, read_champion, read_history, read_newest, rollback
 from tasks.register import register
 
 VERSIONS = 3  # registered and passed; a fourth one was refused
@@ -121,6 +121,11 @@ def test_the_champion_says_which_facts_it_holds(registry):
         frozenset({("Who?", "who")}),
         ("0001.jsonl", "0002.jsonl"),
     )
+
+
+def test_the_newest_version_says_what_became_of_it(registry):
+    newest = read_newest(registry)
+    assert (newest.version, newest.status, newest.facts) == ("4", "refused", read_champion(registry).facts)
 
 
 def test_a_registered_release_is_promoted_once(output, settings, uri):
