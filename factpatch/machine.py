@@ -58,7 +58,10 @@ def peak_memory(device: str) -> int:
 
 
 def matrix_rate(device: torch.device | str, dtype: torch.dtype) -> float:
-    """Operations a second (a multiplication and an addition are two) of a large matrix product, with the machine as busy as it is."""
+    """Operations a second of large matrix products, with the machine as busy as it is.
+
+    A multiplication and an addition are two operations.
+    """
     device = torch.device(device)
     side = SIDE.get(device.type, SIDE["cpu"])
     left, right = (torch.full((side, side), 1 / side, dtype=dtype, device=device) for _ in range(2))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoTokenizer
 
-from factpatch.config import Settings, TrunkSettings
+from factpatch.config import ModelSettings, Settings, TrunkSettings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
@@ -28,7 +28,7 @@ from factpatch.workload import (
     whole_passes,
 )
 
-__all__ = ["Estimate", "available", "check", "describe", "estimate", "matrix_rate"]
+__all__ = ["Estimate", "available", "check", "check_model", "describe", "estimate", "matrix_rate"]
 
 GIB = 2**30
 LIBRARIES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
@@ -171,6 +171,17 @@ def check(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
         raise RefusedError(
             f"{what} {_gb(disk)} of disk, and {_gb(free.output)} are free; make room, or name another --output or "
             "trunk.folder"
+        )
+
+
+def check_model(settings: ModelSettings, free: Available) -> None:
+    """RefusedError if the model's weights alone do not fit."""
+    weights = sum(parameter.nbytes for parameter in meta_model(settings).parameters())
+    room = free.memory if free.accelerator is None else free.accelerator
+    if weights > room:
+        raise RefusedError(
+            f"model '{settings.path}': its weights take {_gb(weights)}, and {_gb(room)} of memory are free; use "
+            "model.dtype bfloat16, a smaller model or a larger machine"
         )
 
 

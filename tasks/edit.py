@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from prefect import task
@@ -24,8 +25,10 @@ def edit(output: str, settings: Settings) -> str:
     """
     from factpatch.certificate import certify, output_digest, tokenizer_digests
     from factpatch.editing import encode_edits, run_edit
+    from factpatch.machine import available, peak_memory
     from factpatch.models import load_model, preserved, write_values
     from factpatch.patch import save_patch
+    from factpatch.preflight import check, describe, estimate
     from factpatch.protection import protected_rows
     from factpatch.structure import locate
     from factpatch.training.checkpoint import NAME, remove_checkpoint
@@ -35,6 +38,10 @@ def edit(output: str, settings: Settings) -> str:
     edits = read_accepted(folder)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
     resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
+    needed = estimate(settings, edits, text)
+    free = available(settings.model.device, folder, settings.trunk.folder)
+    print(describe(needed, free), file=sys.stderr)
+    check(needed, free, settings.trunk)
     loaded = load_model(settings.model)
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
@@ -79,6 +86,8 @@ def edit(output: str, settings: Settings) -> str:
         "losses": list(result.losses),
         "certificate": certificate,
         "patch_bytes": sum(file.stat().st_size for file in patch.iterdir()),
+        "preflight": asdict(needed),
+        "measured": {"memory_bytes": peak_memory(settings.model.device)},
         "seconds": round(time.perf_counter() - start, 3),
     }
     path = write_json(folder / "edit.json", value)

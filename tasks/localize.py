@@ -24,12 +24,15 @@ def localize(output: str, settings: Settings) -> str:
 
     from factpatch.localization import Choice
     from factpatch.localization import localize as search
+    from factpatch.machine import available
     from factpatch.models import load_model
+    from factpatch.preflight import check_model
     from factpatch.structure import locate
 
     start = time.perf_counter()
     folder = Path(output)
     edits = read_accepted(folder)
+    check_model(settings.model, available(settings.model.device, folder, None))
     loaded = load_model(settings.model)
     fixed = settings.localization.location
     if fixed is not None:
