@@ -16,10 +16,11 @@ from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.accepted import read_accepted
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
+from factpatch.evaluation.suites import chosen_tasks
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.protection import protected_rows
 from factpatch.structure import locate
-from tasks.regress import load_tasks, score, tamed
+from tasks.regress import load_tasks, score
 from tasks.validate import validate
 
 HEADER = ("method", "step", "batch", "epochs", "seconds", "reliability", "generalization", "locality")
@@ -45,8 +46,7 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
 
 def capability_scores(loaded: LoadedModel, settings: Settings) -> list[str]:
     """Each capability task's score in percent."""
-    with tamed():
-        results = score(loaded, load_tasks(settings.capability), settings.capability)
+    results = score(loaded, load_tasks(settings.capability), settings.capability)
     return [f"{100 * result.value:.1f}" for result in results.values()]
 
 
@@ -73,7 +73,7 @@ def main() -> None:
         edits = read_accepted(folder)
     loaded = load_model(settings.model)
     before = collect_answers(loaded, edits, settings)
-    tasks = () if args.no_capability else settings.capability.tasks
+    tasks = () if args.no_capability else [task.name for task in chosen_tasks(settings.capability)]
     print(f"{len(edits)} edits at {args.location} of {settings.model.path}; percent, 95 % interval in brackets")
     print(" | ".join((*HEADER, *tasks)))
     base = measure(edits, before, None)
