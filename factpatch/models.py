@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
+
+HUB_TIMEOUT = 10  # seconds that the hub has to answer
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,22 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     """
     source = check_source(settings.path)
     transformers_logging.disable_progress_bar()
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        config = AutoConfig.from_pretrained(source, **options)
         stored_dtype = config.dtype or torch.float32
         model = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=getattr(torch, settings.dtype),
             use_safetensors=True,
-            trust_remote_code=settings.trust_remote_code,
+            **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
+        if options["local_files_only"] and not Path(source).is_dir():
+            reason = "it was not downloaded before, and the hub does not give it now; check the name and the network"
         raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
     model.requires_grad_(False)
     try:
@@ -75,6 +81,20 @@ def check_source(path: str) -> str:
             f"model folder '{path}' does not exist; give a folder with config.json or a hub name owner/model"
         )
     return path
+
+
+def local_only(source: str) -> bool:
+    """Whether a model can only come from this machine: a folder, or a name that the hub does not give now.
+
+    The hub is asked first and briefly, as transformers repeats a failing call for long.
+    """
+    if Path(source).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
+        return True
+    try:
+        huggingface_hub.HfApi().model_info(source, timeout=HUB_TIMEOUT)
+    except Exception:  # whatever the network or the hub raises: what was downloaded before still serves
+        return True
+    return False
 
 
 @contextmanager

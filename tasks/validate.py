@@ -31,12 +31,10 @@ if TYPE_CHECKING:
         ExpectationSuiteValidationResult,
         ExpectationValidationResult,
     )
-    from huggingface_hub import HfApi
     from transformers import PreTrainedTokenizerBase
 
 SCHEMA = 1
 EXAMPLES = 3  # findings quoted with each check
-HUB_TIMEOUT = 10.0  # seconds to ask whether a hub model is in reach
 SHOWN = 160  # characters of a prompt in the Data Docs
 GX_SEVERITY = {"quarantine": "warning", "repair": "info"}
 
@@ -99,27 +97,17 @@ def validate(output: str, settings: Settings) -> str:
 
 def _load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase | None:
     """The model's tokenizer; None if the model is not here, as edits can be checked without one."""
-    from huggingface_hub import HfApi
     from transformers import AutoTokenizer
 
-    from factpatch.models import check_source
+    from factpatch.models import check_source, local_only
 
     try:
-        local = Path(check_source(model.path)).is_dir() or not _answers(HfApi(), model.path)
+        source = check_source(model.path)
         return AutoTokenizer.from_pretrained(
-            model.path, local_files_only=local, trust_remote_code=model.trust_remote_code
+            source, local_files_only=local_only(source), trust_remote_code=model.trust_remote_code
         )
     except (InputError, OSError, ValueError, KeyError, RuntimeError, ImportError):
         return None
-
-
-def _answers(hub: HfApi, name: str) -> bool:
-    """Whether the hub gives this model now; asked first, as transformers repeats a failing call for long."""
-    try:
-        hub.model_info(name, timeout=HUB_TIMEOUT)
-    except Exception:  # whatever the network or the hub raises: what was downloaded before still serves
-        return False
-    return True
 
 
 def _judge(rows: Sequence[Row], columns: Mapping[str, list[int]], docs: Path) -> dict[str, set[int]]:
