@@ -62,7 +62,7 @@ class TrainingSettings:
     recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, whatever the keys below say (see PAPER)
     learning_rate: float = 3e-3  # Adam's step size; 5e-4 for models of 7B and more
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
-    batch_size: int = 50  # edits a step
+    batch_size: int | None = None  # rows a step; null: a tenth of those an epoch visits, but 16 to 100
     micro_batch: int | None = None  # edits a forward pass at most; halves by itself when memory runs out
     epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
     revisit: bool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
@@ -73,6 +73,10 @@ class TrainingSettings:
     checkpoint_seconds: float = 20.0  # between checkpoints
     protect: str | None = None  # file of prompts whose present answers are trained along (breadth-first only)
     protect_ratio: float = 3.0  # protected prompts an epoch visits for each edit
+
+    def rows_a_step(self, visited: int) -> int:
+        """Rows of a mini-batch where an epoch visits `visited`: small sets need steps more than large batches."""
+        return self.batch_size or min(100, max(16, visited // 10))
 
 
 PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
@@ -168,7 +172,7 @@ class Settings:
             object.__setattr__(self, "training", dataclasses.replace(self.training, **PAPER))
         for name, value, low, high in (
             ("training.learning_rate", self.training.learning_rate, 1e-9, 1.0),
-            ("training.batch_size", self.training.batch_size, 1, None),
+            ("training.batch_size", self.training.batch_size or 1, 1, None),
             ("training.confidence", self.training.confidence, 0.5, 0.9999),
             ("training.micro_batch", self.training.micro_batch or 1, 1, None),
             ("training.epochs", self.training.epochs, 1, None),

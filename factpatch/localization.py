@@ -66,7 +66,9 @@ def localize(
     share = size / len(edits)
     protected = sample_rows(protected_rows(loaded, edits, settings), share, settings.training.seed)
     whole = replace(
-        settings.training, recipe="own", batch_size=max(SMALLEST, round(settings.training.batch_size * share))
+        settings.training,
+        recipe="own",
+        batch_size=settings.training.batch_size and max(SMALLEST, round(settings.training.batch_size * share)),
     )
     short = replace(whole, epochs=max(1, whole.epochs // SHORT))
     shortlist = settings.localization.method == "auto" and len(candidates) > 1

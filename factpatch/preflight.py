@@ -94,9 +94,8 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     rows, protected = _encode(settings, edits)
     training, everything = settings.training, [*rows, *protected]
     passes = epoch_passes(rows, protected, training, shape.packed)
-    steps = (
-        len(rows) if training.method == "depth-first" else -(-sum(one.rows for one in passes) // training.batch_size)
-    )
+    visited = sum(one.rows for one in passes)
+    steps = len(rows) if training.method == "depth-first" else -(-visited // training.rows_a_step(visited))
 
     dtype = getattr(torch, settings.model.dtype)
     size = dtype.itemsize

@@ -133,7 +133,7 @@ def epoch_passes(
     guards = generator.sample(list(protected), min(len(protected), round(len(edits) * settings.protect_ratio)))
     order = [*edits, *guards]
     generator.shuffle(order)
-    return list(_passes(order, settings.batch_size, settings.micro_batch, packed))
+    return list(_passes(order, settings.rows_a_step(len(order)), settings.micro_batch, packed))
 
 
 def check_passes(edits: Sequence[Encoded], settings: TrainingSettings, packed: bool) -> list[Pass]:

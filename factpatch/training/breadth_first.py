@@ -71,13 +71,14 @@ def breadth_first(
             order, position = _restore(survival, stepper, revisits, generator)
         elif survival:
             remove_checkpoint(survival.path)
+        size = settings.rows_a_step(edits + _guards(rows, edits, settings, edits))
         saved = time.monotonic()
         finished = False
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
                 order = _epoch_order(rows, edits, settings, revisits, position.epoch, generator)
             while position.cursor < len(order):
-                batch = order[position.cursor : position.cursor + settings.batch_size]
+                batch = order[position.cursor : position.cursor + size]
                 _set_step_size(stepper, settings, position, len(order))
                 loss, hardest_B = stepper.gradients(batch.tolist())
                 stepper.step()
@@ -122,10 +123,15 @@ def _epoch_order(
 ) -> torch.Tensor:
     """Rows of one epoch in random order."""
     due = revisits.due(epoch) if settings.revisit else torch.arange(edits)
-    guards = min(len(rows) - edits, round(len(due) * settings.protect_ratio))
+    guards = _guards(rows, edits, settings, len(due))
     drawn = edits + torch.randperm(len(rows) - edits, generator=generator)[:guards]
     visited = torch.cat([due, drawn])
     return visited[torch.randperm(len(visited), generator=generator)]
+
+
+def _guards(rows: Rows, edits: int, settings: TrainingSettings, due: int) -> int:
+    """Protected rows that an epoch visits along with `due` edits."""
+    return min(len(rows) - edits, round(due * settings.protect_ratio))
 
 
 def _set_step_size(stepper: Stepper, settings: TrainingSettings, position: Position, rows: int) -> None:
