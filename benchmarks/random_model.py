@@ -33,6 +33,7 @@ def main() -> None:
         num_attention_heads=6,
         num_key_value_heads=6,
         max_position_embeddings=CONTEXT,
+        initializer_range=0.02,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
