@@ -27,7 +27,10 @@ def released(prefect_home, reference_model, tmp_path_factory):
         codes = {
             "out": main(["run", *options, "--output", "out"]),
             "strict": main(
-                ["run", *options, "--output", "strict", "--location", "4:mlp.down_proj", "--set", "gates.locality=1.0"]
+                [
+                    *("run", *options, "--output", "strict", "--location", "4:mlp.down_proj"),
+                    *("--set", "gates.locality=1.0", "--set", "gates.reliability=0.5"),
+                ]
             ),
         }
     return folder, codes
