@@ -149,7 +149,8 @@ class RegistrySettings:
     # a person says so on Prefect's page; true and false stand for auto and never
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "promote", {True: "auto", False: "never"}.get(self.promote, self.promote))
+        if isinstance(self.promote, bool):
+            object.__setattr__(self, "promote", "auto" if self.promote else "never")
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from factpatch.config import Settings, to_dict
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError
 from factpatch.files import digest_value
-from factpatch.models import LoadedModel, fingerprint, tensor_digests
+from factpatch.models import LoadedModel, fingerprint, tensor_digest, tensor_digests
 from factpatch.structure import Location
 from factpatch.training import Progress, Survival, TrainingResult, breadth_first, depth_first
 from factpatch.trunk import open_rows
@@ -31,6 +33,7 @@ def run_edit(
     trunk_progress: Callable[[int, int], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainingResult:
     """Train the edits at the location by the configured method; the model is left as found.
 
@@ -45,6 +48,7 @@ def run_edit(
         trunk_progress: told about rows whose trunk is done.
         checkpoint: file that breadth-first training keeps its state in; without it a killed run starts anew.
         resume: continue from that file if it is there; InputError if it belongs to another run.
+        start: values of the located tensors to begin with, such as the last release's; depth-first ignores them.
     """
     if not edits:
         raise InputError("there is no edit to write; add rows to the edit file")
@@ -55,14 +59,19 @@ def run_edit(
             return depth_first(loaded, location, opened, training, progress)
     survival = None
     if checkpoint is not None:
-        identity = run_identity(loaded, location, rows, protected, settings)
+        identity = run_identity(loaded, location, rows, protected, settings, start or {})
         survival = Survival(checkpoint, identity, resume, training.checkpoint_seconds)
     with open_rows(loaded, location, [*rows, *protected], settings.trunk, trunk_progress) as opened:
-        return breadth_first(loaded, location, opened, len(rows), training, progress, survival)
+        return breadth_first(loaded, location, opened, len(rows), training, progress, survival, start)
 
 
 def run_identity(
-    loaded: LoadedModel, location: Location, rows: Sequence[Encoded], protected: Sequence[Encoded], settings: Settings
+    loaded: LoadedModel,
+    location: Location,
+    rows: Sequence[Encoded],
+    protected: Sequence[Encoded],
+    settings: Settings,
+    start: Mapping[str, torch.Tensor],
 ) -> dict[str, str]:
     """What a run's state belongs to, by digest; the keys are words for messages."""
     training = to_dict(settings)["training"]
@@ -74,4 +83,5 @@ def run_identity(
         "protected prompts": digest_value([(row.ids, row.prompt_length) for row in protected]),
         "location": location.name,
         "training settings": digest_value(training),
+        "values to begin with": digest_value({name: tensor_digest(value) for name, value in start.items()}),
     }

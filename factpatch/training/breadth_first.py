@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,15 @@ def breadth_first(
     settings: TrainingSettings,
     progress: Progress | None = None,
     survival: Survival | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainingResult:
     """Train the located parameters with Adam in epochs of shuffled mini-batches.
 
     The first `edits` of the rows are edits; the rest are protected, and an epoch visits `protect_ratio` of them, drawn
     anew, for each edit that it visits. With `revisit`, edits that are learnt wait longer and longer, and training ends
     when a check of all finds each target token at least as probable as `confidence`; without it, when an epoch's mean
-    loss is below `stop_loss`. The model is left as found; the result holds the new values.
+    loss is below `stop_loss`. `start` holds values to begin with (those of an earlier patch): what they hold already
+    is verified before the first epoch instead of trained. The model is left as found; the result holds the new values.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     position, revisits = Position(), Revisits.start(edits, settings.confidence)
@@ -69,14 +72,19 @@ def breadth_first(
         order = torch.empty(0, dtype=torch.long)
         if survival and survival.resume and survival.path.exists():
             order, position = _restore(survival, stepper, revisits, generator)
-        elif survival:
-            remove_checkpoint(survival.path)
-        size = settings.rows_a_step(edits + _guards(rows, edits, settings, edits))
+        else:
+            if survival:
+                remove_checkpoint(survival.path)
+            if start is not None:
+                masters.begin_with(start)
+            if start is not None and settings.revisit:
+                check(stepper, edits, revisits, -1)
         saved = time.monotonic()
-        finished = False
+        finished = position.epoch == 0 and settings.revisit and not len(revisits.unsure())
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
                 order = _epoch_order(rows, edits, settings, revisits, position.epoch, generator)
+            size = settings.rows_a_step(len(order))
             while position.cursor < len(order):
                 batch = order[position.cursor : position.cursor + size]
                 _set_step_size(stepper, settings, position, len(order))

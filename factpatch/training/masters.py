@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,12 @@ class Masters:
         self.names = location.parameters
         self._parameters = [model.get_parameter(name) for name in self.names]
         self.tensors = [parameter.detach().float().clone() for parameter in self._parameters]
+
+    def begin_with(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Take other values than the model's, and show them to it."""
+        for name, master in zip(self.names, self.tensors, strict=True):
+            master.copy_(values[name])
+        self.write_back()
 
     def clear_gradients(self) -> None:
         """Start a mini-batch."""
