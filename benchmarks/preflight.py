@@ -1,9 +1,10 @@
 """The preflight's estimates against what an edit run then takes, each run in a process of its own.
 
-    python -m benchmarks.preflight [--big FOLDER]
+    python -m benchmarks.preflight [--big FOLDER] [--processor-time]
 
 Runs the reference model at three locations and, with `--big`, a model of your own at two thirds of its depth and at its
-last layer. Time is the least of two runs, of a training that visits every edit in each of two epochs.
+last layer. Time is the least of two runs, of a training that visits every edit in each of two epochs. On a machine that
+others use too, `--processor-time` leaves out the time that it gives to them; set OMP_NUM_THREADS=1 for it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from factpatch import machine
 from factpatch.config import load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
-from factpatch.machine import peak_memory
 from factpatch.models import load_model
 from factpatch.patch import save_patch
 from factpatch.preflight import estimate
@@ -34,8 +35,9 @@ NAMES = ("memory_bytes", "patch_bytes", "trunk_bytes", "seconds_trunk", "seconds
 UNITS = {"bytes": (2**20, "MB"), "seconds": (1, "s")}
 
 
-def measured_run(model: str, location_text: str, limit: int, protect: str | None) -> dict[str, Any]:
+def measured_run(model: str, location_text: str, limit: int, protect: str | None, processor: bool) -> dict[str, Any]:
     """Estimate, then edit; what each of them says, by name."""
+    clock = machine.clock = time.process_time if processor else time.perf_counter
     overrides = {"model.path": model, "edits.limit": limit, "training.protect": protect, "training.epochs": 2}
     overrides |= {"training.revisit": False, "training.stop_loss": 0.0}
     with tempfile.TemporaryDirectory() as folder:
@@ -53,12 +55,12 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
             rows,
             settings,
             protected,
-            lambda done, total, loss: epochs.append(time.perf_counter()),
-            lambda done, total: trunk.append(time.perf_counter()),
+            lambda done, total, loss: epochs.append(clock()),
+            lambda done, total: trunk.append(clock()),
         )
         patch = save_patch(Path(folder) / "patch", loaded, location, result.values, settings, {}, {})
         measured = {
-            "memory_bytes": peak_memory(settings.model.device),
+            "memory_bytes": machine.peak_memory(settings.model.device),
             "patch_bytes": _size(patch),
             "trunk_bytes": _size(Path(folder) / "trunk"),
             "seconds_trunk": (trunk[-1] - trunk[0]) * len(trunk) / max(len(trunk) - 1, 1),
@@ -72,7 +74,7 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
 
-def best_of_runs(case: tuple[str, str, int, str | None]) -> dict[str, Any]:
+def best_of_runs(case: tuple[str, str, int, str | None, bool]) -> dict[str, Any]:
     """The case run in fresh processes; of each measured number the least, with the estimate of the first run."""
     runs = []
     for _ in range(RUNS):
@@ -86,16 +88,20 @@ def best_of_runs(case: tuple[str, str, int, str | None]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--big", help="folder of a larger model, with the reference model's tokenizer")
+    parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
         print(json.dumps(measured_run(*args.case)))
         return
     protect = load_settings("params.yaml").training.protect
-    cases = [("data/model", text, 200, protect) for text in ("5:mlp", "4:mlp.down_proj", "2:mlp")]
+    cases = [("data/model", text, 200, protect, args.processor_time) for text in ("5:mlp", "4:mlp.down_proj", "2:mlp")]
     if args.big:
         layers = json.loads((Path(args.big) / "config.json").read_text())["num_hidden_layers"]
-        cases += [(args.big, f"{layer}:mlp.down_proj", 100, None) for layer in (2 * layers // 3, layers - 1)]
+        cases += [
+            (args.big, f"{layer}:mlp.down_proj", 100, None, args.processor_time)
+            for layer in (2 * layers // 3, layers - 1)
+        ]
     print("case | number | estimated | measured | ratio")
     for case in cases:
         result = best_of_runs(case)
