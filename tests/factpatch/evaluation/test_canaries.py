@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from factpatch.config import EvaluationSettings, GateSettings, Settings, load_settings
+from factpatch.config import EvaluationSettings, GateSettings, ModelSettings, Settings, load_settings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
@@ -65,7 +65,7 @@ def test_the_shipped_canaries_are_right_and_no_demo_edit_touches_them(reference_
     root = reference_model.parents[1]
     settings = load_settings(root / "params.yaml")
     canaries = read_canaries(str(root / settings.gates.canaries))
-    answers = collect_answers(load_model(settings.model), canaries, settings).outputs
+    answers = collect_answers(load_model(ModelSettings(path=str(reference_model))), canaries, settings).outputs
     assert [canary.prompt for canary in canaries if not matches(answers[canary.prompt], canary.target)] == []
     asked = {canary.prompt for canary in canaries}
     for row in read_rows(str(root / "data" / "edits")):
