@@ -11,7 +11,7 @@ INSTALL := $(PIP) install -qq --disable-pip-version-check --constraint constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run serve deploy test lint lock clean
+.PHONY: help install run serve test lint lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,9 +36,6 @@ run: $(STAMP) ## Edit the embedded model with the embedded edits, and release th
 
 serve: $(STAMP) ## Run Prefect's server, a worker and MLflow's pages until Ctrl-C; prints their addresses
 	@$(BIN)/factpatch serve
-
-deploy: $(STAMP) ## Give prefect.yaml's deployments to the server at PREFECT_API_URL
-	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} $(BIN)/prefect --no-prompt deploy --all
 
 test: $(STAMP) ## Run the tests, offline
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile

@@ -2,37 +2,92 @@
 
 from __future__ import annotations
 
+import os
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import Task, flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.states import Completed, State
 
-from factpatch.config import load_settings
+from factpatch.config import Settings, load_settings
+from factpatch.edits.accepted import read_accepted
+from factpatch.evaluation.canaries import read_canaries
+from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
-from flows.summary import markdown
+from factpatch.report import read_evidence, render_card
+from factpatch.stores import lock_file, locked
+from flows.pending import find_work
 from tasks.edit import edit
 from tasks.evaluate import evaluate
 from tasks.lineage import lineage
 from tasks.localize import localize
+from tasks.promote import promote_release
 from tasks.register import register
-from tasks.regress import regress
+from tasks.regress import load_tasks, regress
 from tasks.validate import validate
 
 # The order of the steps is written here and nowhere else; each reads what the earlier ones left in the output folder.
-STEPS = (validate, localize, edit, evaluate, regress, lineage, register)
+STEPS: tuple[Task[..., str], ...] = (validate, localize, edit, evaluate, regress, lineage, register)
+SECONDS_TO_DECIDE = 7 * 86400  # that a person has, where registry.promote is `wait`
 
 
-@flow(name="release", log_prints=False, timeout_seconds=48 * 3600)
-def release(config: str | None = None, output: str = "runs/latest", overrides: dict[str, Any] | None = None) -> str:
+class Decision(RunInput):
+    """What a person is asked before a version becomes the champion."""
+
+    promote: bool
+    who: str
+    why: str = "approved on Prefect's page"
+
+
+@flow(name="release", log_prints=False, timeout_seconds=(48 + 7 * 24) * 3600)
+def release(
+    config: str | None = None,
+    output: str = "runs/latest",
+    overrides: dict[str, Any] | None = None,
+    only_pending: bool = False,
+) -> str | State[Any]:
     """Run every step and return the path of `release.json`.
 
-    `config` names a params.yaml; `overrides` maps dotted setting names (`model.path`) to values that win over it.
+    `config` names a params.yaml; `overrides` maps dotted setting names (`model.path`) to values that win over it. With
+    `only_pending` nothing is run, and the state is `Skipped`, where a release would bring nothing new.
+    Raises RefusedError, naming the other one, while a release of the same model runs.
     """
     settings = load_settings(config, overrides)
     folder = str(output_folder(output))
-    for step in STEPS:
-        step(folder, settings)
-    path = Path(folder) / "release.json"
-    create_markdown_artifact(markdown(read_json(path)), key="release", description="What was edited and what it did")
-    return str(path)
+    doing = f"a release of '{settings.registry.name}' runs into '{folder}'"
+    with locked(lock_file(settings.registry, "release"), doing):
+        if only_pending and not (work := find_work(settings)).needs_release:
+            return Completed(name="Skipped", message=str(work))
+        canaries = read_canaries(settings.gates.canaries)
+        load_tasks(settings.capability)  # what cannot be scored or judged is told before hours of editing
+        first, *others = STEPS
+        first(folder, settings)
+        check_readiness(read_accepted(folder), canaries, settings.gates)
+        for step in others:
+            step(folder, settings)
+        if settings.registry.promote == "auto":
+            promote_release(folder, settings, f"{getuser()}, automatically", "every gate passed")
+    if settings.registry.promote == "wait":
+        _promote_when_approved(folder, settings)
+    card = render_card(read_evidence(folder))
+    create_markdown_artifact(card, "release", "What was edited and what it did")
+    return str(Path(folder) / "release.json")
+
+
+def _promote_when_approved(folder: str, settings: Settings) -> None:
+    """Ask on Prefect's page. Without a server that a person can reach, `factpatch promote` is the way to answer."""
+    version = read_json(Path(folder) / "release.json")
+    if version["status"] != "registered" or not os.environ.get("PREFECT_API_URL"):
+        return
+    asked = Decision.with_initial_data(description=render_card(read_evidence(folder)), promote=False, who=getuser())
+    try:
+        decision = pause_flow_run(wait_for_input=asked, timeout=SECONDS_TO_DECIDE, key=f"promote-{version['version']}")
+    except FlowPauseTimeout:
+        return  # the version stays the candidate
+    if decision.promote:
+        promote_release(folder, settings, decision.who, decision.why)

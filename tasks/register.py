@@ -1,8 +1,7 @@
-"""Registration in MLflow: a run with every number, a model version that MLflow can serve, and the aliases.
+"""Registration in MLflow: a run with every number, a model version that MLflow can serve, and the alias `candidate`.
 
-Aliases: `candidate` is the last version whose gates passed, `champion` the one in use, `previous` the one before it.
 The order of writes keeps the registry right at every moment: all is logged first, the version is created last and with
-its tags, and `champion` moves in one step from one whole version to another.
+its tags, and the alias moves in one step from one whole version to another.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
+import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -31,18 +29,29 @@ from mlflow.models import Model
 from prefect import task
 
 import factpatch
-from factpatch.config import RegistrySettings, Settings, to_dict
-from factpatch.errors import FactpatchError, InputError, RefusedError
-from factpatch.evaluation.gates import judge
-from factpatch.files import new_folder, output_folder, read_json, write_json, write_text
-from factpatch.release import MANIFEST, assemble_release, named_numbers, read_steps, release_id
-from factpatch.report import render_report
+from factpatch.config import Settings, to_dict
+from factpatch.errors import InputError, RefusedError
+from factpatch.evaluation.gates import judge_reload
+from factpatch.files import output_folder, read_json
+from factpatch.publish import FILES, write_release
+from factpatch.release import (
+    MANIFEST,
+    assemble_release,
+    judge_release,
+    named_numbers,
+    read_steps,
+    release_id,
+    with_gate,
+)
+from factpatch.report import read_evidence, render_report
+from factpatch.stores import reaching, tracking_uri, without_password
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml")
 ARTIFACTS = ("*.json", "*.jsonl", "*.csv")
 RELEASE, STATUS = "factpatch.release", "factpatch.status"  # tags of runs and versions
+PLACE = "factpatch.place"  # tag of a run: the model it is a release of, and the machine that makes it
 BATCH = 100  # entries that MLflow takes at once, whatever their kind
 
 
@@ -60,7 +69,7 @@ def _worth_repeating(task: Any, run: Any, state: Any) -> bool:
     persist_result=False,
 )
 def register(output: str, settings: Settings) -> str:
-    """Judge the release in `output`, register it, move the aliases; path of release.json. Writes report.html too.
+    """Judge the release in `output`, register it as `candidate`; path of release.json. Writes report.html too.
 
     A release that a gate refuses is registered with status `refused` and moves no alias. Repeating is safe: a release
     has one version, found again by the digest of what it is made of. Raises FactpatchError if MLflow cannot be had.
@@ -68,59 +77,57 @@ def register(output: str, settings: Settings) -> str:
     started = time.perf_counter()
     folder = output_folder(output)
     steps, manifest = read_steps(folder), read_json(folder / MANIFEST)
-    gates = judge(steps["evaluate"], steps["regress"]["tasks"], settings.gates)
+    gates = judge_release(folder, steps, settings.gates)
     release = assemble_release(settings.registry.name, steps, manifest, gates)
     uri = tracking_uri(settings.registry)
-    with connect(uri) as client:
+    if not worth_keeping(release, settings):
+        return leave_unregistered(folder, release, uri)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    with reaching(uri, MlflowException):
+        client = MlflowClient(uri, uri)
         identity = release_id(folder, gates)
         found = find_version(client, release["model"], identity)
+        if found:
+            release = ask_again(release, str(found.source), uri, folder, settings, steps)
+        else:
+            release, found = log_release(client, uri, folder, settings, release, steps, identity)
         if found is None:
-            found = log_release(client, uri, folder, settings, release, steps, identity)
+            return leave_unregistered(folder, release, uri)
         number, run = str(found.version), found.run_id
-        release["status"] = move_aliases(client, found, settings.registry.promote)
+        if release["status"] != "refused":
+            release["status"] = name_candidate(client, found)
         aliases = client.get_registered_model(release["model"]).aliases
         release["version"] = number
         release["aliases"] = sorted(alias for alias, target in aliases.items() if str(target) == number)
         release |= {"run": run, "experiment": EXPERIMENT, "tracking_uri": without_password(uri)}
         release["timings"]["register"] = round(time.perf_counter() - started, 3)
-        write_text(folder / "report.html", report_page(release, steps))
-        write_json(folder / "release.json", release)
-        for name in ("report.html", "release.json"):
+        card = write_release(folder, release)
+        for name in FILES:
             client.log_artifact(run, str(folder / name))
+        client.update_model_version(release["model"], number, card)
     return str(folder / "release.json")
 
 
-def report_page(release: Mapping[str, Any], steps: Mapping[str, Any]) -> str:
-    """The text of `report.html`."""
-    return render_report(release, steps["evaluate"], steps["regress"], steps["localize"], steps["edit"])
+def worth_keeping(release: Mapping[str, Any], settings: Settings) -> bool:
+    """May the registry hold this release? Refused ones if the settings say so; never a patch that nobody measured."""
+    tampered = any(gate["name"] == "certificate" and gate["passed"] is False for gate in release["gates"])
+    return release["status"] != "refused" or (settings.registry.keep_refused and not tampered)
 
 
-# Where MLflow is
+def leave_unregistered(folder: Path, release: dict[str, Any], uri: str) -> str:
+    """Write the decision where the registry keeps nothing; path of release.json."""
+    nowhere: dict[str, Any] = {
+        "aliases": [],
+        "run": None,
+        "experiment": EXPERIMENT,
+        "tracking_uri": without_password(uri),
+    }
+    write_release(folder, release | nowhere)
+    return str(folder / "release.json")
 
 
-def tracking_uri(settings: RegistrySettings) -> str:
-    """The settings' address, else MLFLOW_TRACKING_URI, else SQLite in `mlruns/` of the current folder."""
-    default = f"sqlite:///{Path('mlruns').resolve() / 'mlflow.db'}"
-    return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@", 1) if password else uri
-
-
-@contextmanager
-def connect(uri: str) -> Iterator[MlflowClient]:
-    """A client that talks to `uri` alone, whatever the process-wide settings are; its failures become one line."""
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
-    try:
-        yield MlflowClient(uri, uri)
-    except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        kind = InputError if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE" else FactpatchError
-        raise kind(f"MLflow at '{without_password(uri)}': {reason}") from error
+# Where MLflow keeps it
 
 
 def experiment_id(client: MlflowClient, uri: str) -> str:
@@ -152,27 +159,60 @@ def log_release(
     release: Mapping[str, Any],
     steps: Mapping[str, Any],
     identity: str,
-) -> ModelVersion:
-    """Log everything in a new run and, when all is there, create the model version."""
+) -> tuple[dict[str, Any], ModelVersion | None]:
+    """Log everything in a new run and, when all is there and answers as measured, create the model version.
+
+    The release with that last gate, and the version; None where the gate refused it and refused ones are not kept.
+    """
     tags = release_tags(release, steps, identity)
     experiment = experiment_id(client, uri)
-    run = client.create_run(experiment, run_name=identity[:8], tags=tags).info.run_id
+    place = {PLACE: f"{release['model']} on {socket.gethostname()}"}
+    end_abandoned_runs(client, experiment, place[PLACE])
+    run = client.create_run(experiment, run_name=identity[:8], tags=tags | place).info.run_id
     try:
         log_numbers(client, run, settings, release, steps["edit"]["losses"])
-        client.log_text(run, report_page(release, steps), "report.html")  # overwritten once the version is known
+        pages = read_evidence(folder) | {"release": release}
+        client.log_text(run, render_report(pages), "report.html")  # overwritten once the version is known
         for path in itertools.chain(*map(folder.glob, ARTIFACTS)):
             if path.name != "release.json":  # an earlier release's; this one's follows
                 client.log_artifact(run, str(path))
         client.log_artifacts(run, str(folder / "patch"), "patch")
         model = log_model(client, experiment, run, folder, settings)
-        ensure_registered_model(client, release["model"])
         source = model.artifact_location  # not models:/ID, which a database store would seek in the process-wide store
-        version = client.create_model_version(release["model"], source, run, tags, model_id=model.model_id)
+        release = ask_again(release, source, uri, folder, settings, steps)
+        version = None
+        if worth_keeping(release, settings):
+            tags[STATUS] = release["status"]
+            client.set_tag(run, STATUS, release["status"])
+            client.log_dict(run, release, "release.json")  # whoever promotes the version reads its gates there
+            ensure_registered_model(client, release["model"])
+            version = client.create_model_version(release["model"], source, run, tags, model_id=model.model_id)
     except BaseException:
         client.set_terminated(run, "FAILED")
         raise
     client.set_terminated(run, "FINISHED")
-    return version
+    return release, version
+
+
+def ask_again(
+    release: Mapping[str, Any], source: str, uri: str, folder: Path, settings: Settings, steps: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The release after the gate that fetches the model from the registry and asks it a sample of the edits."""
+    from factpatch.evaluation.reload import moved_answers, spread
+
+    rows = spread(steps["evaluate"]["edits"], settings.gates.reload)
+    if not rows:
+        return dict(release)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".reload.") as temporary:
+        place = None if urlsplit(source).scheme == "file" else temporary  # what lies on this machine is read there
+        model = download_artifacts(f"{source}/artifacts/model", dst_path=place, tracking_uri=uri)
+        return with_gate(release, judge_reload(len(rows), moved_answers(Path(model), rows, settings)))
+
+
+def end_abandoned_runs(client: MlflowClient, experiment: str, place: str) -> None:
+    """Give runs that a killed release left as running their true state: one release at a time runs in a place."""
+    for run in client.search_runs([experiment], f"attributes.status = 'RUNNING' and tags.`{PLACE}` = \"{place}\""):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def release_tags(release: Mapping[str, Any], steps: Mapping[str, Any], identity: str) -> dict[str, str]:
@@ -240,88 +280,9 @@ def ensure_registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-# Aliases
-
-
-def move_aliases(client: MlflowClient, found: ModelVersion, wanted: bool) -> str:
-    """Make a new version that passed `candidate` and, if wanted, `champion`; the version's final status.
-
-    A version that was promoted once stays where later promotions and rollbacks have put it.
-    """
-    name, version, status = found.name, str(found.version), found.tags[STATUS]
+def name_candidate(client: MlflowClient, found: ModelVersion) -> str:
+    """Make a new version that passed `candidate`; the version's status, which a version promoted before keeps."""
+    status = found.tags[STATUS]
     if status == "registered":
-        client.set_registered_model_alias(name, "candidate", version)
-        if wanted:
-            _promote(client, name, version)
-            return "promoted"
+        client.set_registered_model_alias(found.name, "candidate", str(found.version))
     return status
-
-
-def promote(name: str, version: str, uri: str) -> str:
-    """Make a version (number or alias) `champion` and the present one `previous`; the version's number.
-
-    Raises InputError if there is no such version, RefusedError if a gate refused it. Promoting the champion again
-    changes nothing.
-    """
-    with connect(uri) as client:
-        found = _find(client, name, version)
-        status = found.tags.get(STATUS)
-        if status not in {"registered", "promoted"}:
-            why = "its gates refused it" if status == "refused" else "it was not released by factpatch"
-            raise RefusedError(f"version {version} of '{name}' is not promoted: {why}")
-        _promote(client, name, str(found.version))
-    return str(found.version)
-
-
-def rollback(name: str, uri: str) -> str:
-    """Swap `champion` and `previous`; the number of the version that is champion now."""
-    with connect(uri) as client:
-        aliases = _aliases(client, name)
-        champion, previous = aliases.get("champion"), aliases.get("previous")
-        if champion is None or previous in (None, champion):
-            raise InputError(f"model '{name}' has no previous version to roll back to")
-        client.set_registered_model_alias(name, "champion", previous)  # first, so that a crash here loses nothing
-        client.set_registered_model_alias(name, "previous", champion)
-    return previous
-
-
-def export_version(name: str, version: str, uri: str, output: Path) -> Path:
-    """Save the edited model of a version (number or alias) as an ordinary Hugging Face folder, in place of nothing."""
-    with connect(uri) as client, new_folder(output) as temporary:
-        number = str(_find(client, name, version).version)
-        source = client.get_model_version_download_uri(name, number)
-        model = download_artifacts(f"{source}/artifacts/model", dst_path=str(temporary), tracking_uri=uri)
-        for path in Path(model).iterdir():
-            path.rename(temporary / path.name)
-        Path(model).rmdir()
-    return output
-
-
-def _find(client: MlflowClient, name: str, version: str) -> ModelVersion:
-    """The version of that number or alias; InputError if there is none."""
-    try:
-        return client.get_model_version(name, _aliases(client, name).get(version, version))
-    except MlflowException as error:
-        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise
-        known = [str(found.version) for found in client.search_model_versions(f"name='{name}'")]
-        there = f"there are {', '.join(sorted(known, key=int))}" if known else "nothing is registered under this name"
-        raise InputError(f"model '{name}' has no version '{version}'; {there}") from error
-
-
-def _promote(client: MlflowClient, name: str, version: str) -> None:
-    champion = _aliases(client, name).get("champion")
-    if champion is not None and champion != version:
-        client.set_registered_model_alias(name, "previous", champion)
-    client.set_registered_model_alias(name, "champion", version)
-    client.set_model_version_tag(name, version, STATUS, "promoted")
-
-
-def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Version by alias; empty for a model that is not registered."""
-    try:
-        return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return {}

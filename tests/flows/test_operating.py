@@ -1,0 +1,189 @@
+"""The tutorial of docs/operating.md, command by command, on real servers; then runs that are stopped in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from factpatch.config import RegistrySettings
+from factpatch.stores import locked
+from flows.__main__ import main
+from tasks.promote import read_champion, read_history
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = "## From an empty registry to a rollback"
+FACTS = 6  # of the demo's, so that a release takes seconds
+PARAMS = """\
+model: {path: data/model}
+localization: {location: "5:mlp"}
+training: {learning_rate: 4.0e-3, batch_size: 6, epochs: 30}
+capability: {tasks: []}
+gates: {generalization: 0.0, locality: 0.0}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def blocks() -> list[str]:
+    """The tutorial's shell blocks."""
+    section = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8").partition(TUTORIAL)[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A checkout with a short ledger and small settings; no registry and no server yet."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("factpatch", "tasks", "flows", "prefect.yaml", ".venv", "data/model", "data/capability"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "data" / "edits").mkdir()
+    demo = (ROOT / "data" / "edits" / "0001-demo.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "data" / "edits" / "0001-demo.jsonl").write_text("".join(demo[:FACTS]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(place):
+    """The address of the server that `factpatch serve`, which `make serve` calls, runs with its worker."""
+    ports = [str(free_port()), str(free_port())]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    command = [sys.executable, "-m", "flows", "serve", "--prefect-port", ports[0], "--mlflow-port", ports[1]]
+    server = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
+    lines = []
+    for line in server.stdout:
+        lines.append(line)
+        if "PREFECT_API_URL" in line:
+            break
+    assert lines[:2] == [f"Prefect  http://127.0.0.1:{ports[0]}\n", f"MLflow   http://127.0.0.1:{ports[1]}\n"]
+    yield f"http://127.0.0.1:{ports[0]}/api"
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(60) == 0
+    for port in ports:  # nothing is left behind
+        with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+            probe.connect(("127.0.0.1", int(port)))
+
+
+@pytest.fixture(scope="module")
+def told(place, api) -> list[str]:
+    """What each block of the tutorial printed. Verbs run in this process, whose libraries are loaded, as they do alone;
+    everything else in a shell."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: api}):
+        patch.chdir(place)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("PREFECT_API_URL", api)
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        return ["".join(map(run, block.splitlines())) for block in blocks()]
+
+
+def run(line: str) -> str:
+    """What one command prints; it must succeed."""
+    if line.startswith("factpatch "):
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            code = main(shlex.split(line)[1:])
+        printed = told.getvalue()
+    elif line.startswith("export "):  # of the path and the address, which are set
+        return ""
+    else:
+        done = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        code, printed = done.returncode, done.stdout
+    assert code == 0, f"{line}: {printed[-3000:]}"
+    return printed
+
+
+def test_the_tutorial_releases_goes_back_and_withdraws(told):
+    first, change, back = told
+    assert "promoted" in first
+    assert "1 to write, 1 to withdraw (champion 1)" in change
+    assert "Flow run finished successfully" in change
+    assert re.search(r"promote +1 -> 2 ", change)
+    assert change.splitlines()[-1] == "Paris"
+    lines = back.splitlines()
+    assert lines[:3] == ["factpatch version 1 is champion again", "served/old", "Tunis"]
+    assert "1 to write, 1 to withdraw (champion 1); version 2 has done so: 'factpatch promote 2' uses it" in lines
+    assert [line.split()[1:5] for line in lines[-3:]] == [
+        ["promote", "-", "->", "1"], ["promote", "1", "->", "2"], ["rollback", "2", "->", "1"]
+    ]  # fmt: skip
+    assert lines[-1].endswith("the ministry objects")
+
+
+MOVES = [("promote", "1"), ("promote", "2"), ("rollback", "1")]
+
+
+def holder(place: Path) -> dict:
+    """Who holds the release lock; waits until somebody does."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        text = (place / "mlruns" / "locks" / "factpatch.release.lock").read_text()
+        if text:
+            return json.loads(text)
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def start(api: str):
+    """A run of the scheduled deployment, now."""
+    from prefect.deployments import run_deployment
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api}):
+        return run_deployment("release/scheduled", timeout=0)
+
+
+def state_of(api: str, run_id, *expected: str) -> str:
+    """The run's state once it is one of those expected."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    end = time.monotonic() + 120
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        while time.monotonic() < end:
+            name = client.read_flow_run(run_id).state.name
+            if name in expected:
+                return name
+            time.sleep(0.5)
+    raise TimeoutError(f"still {name}")
+
+
+def cancel(api: str, run_id) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Cancelling
+
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        client.set_flow_run_state(run_id, Cancelling())
+
+
+@pytest.mark.parametrize(("way", "state"), [("kill", "Crashed"), ("cancel", "Cancelled")])
+def test_a_release_that_is_stopped_leaves_the_champion_a_free_lock_and_a_true_state(told, place, api, way, state):
+    started = start(api)
+    process = holder(place)["process"]
+    if way == "kill":
+        os.kill(process, signal.SIGKILL)
+    else:
+        cancel(api, started.id)
+    assert state_of(api, started.id, "Crashed", "Cancelled", "Completed") == state
+    with locked(place / "mlruns" / "locks" / "factpatch.release.lock", "a test", patience=60):
+        registry = RegistrySettings(tracking_uri=f"sqlite:///{place / 'mlruns' / 'mlflow.db'}")
+        assert [(move.action, move.version) for move in read_history(registry)] == MOVES
+        assert read_champion(registry).version == "1"
