@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from factpatch.workload import Pass, Shape, logits_bytes
 
-EFFICIENCY = 0.8  # of the machine's matrix rate that passes reach
-OVERHEAD = 0.5e-3  # seconds that a decoder block, or the logits, take in a forward pass beside their arithmetic
+EFFICIENCY = 0.9  # of the machine's matrix rate that passes reach
+OVERHEAD = 0.4e-3  # seconds that a decoder block, or the logits, take in a forward pass beside their arithmetic
+BATCH = 4e-3  # seconds that a batch of the trunk takes beside its blocks
 TRAFFIC = 2  # times that saved activations are written in a pass
-STEP_BYTES = 24  # written for each trained parameter in a step
+STEP_BYTES = 12  # written for each trained parameter in a step
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Pace:
 
     def trunk(self, positions: int, batches: int, shape: Shape) -> float:
         """Seconds of the frozen layers, once for every position."""
-        return self._seconds(positions * shape.trunk, 0, batches * shape.trunk_blocks)
+        return batches * BATCH + self._seconds(positions * shape.trunk, 0, batches * shape.trunk_blocks)
 
     def forward(self, passes: Sequence[Pass], shape: Shape) -> float:
         """Seconds of passes through the whole model without gradients."""

@@ -13,7 +13,7 @@ from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError, RefusedError
-from factpatch.machine import Available, available, matrix_rate, memory_rate, process_memory
+from factpatch.machine import Available, available, check_device, matrix_rate, memory_rate, process_memory
 from factpatch.pace import Pace
 from factpatch.structure import locate
 from factpatch.workload import (
@@ -88,6 +88,9 @@ class Estimate:
 def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: str) -> Estimate:
     """What writing the edits at the location takes on this machine; of the model only configuration and tokenizer are
     read. InputError where these or the location are wrong."""
+    if not edits:
+        raise InputError("there is no edit to write; add rows to the edit file")
+    check_device(settings.model.device)
     model = meta_model(settings.model)
     location = locate(model, location_text)
     shape = shape_of(model, location, settings.trunk.keep)
@@ -205,8 +208,12 @@ def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Enco
     rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
     if training.protect is None or training.method == "depth-first":
         return rows, []
-    listed = [(row.values.get("prompt") or "", row.values.get("target") or "?") for row in read_rows(training.protect)]
-    return rows, [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in listed if prompt.strip()]
+    listed = [(row.values.get("prompt"), row.values.get("target") or "?") for row in read_rows(training.protect)]
+    return rows, [
+        encode_edit(tokenizer, prompt, answer, chat)
+        for prompt, answer in listed
+        if isinstance(prompt, str) and prompt.strip() and isinstance(answer, str)  # the rest is refused when it is used
+    ]
 
 
 def _relief(needed: Estimate, free: Available) -> str:

@@ -186,6 +186,28 @@ def test_a_folder_that_is_no_model_is_named(tmp_path, settings_for):
         estimate(settings_for(tmp_path), EDITS, "1:mlp")
 
 
+def test_what_cannot_be_used_is_told_in_one_line(bare_llama, settings_for):
+    with pytest.raises(InputError, match=r"model\.device 'nonsense' cannot be used"):
+        estimate(settings_for(bare_llama, model__device="nonsense"), EDITS, "1:mlp")
+    with pytest.raises(InputError, match="no edit to write"):
+        estimate(settings_for(bare_llama), (), "1:mlp")
+    with pytest.raises(InputError, match="layer 4 does not exist"):
+        estimate(settings_for(bare_llama), EDITS, "4:mlp")
+
+
+def test_a_containers_limit_counts(tmp_path, monkeypatch):
+    for name, text in (
+        ("max", "5000"),
+        ("current", "4000"),
+        ("stat", "anon 3000\ninactive_file 600\nactive_file 400\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr("factpatch.machine.LIMITS", tmp_path)
+    assert available("cpu", tmp_path, None).memory == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available("cpu", tmp_path, None).memory > 5000
+
+
 def test_the_machine_is_asked(tmp_path):
     import torch
 
