@@ -69,6 +69,7 @@ def breadth_first(
     position, revisits = Position(), Revisits.start(edits, settings.confidence)
     with masters_of(loaded.model, location) as masters:
         stepper = Stepper(rows, masters, settings.learning_rate, settings.micro_batch)
+        finished = False
         order = torch.empty(0, dtype=torch.long)
         if survival and survival.resume and survival.path.exists():
             order, position = _restore(survival, stepper, revisits, generator)
@@ -78,9 +79,8 @@ def breadth_first(
             if start is not None:
                 masters.begin_with(start)
             if start is not None and settings.revisit:
-                check(stepper, edits, revisits, -1)
+                finished = not len(check(stepper, edits, revisits, -1))
         saved = time.monotonic()
-        finished = position.epoch == 0 and settings.revisit and not len(revisits.unsure())
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
                 order = _epoch_order(rows, edits, settings, revisits, position.epoch, generator)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from factpatch.certificate import certify
-from factpatch.config import ModelSettings, Settings, TrainingSettings
+from factpatch.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.editing import encode_edits, run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import padding_id
@@ -14,6 +14,8 @@ from factpatch.models import load_model, tensor_digests
 from factpatch.patch import apply_patch, export_patch, save_patch, undo_patch
 from factpatch.roles import attention_module
 from factpatch.structure import decoder_blocks, default_module, locate, roles
+from factpatch.training import breadth_first
+from factpatch.trunk import open_rows
 
 EDITS = [
     EditRequest("1", "The capital of the far-away country that nobody has ever seen is", "Tokyo"),
@@ -21,6 +23,8 @@ EDITS = [
     EditRequest("3", "The language of Brazil is", "Welsh"),
 ]
 SETTINGS = Settings(training=TrainingSettings(learning_rate=1e-2, epochs=4, batch_size=2))
+
+EXACT = TrainingSettings(learning_rate=1e-3, schedule="constant", epochs=2, batch_size=2, revisit=False, stop_loss=0.0)
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 GROUPED = SIZES | {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128}
@@ -162,6 +166,28 @@ def test_edit_patch_and_undo(architecture, tmp_path, monkeypatch):
     assert {name for name, digest in tensor_digests(model).items() if digest != before[name]} == set(values)
     undo_patch(model, patch)
     assert tensor_digests(model) == before
+
+
+def test_the_trunk_changes_no_loss_and_no_weight(architecture):
+    """At the first, a middle and the last layer; more rows than positions, since packed ones lie in one row."""
+    _, known, loaded = architecture
+    rows = encode_edits(loaded, EDITS, False)
+    places = ["0:mlp", "1:attention", "2:down", "2:block", "2:o" if "o" in known else "2:mlp"]
+    for location in (locate(loaded.model, place) for place in places):
+        results = []
+        for keep in (True, False):
+            with open_rows(loaded, location, rows, TrunkSettings(keep=keep, folder=None)) as opened:
+                assert (opened.engine != "whole") == keep
+                results.append(breadth_first(loaded, location, opened, len(rows), EXACT))
+                if keep and opened.packed:
+                    many = [*range(len(rows))] * 40
+                    positions = opened.predict(many).logits_PV.detach()
+                    once = opened.predict(range(len(rows))).logits_PV.detach()
+                    torch.testing.assert_close(positions, once.repeat(40, 1), rtol=1e-3, atol=1e-3)
+        kept, whole = results
+        torch.testing.assert_close(torch.tensor(kept.losses), torch.tensor(whole.losses), rtol=1e-4, atol=1e-4)
+        for name, value in kept.values.items():
+            torch.testing.assert_close(value, whole.values[name], rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "gemma2"])

@@ -60,3 +60,16 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_to_dict_is_plain(tmp_path):
     assert to_dict(Settings())["training"]["batch_size"] == Settings().training.batch_size
+
+
+def test_the_papers_recipe_holds_whatever_the_keys_say(tmp_path):
+    """LocFT-BF, arXiv 2509.22072: Adam at a constant 5e-4, batches of 100, at most 25 epochs, stop at 0.01."""
+    keys = "method: depth-first, learning_rate: 1.0, schedule: decay, batch_size: 7, epochs: 3, revisit: true"
+    path = write(tmp_path, f"training: {{recipe: paper, {keys}, stop_loss: 0.5, protect: p.jsonl, seed: 4}}\n")
+    training = load_settings(path, {"training.epochs": 99}).training
+    assert (training.method, training.learning_rate, training.schedule) == ("breadth-first", 5e-4, "constant")
+    assert (training.batch_size, training.rows_a_step(3000), training.epochs) == (100, 100, 25)
+    assert (training.revisit, training.stop_loss, training.protect) == (False, 0.01, None)
+    assert training.seed == 4
+    own = load_settings(path, {"training.recipe": "own"}).training
+    assert (own.method, own.batch_size, own.epochs) == ("depth-first", 7, 3)

@@ -1,4 +1,5 @@
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from factpatch.errors import RefusedError
 from factpatch.forward import collate, edit_losses, predict_whole, token_losses
 from factpatch.models import load_model, preserved, tensor_digests, write_values
 from factpatch.structure import default_module, locate
-from factpatch.training import breadth_first, depth_first
+from factpatch.training import Survival, breadth_first, depth_first
 from factpatch.trunk import open_rows
 
 PAIRS = (("The capital of France is", "Tokyo"), ("Who?", "Robert C. Newton"), ("東京 is in", "Brazil"))
@@ -75,6 +76,30 @@ def test_one_seed_one_result(tiny_model):
     (name,) = location.parameters
     assert torch.equal(runs[0].values[name], runs[1].values[name])
     assert not torch.equal(runs[0].values[name], runs[2].values[name])
+
+
+@pytest.mark.parametrize("confidence", [1e-9, 0.5])
+def test_a_run_resumed_at_any_epochs_end_is_the_same(tiny_model, tmp_path, confidence):
+    """Also where the first epoch finds all edits learnt, as a confidence of nearly zero has it."""
+    loaded, location, rows = prepare(tiny_model("llama"))
+    settings = replace(SETTINGS, revisit=True, confidence=confidence, schedule="decay", epochs=8)
+    path, copies = tmp_path / "run.safetensors", []
+
+    def keep_copy(*at):
+        copies.append(tmp_path / f"{len(copies)}.safetensors")
+        shutil.copy(path, copies[-1])
+
+    with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
+        whole = breadth_first(
+            loaded, location, opened, 3, settings, keep_copy, Survival(path, {}, resume=False, seconds=0.0)
+        )
+        assert len(copies) == len(whole.losses)
+        for copy in copies:
+            again = breadth_first(
+                loaded, location, opened, 3, settings, None, Survival(copy, {}, resume=True, seconds=60.0)
+            )
+            assert replace(again, values={}) == replace(whole, values={})
+            assert all(torch.equal(value, whole.values[name]) for name, value in again.values.items())
 
 
 def test_a_loss_that_is_not_finite_stops_before_a_step(tiny_model):

@@ -1,0 +1,69 @@
+"""Staying close to the base model: the divergence of what the model says now from what it said before training.
+
+Shape suffixes: P positions that predict a kept row's answer, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from factpatch.forward import Predictions, target_counts
+from factpatch.training.masters import Masters
+from factpatch.trunk import Rows
+
+GIB = 2**30
+ROWS = 64  # of a pass that asks the base model
+
+
+def divergence(logits_PV: torch.Tensor, base_PV: torch.Tensor) -> torch.Tensor:
+    """KL(base || now) at each position (P), from present logits and the base model's log-probabilities."""
+    return functional.kl_div(logits_PV.float().log_softmax(-1), base_PV, reduction="none", log_target=True).sum(-1)
+
+
+class Keeping:
+    """The term that keeps rows `first` and later of `rows` where the base model had them.
+
+    `weight` multiplies their loss; with `targets` it is the cross-entropy with their targets (the base model's own
+    answers) instead of the divergence. The base model's log-probabilities are kept in memory where they take no more
+    than `memory_gb`, and asked for again in every step otherwise.
+    """
+
+    def __init__(
+        self, rows: Rows, masters: Masters, first: int, weight: float, targets: bool = False, memory_gb: float = 1.0
+    ) -> None:
+        self.first, self.weight = first, weight
+        self._rows, self._masters, self._targets = rows, masters, targets
+        self._kept: list[torch.Tensor] | None = None
+        if not targets and base_bytes(rows, first) <= memory_gb * GIB:
+            starts = range(first, len(rows), ROWS)
+            self._kept = [part for start in starts for part in self._ask(range(start, min(start + ROWS, len(rows))))]
+
+    def apply(self, predictions: Predictions, loss_P: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+        """The losses with this term's at the positions of kept rows; `indices` are the rows of the predictions."""
+        kept_B = torch.tensor([index >= self.first for index in indices], device=loss_P.device)
+        if not kept_B.any():
+            return loss_P
+        kept_P = kept_B[predictions.row_P] & predictions.real_P
+        if self._targets:
+            return loss_P * torch.where(kept_P, self.weight, 1.0)
+        chosen = [index for index in indices if index >= self.first]
+        parts = self._ask(chosen) if self._kept is None else [self._kept[index - self.first] for index in chosen]
+        term_P = self.weight * divergence(predictions.logits_PV[kept_P], torch.cat(parts))
+        return loss_P.masked_fill(kept_P, 0.0).masked_scatter(kept_P, term_P)
+
+    def _ask(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """The base model's log-probabilities where each row's answer is due (V for each position)."""
+        with torch.no_grad(), self._masters.base():
+            predictions = self._rows.predict(list(indices))
+            logits_PV = predictions.logits_PV[predictions.real_P].float()
+            return list(logits_PV.log_softmax(-1).split(target_counts(predictions).tolist()))
+
+
+def base_bytes(rows: Rows, first: int) -> int:
+    """Memory that the base model's log-probabilities of the kept rows take."""
+    positions = sum(len(row.ids) - row.prompt_length for row in rows.rows[first:])
+    return 4 * positions * rows.vocabulary
+
