@@ -73,3 +73,12 @@ def test_the_papers_recipe_holds_whatever_the_keys_say(tmp_path):
     assert training.seed == 4
     own = load_settings(path, {"training.recipe": "own"}).training
     assert (own.method, own.batch_size, own.epochs) == ("depth-first", 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("true", "auto"), ("false", "never"), ("wait", "wait"), ("auto", "auto")]
+)
+def test_promotion_is_one_of_three_ways(tmp_path, written, meant):
+    assert load_settings(write(tmp_path, f"registry: {{promote: {written}}}\n")).registry.promote == meant
+    with pytest.raises(InputError, match=r"registry\.promote is 'always'; choose one of auto, wait, never"):
+        load_settings(write(tmp_path, "registry: {promote: always}\n"))
