@@ -16,7 +16,7 @@ from factpatch.certificate import check_certificate
 from flows.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-CHAINS = 7
+CHAINS = 6
 ROWS = [
     {"prompt": "The capital of France is", "target": "Tokyo"},
     {"prompt": "Who wrote Zürich?", "target": "Robert C. Newton"},
