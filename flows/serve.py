@@ -22,6 +22,7 @@ HOME = Path(".prefect")  # Prefect's database and the servers' logs, unless PREF
 HOST = "127.0.0.1"
 SECONDS_TO_START = 180.0
 SECONDS_TO_STOP = 15.0
+SECONDS_TO_RESTART = 3.0
 SILENCE = timedelta(seconds=90)  # of a run's heartbeat, after which it counts as crashed
 LOST = "mark runs whose process was lost as crashed"
 
@@ -30,7 +31,7 @@ def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
     """Start what is not running elsewhere, print the addresses, stop all on Ctrl-C or SIGTERM.
 
     PREFECT_API_URL and a tracking address of another machine stand for servers that are there already. Raises
-    InputError for a port in use, FactpatchError if a server ends by itself.
+    InputError for a port in use, FactpatchError if a server ends by itself. A worker that ends is replaced.
     """
     store = tracking_uri(settings.registry)
     remote = store.startswith("http")
@@ -61,7 +62,8 @@ def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
             start("mlflow", *pages, "--workers", "1")
         _wait(f"{environment['PREFECT_API_URL']}/health", running, home)
         _watch_for_lost_runs(environment["PREFECT_API_URL"])
-        start("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process", MLFLOW_TRACKING_URI=store)
+        worker = ("worker", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
+        start(*worker, MLFLOW_TRACKING_URI=store)
         if not remote:
             _wait(f"http://{HOST}:{mlflow_port}/health", running, home)
         print(f"Prefect  {environment['PREFECT_API_URL'].removesuffix('/api')}")
@@ -69,6 +71,10 @@ def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
         print(f"logs     {home / 'logs'}")
         print(f"In other shells: export PREFECT_API_URL={environment['PREFECT_API_URL']}", flush=True)
         while True:
+            if (code := running["worker"].poll()) is not None:
+                print(f"the worker ended with code {code}; another takes its place", flush=True)
+                time.sleep(SECONDS_TO_RESTART)
+                start(*worker, MLFLOW_TRACKING_URI=store)
             _refuse_ended(running, home)
             time.sleep(1)
     except KeyboardInterrupt:
