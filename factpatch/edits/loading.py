@@ -12,6 +12,7 @@ Forms are told by their fields. The public ones and what becomes of them (fields
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -86,6 +87,16 @@ def to_native(raw: dict[str, Any]) -> dict[str, Any] | None:
     return {name: value for name, value in values.items() if value is not None and value != []}
 
 
+def misspelt(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """Fields of a native row that look like slips for others that it lacks, with those; other extra fields are free."""
+    if "src" in raw or "alt" in raw or "prompt" not in raw:
+        return []
+    absent = [name for name in FIELDS if name not in raw]
+    extra = [name for name in raw if isinstance(name, str) and name not in FIELDS and raw[name] is not None]
+    near = {name: difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.84) for name in extra}
+    return [(name, found[0]) for name, found in near.items() if found]
+
+
 def _examples(source: str) -> Iterator[dict[str, Any]]:
     for file, number, raw in _raw_rows(source):
         values = to_native(raw)
@@ -93,6 +104,10 @@ def _examples(source: str) -> Iterator[dict[str, Any]]:
             seen = " ".join(", ".join(map(str, raw)).split())[:200] or "none"
             raise InputError(
                 f"{file} row {number}: its form is not known (fields: {seen}); give every row a 'prompt' and a 'target'"
+            )
+        for name, meant in misspelt(raw):
+            raise InputError(
+                f"{file} row {number}: field '{name}' is not known; did you mean '{meant}'? Rename it, or leave it out"
             )
         yield {"file": file, "number": number, "values": values}
 

@@ -203,3 +203,13 @@ def test_a_hundred_thousand_rows_stream_in_bounded_memory(tmp_path):
     tracemalloc.stop()
     assert count + sum(1 for _ in rows) == 100_000
     assert peak < 1_000_000
+
+
+def test_a_field_that_looks_like_a_slip_is_refused_and_others_are_free(tmp_path):
+    path = tmp_path / "edits.jsonl"
+    path.write_text('{"prompt": "Who?", "target": "Bob", "paraphrase": ["Whom?"], "ticket": 7}\n')
+    with pytest.raises(InputError, match=r"row 1: field 'paraphrase' is not known; did you mean 'paraphrases'\?"):
+        list(read_rows(str(path)))
+    path.write_text('{"prompt": "Who?", "target": "Bob", "paraphrases": ["Whom?"], "ticket": 7, "relation": "name"}\n')
+    (row,) = read_rows(str(path))
+    assert "ticket" not in row.values
