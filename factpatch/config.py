@@ -41,17 +41,25 @@ class ValidationSettings:
     strict: bool = False  # refuse on any finding (for CI)
 
 
+LEAST_SAMPLE = 8  # edits; of fewer, no trial tells places apart
+
+
 @dataclass(frozen=True)
 class LocalizationSettings:
     """Where to write."""
 
     location: str | None = None  # such as "4:mlp.down_proj" or, by role, "4:down"; null searches
-    modules: tuple[str, ...] = ()  # modules or roles, tried at every layer; none named: the MLP's output projection
-    method: Literal["auto", "grid"] = "auto"  # short runs first and a whole one for the best third / whole runs for all
-    sample: int = 64  # edits a candidate is tried on
-    weights: dict[str, float] = field(  # of each metric in a candidate's score
-        default_factory=lambda: {"reliability": 1.0, "generalization": 1.0, "locality": 1.0}
+    modules: tuple[str, ...] = ()  # modules or roles, tried at every layer; none named: all roles, see `structure.roles`
+    method: Literal["auto", "grid"] = "auto"  # a signal, short runs for few, whole ones for fewer / whole runs for all
+    sample: int = 64  # edits a place is tried on
+    budget_edits: int = 768  # of a search (auto) in all its trials: the sample's edits, once for each trial
+    budget_minutes: float = 20.0  # of a search (auto); what is not tried by then is left out
+    weights: dict[str, float] = field(  # of each metric in a place's quality
+        default_factory=lambda: {"reliability": 1.0, "generalization": 1.0, "locality": 1.0, "capability": 1.0}
     )
+    reuse: bool = True  # keep an earlier choice for edits of the same kind, after a check on a few of them (auto)
+    workers: int = 1  # processes that share a grid, through Prefect's Dask task runner; 1: none but this one
+    cache: str | None = ".cache/localization"  # folder where trials and choices stay for later runs; null keeps none
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,21 @@ class TrainingSettings:
     seed: int = 0  # of the order of edits
     resume: bool = False  # continue a killed run from the checkpoint in its output folder
     checkpoint_seconds: float = 20.0  # between checkpoints
-    protect: str | None = None  # file of prompts whose present answers are trained along (breadth-first only)
-    protect_ratio: float = 3.0  # protected prompts an epoch visits for each edit
+    rank: int | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
+    protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
+    neighbours: float = 0.0  # further prompts to keep for each edit: its kind of question about other subjects
+    protect_ratio: float = 3.0  # kept prompts an epoch visits for each row of an edit that it visits
+    protect_least: int = 0  # kept prompts an epoch visits at least, so that few edits are safe too
+    keep: Literal["answers", "divergence"] = "answers"  # what is kept: the greedy answers / the distribution (KL)
+    keep_weight: float = 1.0  # of a kept row's loss beside an edit's
+    keep_memory_gb: float = 1.0  # for the base model's distributions; beyond it they are computed in every step
+    project: Literal["none", "soft", "hard"] = "none"  # turn updates away from directions that kept prompts use
+    project_share: float = 0.1  # of those directions' variance that updates may reach
+    wordings: int = 0  # further wordings trained for each edit: its question as other edits or `templates` put it
+    templates: str | None = None  # file with lists of wordings that ask the same, "{}" standing for the subject
+    prefixes: int = 0  # times that each edit is also trained after an unrelated sentence
+    both_forms: bool = False  # each edit is also trained in the other form: chat beside plain, plain beside chat
+    adaptive: bool = False  # `keep_weight` follows kept prompts and wordings that are held out
 
     def rows_a_step(self, visited: int) -> int:
         """Rows of a mini-batch where an epoch visits `visited`: small sets need steps more than large batches."""
@@ -87,7 +108,14 @@ PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
     "epochs": 25,
     "revisit": False,
     "stop_loss": 0.01,
+    "rank": None,
     "protect": None,
+    "neighbours": 0.0,
+    "project": "none",
+    "wordings": 0,
+    "prefixes": 0,
+    "both_forms": False,
+    "adaptive": False,
 }
 
 
@@ -182,7 +210,10 @@ class Settings:
             ("training.stop_loss", self.training.stop_loss, 0.0, None),
             ("trunk.memory_gb", self.trunk.memory_gb, 0.0, None),
             ("trunk.disk_gb", self.trunk.disk_gb, 0.0, None),
-            ("localization.sample", self.localization.sample, 1, None),
+            ("localization.sample", self.localization.sample, LEAST_SAMPLE, None),
+            ("localization.budget_edits", self.localization.budget_edits, 1, None),
+            ("localization.budget_minutes", self.localization.budget_minutes, 0.0, None),
+            ("localization.workers", self.localization.workers, 1, None),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
             ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
             ("capability.batch_size", self.capability.batch_size, 1, None),

@@ -34,6 +34,7 @@ def run_edit(
     checkpoint: Path | None = None,
     resume: bool = False,
     start: Mapping[str, torch.Tensor] | None = None,
+    wordings: Sequence[Encoded] = (),
 ) -> TrainingResult:
     """Train the edits at the location by the configured method; the model is left as found.
 
@@ -42,13 +43,14 @@ def run_edit(
         location: where to write.
         edits: what to write.
         settings: of the whole run.
-        protected: rows (`factpatch.protection`) that join the epochs of breadth-first training; depth-first ignores
-            them.
+        protected: kept rows (`factpatch.companions`) that join the epochs of breadth-first training; depth-first
+            ignores them.
         progress: told about epochs or edits done.
         trunk_progress: told about rows whose trunk is done.
         checkpoint: file that breadth-first training keeps its state in; without it a killed run starts anew.
         resume: continue from that file if it is there; InputError if it belongs to another run.
         start: values of the located tensors to begin with, such as the last release's; depth-first ignores them.
+        wordings: rows (`factpatch.companions`) of the edits in further wordings; depth-first ignores them.
     """
     if not edits:
         raise InputError("there is no edit to write; add rows to the edit file")
@@ -59,10 +61,10 @@ def run_edit(
             return depth_first(loaded, location, opened, training, progress)
     survival = None
     if checkpoint is not None:
-        identity = run_identity(loaded, location, rows, protected, settings, start or {})
+        identity = run_identity(loaded, location, rows, protected, settings, start or {}, wordings)
         survival = Survival(checkpoint, identity, resume, training.checkpoint_seconds)
-    with open_rows(loaded, location, [*rows, *protected], settings.trunk, trunk_progress) as opened:
-        return breadth_first(loaded, location, opened, len(rows), training, progress, survival, start)
+    with open_rows(loaded, location, [*rows, *wordings, *protected], settings.trunk, trunk_progress) as opened:
+        return breadth_first(loaded, location, opened, len(rows), training, progress, survival, start, len(wordings))
 
 
 def run_identity(
@@ -72,6 +74,7 @@ def run_identity(
     protected: Sequence[Encoded],
     settings: Settings,
     start: Mapping[str, torch.Tensor],
+    wordings: Sequence[Encoded] = (),
 ) -> dict[str, str]:
     """What a run's state belongs to, by digest; the keys are words for messages."""
     training = to_dict(settings)["training"]
@@ -80,6 +83,7 @@ def run_identity(
     return {
         "base model": fingerprint(tensor_digests(loaded.model)),
         "edits": digest_value([(row.ids, row.prompt_length) for row in rows]),
+        "further wordings": digest_value([(row.ids, row.prompt_length) for row in wordings]),
         "protected prompts": digest_value([(row.ids, row.prompt_length) for row in protected]),
         "location": location.name,
         "training settings": digest_value(training),

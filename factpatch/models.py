@@ -98,12 +98,13 @@ def local_only(source: str) -> bool:
 
 
 @contextmanager
-def preserved(model: PreTrainedModel, names: Sequence[str]) -> Iterator[None]:
-    """When the block ends, in any way, the named parameters are bit for bit as before, frozen and without gradient."""
+def preserved(model: PreTrainedModel, names: Sequence[str]) -> Iterator[list[torch.Tensor]]:
+    """When the block ends, in any way, the named parameters are bit for bit as before, frozen and without gradient.
+    Yields their values as found."""
     parameters = [model.get_parameter(name) for name in names]
     originals = [parameter.detach().clone() for parameter in parameters]
     try:
-        yield
+        yield originals
     finally:
         for parameter, original in zip(parameters, originals, strict=True):
             parameter.requires_grad_(False).copy_(original)

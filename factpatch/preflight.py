@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoTokenizer
 
+from factpatch.augmentation import PREFIX_TOKENS
 from factpatch.config import ModelSettings, Settings, TrunkSettings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
@@ -24,6 +25,7 @@ from factpatch.workload import (
     meta_model,
     pass_bytes,
     shape_of,
+    term_bytes,
     trunk_positions,
     whole_passes,
 )
@@ -94,9 +96,9 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     model = meta_model(settings.model)
     location = locate(model, location_text)
     shape = shape_of(model, location, settings.trunk.keep)
-    rows, protected = _encode(settings, edits)
-    training, everything = settings.training, [*rows, *protected]
-    passes = epoch_passes(rows, protected, training, shape.packed)
+    rows, wordings, protected = _encode(settings, edits)
+    training, everything = settings.training, [*rows, *wordings, *protected]
+    passes = epoch_passes([*rows, *wordings], protected, training, shape.packed)
     visited = sum(one.rows for one in passes)
     steps = len(rows) if training.method == "depth-first" else -(-visited // training.rows_a_step(visited))
 
@@ -108,7 +110,8 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     state = shape.located * (size + 4 + 8 + 4 + (size if size < 4 or len(passes) > steps else 0))
     trunk = kept_positions(everything, shape.packed) * shape.kept * size
     in_memory = min(trunk, int(settings.trunk.memory_gb * GIB))
-    checks = check_passes(rows, training, shape.packed)
+    checks = check_passes([*rows, *wordings], training, shape.packed)
+    state += term_bytes(model, location, shape, protected, training)
     largest = max(
         [(pass_bytes(one, shape, size), one.rows) for one in passes]
         + [(check_bytes(one, shape, size), one.rows) for one in checks]
@@ -201,19 +204,22 @@ def describe(needed: Estimate, free: Available) -> str:
     )
 
 
-def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Encoded], list[Encoded]]:
-    """Rows of the edits and, with the answers that their file lists, of the protected prompts."""
+def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Encoded], list[Encoded], list[Encoded]]:
+    """Rows of the edits; of their further wordings at most; and of what is kept, with the answers that its file lists.
+    Wordings and neighbours are taken to be as long as the edits' own prompts."""
     tokenizer = AutoTokenizer.from_pretrained(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     chat, training = settings.edits.chat_template, settings.training
     rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
-    if training.protect is None or training.method == "depth-first":
-        return rows, []
-    listed = [(row.values.get("prompt"), row.values.get("target") or "?") for row in read_rows(training.protect)]
-    return rows, [
-        encode_edit(tokenizer, prompt, answer, chat)
-        for prompt, answer in listed
-        if isinstance(prompt, str) and prompt.strip() and isinstance(answer, str)  # the rest is refused when it is used
-    ]
+    if training.method == "depth-first":
+        return rows, [], []
+    further = rows * (training.wordings + training.both_forms)
+    prefix = (0,) * PREFIX_TOKENS
+    further += [Encoded(prefix + row.ids, PREFIX_TOKENS + row.prompt_length) for row in rows] * training.prefixes
+    kept = [rows[index % len(rows)] for index in range(round(len(rows) * training.neighbours))]
+    listed = read_rows(training.protect) if training.protect else ()
+    pairs = ((row.values.get("prompt") or "", row.values.get("target") or "?") for row in listed)
+    kept += [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in pairs if prompt.strip()]
+    return rows, further, kept
 
 
 def _relief(needed: Estimate, free: Available) -> str:

@@ -15,26 +15,42 @@ from factpatch.models import LoadedModel
 
 
 def protected_rows(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> list[Encoded]:
-    """Training rows of the protected prompts, each with the model's own greedy answer; none if the settings name none.
+    """Training rows of the protected prompts, each with the model's own greedy answer."""
+    return [row for row in answered_rows(loaded, protected_requests(edits, settings), settings) if row]
+
+
+def protected_requests(edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
+    """The rows of the protected file, as requests, without the prompts that the edits ask anywhere (as prompt,
+    paraphrase or probe): what is measured is not trained."""
+    measured = {prompt for edit in edits for prompt in asked_prompts(edit)}
+    return [request for request in listed_requests(settings) if request.prompt not in measured]
+
+
+def listed_requests(settings: Settings) -> list[EditRequest]:
+    """The rows of the protected file, as requests; none if the settings name none.
 
     The file has the form of edit requests; its targets only spare decoding where they are what the model says anyway.
-    A prompt that the edits ask anywhere (as prompt, paraphrase or probe) is left out: what is measured is not trained.
     """
     if settings.training.protect is None:
         return []
-    measured = {prompt for edit in edits for prompt in asked_prompts(edit)}
     kept: dict[str, EditRequest] = {}
     for row in read_rows(settings.training.protect):
         prompt, target = row.values.get("prompt"), row.values.get("target", "")
         if not isinstance(prompt, str) or not isinstance(target, str):
             raise InputError(f"{row.where}: a protected row needs a 'prompt', and its 'target' must be text")
-        if prompt.strip() and prompt not in measured:
+        if prompt.strip():
             kept[prompt] = EditRequest(row.where, prompt, target)
-    answers = collect_answers(loaded, list(kept.values()), settings).outputs
+    return list(kept.values())
+
+
+def answered_rows(loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings) -> list[Encoded | None]:
+    """Each prompt with the model's own greedy answer; None where it says nothing."""
+    answers = collect_answers(loaded, requests, settings).outputs
     return [
-        encode_edit(loaded.tokenizer, prompt, answers[prompt], settings.edits.chat_template)
-        for prompt in kept
-        if answers[prompt].strip()
+        encode_edit(loaded.tokenizer, request.prompt, answers[request.prompt], settings.edits.chat_template)
+        if answers[request.prompt].strip()
+        else None
+        for request in requests
     ]
 
 

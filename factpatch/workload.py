@@ -21,7 +21,7 @@ from factpatch.errors import InputError
 from factpatch.models import check_source
 from factpatch.roles import attention_module
 from factpatch.structure import Location, decoder_blocks
-from factpatch.training.breadth_first import CHECK_ROWS
+from factpatch.training.breadth_first import CHECK_ROWS, guards_of
 from factpatch.training.steps import micro_batches
 from factpatch.trunk.replay import ROWS, WIDTH
 
@@ -126,11 +126,12 @@ def kept_positions(rows: Iterable[Encoded], packed: bool) -> int:
 def epoch_passes(
     edits: Sequence[Encoded], protected: Sequence[Encoded], settings: TrainingSettings, packed: bool
 ) -> list[Pass]:
-    """The passes of an epoch that visits all edits, in an order such as training draws."""
+    """The passes of an epoch that visits all edits (with their further wordings), in an order such as training
+    draws."""
     if settings.method == "depth-first":
         return [_pass([row], packed) for row in edits]
     generator = random.Random(settings.seed)
-    guards = generator.sample(list(protected), min(len(protected), round(len(edits) * settings.protect_ratio)))
+    guards = generator.sample(list(protected), guards_of(settings, len(edits), len(protected)))
     order = [*edits, *guards]
     generator.shuffle(order)
     return list(_passes(order, settings.rows_a_step(len(order)), settings.micro_batch, packed))
@@ -147,6 +148,31 @@ def whole_passes(rows: Sequence[Encoded]) -> list[Pass]:
     """Passes that measure rows, those of one length together."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     return [_pass(ordered[start : start + ROWS], False) for start in range(0, len(ordered), ROWS)]
+
+
+def term_bytes(
+    model: PreTrainedModel, location: Location, shape: Shape, kept: Sequence[Encoded], settings: TrainingSettings
+) -> int:
+    """What keeping and projection hold all the time: the base model's log-probabilities, where they fit their limit;
+    for each projected matrix its projection, while it is made twice more in float64; and the values before a step."""
+    if not kept or settings.method == "depth-first":
+        return 0
+    held = 0
+    if settings.keep == "divergence":
+        base = 4 * shape.vocabulary * sum(len(row.ids) - row.prompt_length for row in kept)
+        held += base if base <= settings.keep_memory_gb * 2**30 else 0
+    if settings.project != "none":
+        widths = [_read_width(model, name) for name in location.parameters]
+        held += 4 * shape.located + sum(4 * width**2 for width in widths) + 16 * max(widths) ** 2
+    return held
+
+
+def _read_width(model: PreTrainedModel, name: str) -> int:
+    """What a located matrix reads; 0 for a stack of experts, which is not projected."""
+    shape = model.get_parameter(name).shape
+    if len(shape) > 2:
+        return 0
+    return shape[0] if isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D) else shape[1]
 
 
 def pass_bytes(one: Pass, shape: Shape, size: int) -> int:

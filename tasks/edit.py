@@ -24,12 +24,12 @@ def edit(output: str, settings: Settings) -> str:
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
     from factpatch.certificate import certify, output_digest, tokenizer_digests
+    from factpatch.companions import find_companions
     from factpatch.editing import encode_edits, run_edit
     from factpatch.machine import available, peak_memory
     from factpatch.models import load_model, preserved, write_values
     from factpatch.patch import save_patch
     from factpatch.preflight import check, describe, estimate
-    from factpatch.protection import protected_rows
     from factpatch.structure import locate
     from factpatch.training.checkpoint import NAME, remove_checkpoint
 
@@ -46,17 +46,20 @@ def edit(output: str, settings: Settings) -> str:
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
     with show_progress(f"edit {location.name}") as report:
-        protected = protected_rows(loaded, edits, settings)
+        companions = find_companions(loaded, edits, settings)
+        for note in companions.notes:
+            print(note, file=sys.stderr)
         result = run_edit(
             loaded,
             location,
             edits,
             settings,
-            protected,
+            companions.kept,
             lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
             lambda done, total: report(done, total, "rows through the frozen layers"),
             folder / NAME,
             resume,
+            wordings=companions.wordings,
         )
     training = {
         "method": settings.training.method,
@@ -64,7 +67,10 @@ def edit(output: str, settings: Settings) -> str:
         "steps": result.steps,
         "visits": result.visits,
         "engine": result.engine,
-        "protected": len(protected),
+        "protected": len(companions.kept),
+        "wordings": len(companions.wordings),
+        "leakage": {"checked": companions.checked, "found": 0},
+        "notes": list(companions.notes),
         "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
         "last_loss": result.losses[-1],
     }

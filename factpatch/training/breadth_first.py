@@ -15,13 +15,17 @@ from factpatch.config import TrainingSettings
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
-from factpatch.training.masters import masters_of
+from factpatch.training.keeping import Keeping
+from factpatch.training.masters import Masters, masters_of
+from factpatch.training.projection import make_projection
 from factpatch.training.revisits import Revisits
 from factpatch.training.steps import Progress, Stepper, TrainingResult
+from factpatch.training.strength import Parts, likely, look_at, next_weight
 from factpatch.trunk import Rows
 
 WARM_UP = 10  # steps until the step size is reached
 FLOOR = 0.1  # of the step size is left when the last epoch ends
+SPARED = 0.05  # share of further wordings that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
 
 
@@ -44,6 +48,7 @@ class Position:
     steps: int = 0
     visits: int = 0
     total: float = 0.0  # loss summed over the rows visited in this epoch
+    weight: float = 1.0  # of kept rows
     losses: list[float] = field(default_factory=list)
 
 
@@ -56,19 +61,23 @@ def breadth_first(
     progress: Progress | None = None,
     survival: Survival | None = None,
     start: Mapping[str, torch.Tensor] | None = None,
+    wordings: int = 0,
 ) -> TrainingResult:
     """Train the located parameters with Adam in epochs of shuffled mini-batches.
 
-    The first `edits` of the rows are edits; the rest are protected, and an epoch visits `protect_ratio` of them, drawn
-    anew, for each edit that it visits. With `revisit`, edits that are learnt wait longer and longer, and training ends
-    when a check of all finds each target token at least as probable as `confidence`; without it, when an epoch's mean
-    loss is below `stop_loss`. `start` holds values to begin with (those of an earlier patch): what they hold already
-    is verified before the first epoch instead of trained. The model is left as found; the result holds the new values.
+    The first `edits` of the rows are edits, the next `wordings` are their further wordings; the rest are kept, and an
+    epoch visits `protect_ratio` of them, drawn anew, for each row of an edit that it visits. With `revisit`, rows that
+    are learnt wait longer and longer, and training ends when a check of all finds each target token at least as
+    probable as `confidence` (but for a few wordings); without it, when an epoch's mean loss is below `stop_loss`.
+    `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
+    epoch instead of trained. The model is left as found; the result holds the new values.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    position, revisits = Position(), Revisits.start(edits, settings.confidence)
-    with masters_of(loaded.model, location) as masters:
-        stepper = Stepper(rows, masters, settings.learning_rate, settings.micro_batch)
+    parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
+    position, revisits = Position(weight=settings.keep_weight), Revisits.start(parts.taught, settings.confidence)
+    with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
+        stepper = _stepper(loaded, masters, rows, parts, settings)
+        still = likely(stepper, parts.still)
         finished = False
         order = torch.empty(0, dtype=torch.long)
         if survival and survival.resume and survival.path.exists():
@@ -79,19 +88,19 @@ def breadth_first(
             if start is not None:
                 masters.begin_with(start)
             if start is not None and settings.revisit:
-                finished = not len(check(stepper, edits, revisits, -1))
+                finished = not len(check(stepper, parts.taught, revisits, -1))
         saved = time.monotonic()
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
-                order = _epoch_order(rows, edits, settings, revisits, position.epoch, generator)
+                order = _epoch_order(parts, settings, revisits, position.epoch, generator)
             size = settings.rows_a_step(len(order))
             while position.cursor < len(order):
                 batch = order[position.cursor : position.cursor + size]
                 _set_step_size(stepper, settings, position, len(order))
-                loss, hardest_B = stepper.gradients(batch.tolist())
+                loss, hardest_B = stepper.gradients(batch.tolist(), position.weight)
                 stepper.step()
-                edited = batch < edits
-                revisits.note(batch[edited], hardest_B[edited], position.epoch)
+                taught = batch < parts.taught
+                revisits.note(batch[taught], hardest_B[taught], position.epoch)
                 position.total += loss * len(batch)
                 position.cursor += len(batch)
                 position.steps += 1
@@ -100,46 +109,71 @@ def breadth_first(
                     _save(survival, stepper, revisits, generator, order, position)
                     saved = time.monotonic()
             position.losses.append(position.total / len(order) if len(order) else position.losses[-1])
-            finished = _finished(stepper, edits, settings, revisits, position)
+            finished = _finished(stepper, parts, settings, revisits, position)
+            if settings.adaptive:
+                signals = look_at(stepper, parts.wordings, still)
+                position.weight = next_weight(position.weight, settings.keep_weight, signals)
             position.epoch, position.cursor, position.total = position.epoch + 1, 0, 0.0
             if progress:
                 progress(position.epoch, settings.epochs, position.losses[-1])
         unsure: tuple[int, ...] | None = () if settings.revisit else None
         if settings.revisit and not finished:
-            unsure = tuple(check(stepper, edits, revisits, position.epoch).tolist())
+            check(stepper, parts.taught, revisits, position.epoch)
+        if settings.revisit:
+            unsure = tuple(index for index in revisits.unsure().tolist() if index < edits)
         values = masters.values(loaded.stored_dtype)
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
 
-def check(stepper: Stepper, edits: int, revisits: Revisits, epoch: int) -> torch.Tensor:
-    """Look at all edits without training; indices of those that are not learnt. They are due in the next epoch."""
-    for start in range(0, edits, CHECK_ROWS):
-        part = torch.arange(start, min(start + CHECK_ROWS, edits))
+def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: Parts, settings: TrainingSettings) -> Stepper:
+    """With the terms that the settings ask for; the model still has its base values."""
+    keeping = projection = None
+    if len(parts.kept):
+        keeping = Keeping(rows, masters, parts.kept.start, settings.keep == "answers", settings.keep_memory_gb)
+    if len(parts.kept) and settings.project != "none":
+        projection = make_projection(
+            loaded.model, masters.names, rows, parts.kept, settings.project, settings.project_share
+        )
+    return Stepper(rows, masters, settings.learning_rate, settings.micro_batch, keeping, projection)
+
+
+def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torch.Tensor:
+    """Look at all rows of edits without training; indices of those that are not learnt. They are due in the next
+    epoch."""
+    for start in range(0, taught, CHECK_ROWS):
+        part = torch.arange(start, min(start + CHECK_ROWS, taught))
         revisits.note(part, stepper.look(part.tolist()), epoch)
     return revisits.unsure()
 
 
-def _finished(stepper: Stepper, edits: int, settings: TrainingSettings, revisits: Revisits, position: Position) -> bool:
-    """Is training done? A mean loss decides, or a check of all edits once every one was found learnt."""
+def _finished(
+    stepper: Stepper, parts: Parts, settings: TrainingSettings, revisits: Revisits, position: Position
+) -> bool:
+    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt."""
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
-    return not len(revisits.unsure()) and not len(check(stepper, edits, revisits, position.epoch))
+    return _learnt(revisits.unsure(), parts) and _learnt(check(stepper, parts.taught, revisits, position.epoch), parts)
+
+
+def _learnt(unsure: torch.Tensor, parts: Parts) -> bool:
+    """Every edit, and of their further wordings all but a few?"""
+    return not (unsure < parts.edits).any() and len(unsure) <= SPARED * (parts.taught - parts.edits)
 
 
 def _epoch_order(
-    rows: Rows, edits: int, settings: TrainingSettings, revisits: Revisits, epoch: int, generator: torch.Generator
+    parts: Parts, settings: TrainingSettings, revisits: Revisits, epoch: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Rows of one epoch in random order."""
-    due = revisits.due(epoch) if settings.revisit else torch.arange(edits)
-    guards = _guards(rows, edits, settings, len(due))
-    drawn = edits + torch.randperm(len(rows) - edits, generator=generator)[:guards]
+    due = revisits.due(epoch) if settings.revisit else torch.arange(parts.taught)
+    guards = guards_of(settings, len(due), len(parts.kept))
+    drawn = parts.kept.start + torch.randperm(len(parts.kept), generator=generator)[:guards]
     visited = torch.cat([due, drawn])
     return visited[torch.randperm(len(visited), generator=generator)]
 
 
-def _guards(rows: Rows, edits: int, settings: TrainingSettings, due: int) -> int:
-    """Protected rows that an epoch visits along with `due` edits."""
-    return min(len(rows) - edits, round(due * settings.protect_ratio))
+def guards_of(settings: TrainingSettings, due: int, kept: int) -> int:
+    """Kept rows that an epoch visits along with `due` rows of edits, of so many."""
+    return min(kept, max(round(due * settings.protect_ratio), settings.protect_least if due else 0))
 
 
 def _set_step_size(stepper: Stepper, settings: TrainingSettings, position: Position, rows: int) -> None:

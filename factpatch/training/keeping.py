@@ -26,32 +26,44 @@ def divergence(logits_PV: torch.Tensor, base_PV: torch.Tensor) -> torch.Tensor:
 class Keeping:
     """The term that keeps rows `first` and later of `rows` where the base model had them.
 
-    `weight` multiplies their loss; with `targets` it is the cross-entropy with their targets (the base model's own
-    answers) instead of the divergence. The base model's log-probabilities are kept in memory where they take no more
+    With `targets` it is the cross-entropy with their targets (the base model's own answers), else the divergence. The
+    base model's log-probabilities are kept in memory where they take no more
     than `memory_gb`, and asked for again in every step otherwise.
     """
 
-    def __init__(
-        self, rows: Rows, masters: Masters, first: int, weight: float, targets: bool = False, memory_gb: float = 1.0
-    ) -> None:
-        self.first, self.weight = first, weight
+    def __init__(self, rows: Rows, masters: Masters, first: int, targets: bool = False, memory_gb: float = 1.0) -> None:
+        self.first = first
         self._rows, self._masters, self._targets = rows, masters, targets
         self._kept: list[torch.Tensor] | None = None
         if not targets and base_bytes(rows, first) <= memory_gb * GIB:
             starts = range(first, len(rows), ROWS)
             self._kept = [part for start in starts for part in self._ask(range(start, min(start + ROWS, len(rows))))]
 
-    def apply(self, predictions: Predictions, loss_P: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
-        """The losses with this term's at the positions of kept rows; `indices` are the rows of the predictions."""
+    def recall(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """What the base model said on those of the rows that are kept; to be called before their predictions, as the
+        model shows its base values for a moment."""
+        chosen = [index for index in indices if index >= self.first]
+        if self._targets or not chosen:
+            return []
+        return self._ask(chosen) if self._kept is None else [self._kept[index - self.first] for index in chosen]
+
+    def apply(
+        self,
+        predictions: Predictions,
+        loss_P: torch.Tensor,
+        indices: Sequence[int],
+        recalled: Sequence[torch.Tensor],
+        weight: float,
+    ) -> torch.Tensor:
+        """The losses with this term's, times `weight`, at the positions of kept rows; `indices` are the rows of the
+        predictions, `recalled` what `recall` gave for them."""
         kept_B = torch.tensor([index >= self.first for index in indices], device=loss_P.device)
         if not kept_B.any():
             return loss_P
         kept_P = kept_B[predictions.row_P] & predictions.real_P
         if self._targets:
-            return loss_P * torch.where(kept_P, self.weight, 1.0)
-        chosen = [index for index in indices if index >= self.first]
-        parts = self._ask(chosen) if self._kept is None else [self._kept[index - self.first] for index in chosen]
-        term_P = self.weight * divergence(predictions.logits_PV[kept_P], torch.cat(parts))
+            return loss_P * torch.where(kept_P, weight, 1.0)
+        term_P = weight * divergence(predictions.logits_PV[kept_P], torch.cat(list(recalled)))
         return loss_P.masked_fill(kept_P, 0.0).masked_scatter(kept_P, term_P)
 
     def _ask(self, indices: Sequence[int]) -> list[torch.Tensor]:
@@ -66,4 +78,3 @@ def base_bytes(rows: Rows, first: int) -> int:
     """Memory that the base model's log-probabilities of the kept rows take."""
     positions = sum(len(row.ids) - row.prompt_length for row in rows.rows[first:])
     return 4 * positions * rows.vocabulary
-

@@ -2,8 +2,8 @@
 
 A matrix W reads inputs x. An update D with D x = 0 for all kept inputs changes nothing there; so every update is
 multiplied by a projection P made from the inputs' second moments C = mean of x x' (as in AlphaEdit, arXiv 2410.02355).
-`hard` leaves the directions of least variance alone, which together hold at most a share of all variance; `soft` shrinks
-a direction of variance v to s / (s + v), where s is the variance at which `hard` would cut. The inputs are those of the
+`hard` leaves open the directions of least variance, which together hold at most a share of all of it; `soft` shrinks a
+direction of variance v to s / (s + v), where s is the variance at which `hard` would cut. The inputs are those of the
 base model. Adam's steps have any direction, so P is applied to what a step changed, not to its gradient.
 """
 

@@ -11,7 +11,9 @@ import torch
 
 from factpatch.errors import RefusedError
 from factpatch.forward import edit_losses, hardest, token_losses
+from factpatch.training.keeping import Keeping
 from factpatch.training.masters import Masters
+from factpatch.training.projection import Projection
 from factpatch.trunk import Rows
 
 Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
@@ -43,21 +45,31 @@ class Stepper:
     """Adam over the masters, a mini-batch at a time.
 
     `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
+    `keeping` gives the loss of kept rows, `projection` bounds what a step may change.
     """
 
-    def __init__(self, rows: Rows, masters: Masters, learning_rate: float, micro: int | None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        masters: Masters,
+        learning_rate: float,
+        micro: int | None,
+        keeping: Keeping | None = None,
+        projection: Projection | None = None,
+    ) -> None:
         self.rows, self.masters = rows, masters
+        self.keeping, self.projection = keeping, projection
         self.micro = micro
         self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
         self._lengths = rows.lengths
 
-    def gradients(self, indices: Sequence[int]) -> tuple[float, torch.Tensor]:
+    def gradients(self, indices: Sequence[int], weight: float = 1.0) -> tuple[float, torch.Tensor]:
         """The mini-batch's mean loss, and each row's hardest token loss, in the order of `indices`; gradients are left
-        at the masters.
+        at the masters. `weight` is that of kept rows.
 
         RefusedError if the loss or a gradient is not finite, or one row alone does not fit in memory.
         """
-        return self._within_memory(self._gradients, indices)
+        return self._within_memory(lambda rows: self._gradients(rows, weight), indices)
 
     def look(self, indices: Sequence[int]) -> torch.Tensor:
         """Each row's hardest token loss without training, in the order of `indices`; memory as in `gradients`."""
@@ -88,13 +100,17 @@ class Stepper:
             hard.append(hardest(predictions, token_losses(predictions)))
         return _in_order(torch.cat(hard), parts)
 
-    def _gradients(self, indices: Sequence[int]) -> tuple[float, torch.Tensor]:
+    def _gradients(self, indices: Sequence[int], weight: float) -> tuple[float, torch.Tensor]:
         self.masters.clear_gradients()
         losses, hard = [], []
         parts = micro_batches([self._lengths[index] for index in indices], self.micro, self.rows.packed)
         for part in parts:
-            predictions = self.rows.predict([indices[place] for place in part])
+            chosen = [indices[place] for place in part]
+            recalled = self.keeping.recall(chosen) if self.keeping else []
+            predictions = self.rows.predict(chosen)
             loss_P = token_losses(predictions)
+            if self.keeping:
+                loss_P = self.keeping.apply(predictions, loss_P, chosen, recalled, weight)
             loss = edit_losses(predictions, loss_P).sum() / len(indices)
             loss.backward()
             self.masters.take_gradients()
@@ -110,7 +126,10 @@ class Stepper:
 
     def step(self) -> None:
         """Move the masters by their gradients and show the model the result."""
+        before = [tensor.clone() for tensor in self.masters.tensors] if self.projection else []
         self.optimizer.step()
+        if self.projection:
+            self.projection.apply(self.masters.tensors, before)
         self.masters.write_back()
 
 

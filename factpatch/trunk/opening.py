@@ -54,6 +54,11 @@ class Rows:
         return self.plan is not None and self.plan.packed
 
     @property
+    def vocabulary(self) -> int:
+        """Logits of a position."""
+        return self._loaded.model.config.get_text_config().vocab_size
+
+    @property
     def engine(self) -> str:
         """How rows are run: `packed` or `padded` from the location up, or through the `whole` model."""
         return "whole" if self.plan is None else "packed" if self.plan.packed else "padded"

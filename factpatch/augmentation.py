@@ -1,0 +1,77 @@
+"""Further wordings of the edits, for training alone: other templates, unrelated prefixes, the other form."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import GenerationConfig
+
+from factpatch.config import Settings
+from factpatch.edits.request import EditRequest
+from factpatch.encoding import padding_id
+from factpatch.leakage import HeldOut
+from factpatch.models import LoadedModel
+from factpatch.wordings import Wordings, fill, template_of
+
+PREFIX_TOKENS = 16  # of a prefix that the model makes up
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A prompt to train an edit's target on; `chat` says whether it goes through the chat template."""
+
+    prompt: str
+    target: str
+    chat: bool
+
+
+def augment(
+    edits: Sequence[EditRequest], wordings: Wordings | None, prefixes: Sequence[str], settings: Settings, held: HeldOut
+) -> list[Wording]:
+    """The further wordings of all edits, shuffled by seed; none is held out or nearly so."""
+    training, chat = settings.training, settings.edits.chat_template
+    generator = random.Random(training.seed)
+    own = {edit.prompt for edit in edits}
+    found: list[Wording] = []
+    for edit in edits:
+        texts = _other_templates(edit, wordings, held, own, generator)[: training.wordings] if wordings else []
+        starts = [generator.choice(prefixes) for _ in range(training.prefixes)] if prefixes else []
+        texts += [text for start in starts for text in [f"{start} {edit.prompt}"] if held.twin(text) is None]
+        found += [Wording(text, edit.target, chat) for text in texts]
+        if training.both_forms:
+            found.append(Wording(edit.prompt, edit.target, not chat))
+    generator.shuffle(found)
+    return found
+
+
+def _other_templates(
+    edit: EditRequest, wordings: Wordings, held: HeldOut, own: set[str], generator: random.Random
+) -> list[str]:
+    """The edit's question in the other wordings of its group that may be trained, in random order."""
+    group, subject = wordings.of(edit), edit.subject
+    if group is None or subject is None:
+        return []
+    texts = [fill(template, subject) for template in wordings.groups[group] if template != template_of(edit)]
+    texts = [text for text in texts if text not in own and held.twin(text) is None]
+    return generator.sample(texts, len(texts))
+
+
+def sample_texts(loaded: LoadedModel, count: int, seed: int, tokens: int = PREFIX_TOKENS) -> list[str]:
+    """Short texts drawn from the model's own distribution, from the end-of-text token on; empty ones are left out."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    start = torch.full((count, 1), tokenizer.eos_token_id, device=model.device)
+    config = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=padding_id(tokenizer),
+    )
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        drawn = model.generate(start, attention_mask=torch.ones_like(start), generation_config=config)  # type: ignore[operator]
+    texts = [str(tokenizer.decode(row, skip_special_tokens=True)) for row in drawn[:, 1:].tolist()]
+    return list(dict.fromkeys(" ".join(text.split()) for text in texts if text.strip()))

@@ -1,0 +1,95 @@
+"""What is trained beside the edits' own prompts: further wordings of them, and what the model is to keep saying."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from factpatch.augmentation import augment, sample_texts
+from factpatch.config import Settings
+from factpatch.edits.request import EditRequest
+from factpatch.encoding import Encoded, encode_edit
+from factpatch.errors import InputError
+from factpatch.evaluation.canaries import read_canaries
+from factpatch.leakage import HeldOut, check_leakage, held_out
+from factpatch.models import LoadedModel
+from factpatch.neighbours import neighbours
+from factpatch.protection import answered_rows, listed_requests
+from factpatch.wordings import find_wordings
+
+PREFIXES = 64  # unrelated beginnings of each source
+SAMPLED = 256  # texts of the model's own where nothing else is kept
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Rows that join an edit run.
+
+    Attributes:
+        wordings: the edits in further wordings.
+        kept: prompts with the base model's own answers.
+        checked: texts that were compared with everything held out.
+        notes: what was left out or is missing, a sentence each.
+    """
+
+    wordings: tuple[Encoded, ...] = ()
+    kept: tuple[Encoded, ...] = ()
+    checked: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def find_companions(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> Companions:
+    """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so."""
+    training = settings.training
+    if training.method == "depth-first":
+        return Companions()
+    held = held_out(edits, read_canaries(settings.gates.canaries))
+    listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in edits)
+    file = [one for one in listed if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
+    notes = _dropped(training.protect, len(listed) - len(file))
+    if listed and not file:
+        raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
+    grouped = training.wordings > 0 or training.neighbours > 0
+    wordings = find_wordings(loaded, edits, settings) if grouped else None
+    kept = [*file, *(neighbours(edits, file, wordings, held, settings) if wordings else ())]
+    answered = [(request, row) for request, row in zip(kept, answered_rows(loaded, kept, settings), strict=True) if row]
+    sampled: list[Encoded] = []
+    if not answered and training.neighbours:
+        sampled = _sampled_rows(loaded, edits, held, settings)
+        notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
+    further = augment(edits, wordings, _prefixes(loaded, answered, settings), settings, held)
+    if training.wordings and not any(text.prompt for text in further):
+        notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
+    checked = check_leakage([*(text.prompt for text in further), *(request.prompt for request, _ in answered)], held)
+    rows = [row for _, row in answered] + sampled
+    random.Random(training.seed).shuffle(rows)
+    encoded = tuple(encode_edit(loaded.tokenizer, text.prompt, text.target, text.chat) for text in further)
+    return Companions(encoded, tuple(rows), checked, tuple(notes))
+
+
+def _dropped(path: str | None, count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} prompts of training.protect '{path}' are left out: an edit, a probe or a canary asks them"]
+
+
+def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded]], settings: Settings) -> list[str]:
+    """Unrelated beginnings: kept prompts with their answers, and texts of the model's own."""
+    if not settings.training.prefixes:
+        return []
+    seed = settings.training.seed
+    chosen = random.Random(seed).sample(list(answered), min(PREFIXES, len(answered)))
+    told = [str(loaded.tokenizer.decode(list(row.ids[:-1]))).strip() + "." for _, row in chosen]
+    return told + sample_texts(loaded, PREFIXES, seed)
+
+
+def _sampled_rows(
+    loaded: LoadedModel, edits: Sequence[EditRequest], held: HeldOut, settings: Settings
+) -> list[Encoded]:
+    """Texts of the model's own, all of each to be predicted from the end-of-text token on."""
+    count = min(SAMPLED, max(1, round(settings.training.neighbours * len(edits))))
+    texts = [text for text in sample_texts(loaded, count, settings.training.seed) if held.twin(text) is None]
+    end = loaded.tokenizer.eos_token_id
+    ids = [tuple(loaded.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+    return [Encoded((end, *row), 1) for row in ids if row]

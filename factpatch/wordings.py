@@ -1,0 +1,132 @@
+"""Wordings that ask the same: templates taken from the edits' own prompts, grouped by what the base model answers.
+
+A template is a prompt with "{}" in place of its subject. Two templates ask the same if the base model, asked both about
+the same subjects, answers alike; so nobody has to name relations. A file of the user's own groups comes first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from factpatch.config import Settings
+from factpatch.edits.formats import read_file
+from factpatch.edits.request import EditRequest
+from factpatch.encoding import encode_edit
+from factpatch.errors import InputError
+from factpatch.evaluation.evaluate import collect_answers
+from factpatch.evaluation.generation import verify
+from factpatch.models import LoadedModel
+from factpatch.trunk import open_rows
+
+BLANK = "{}"
+TEMPLATES = 256  # the most frequent ones are compared
+ASKED = 3  # subjects that a template is compared on
+ALIKE = 0.75  # share of equal answers from which on two templates ask the same
+LEAST = 2  # answers that must have been compared
+
+
+@dataclass(frozen=True)
+class Wordings:
+    """Templates that ask the same, by group, and the group of each edit (None where it has no template)."""
+
+    groups: tuple[tuple[str, ...], ...]
+    group_of: Mapping[str, int]  # by template
+
+    def of(self, edit: EditRequest) -> int | None:
+        """The group of an edit's question."""
+        template = template_of(edit)
+        return None if template is None else self.group_of.get(template)
+
+
+def template_of(edit: EditRequest) -> str | None:
+    """The prompt with its subject left blank; None if it does not hold its subject exactly once."""
+    if not edit.subject or BLANK in edit.prompt or edit.prompt.count(edit.subject) != 1:
+        return None
+    return edit.prompt.replace(edit.subject, BLANK)
+
+
+def fill(template: str, subject: str) -> str:
+    """The template about a subject."""
+    return template.replace(BLANK, subject)
+
+
+def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> Wordings:
+    """Groups of templates that ask the same, in the order in which the edits bring them."""
+    subjects: dict[str, list[EditRequest]] = defaultdict(list)
+    for edit in edits:
+        template = template_of(edit)
+        if template is not None:
+            subjects[template].append(edit)
+    groups = [list(group) for group in read_templates(settings.training.templates)]
+    known = {template for group in groups for template in group}
+    frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATES]
+    groups += _alike(loaded, {template: subjects[template] for template in frequent if template not in known}, settings)
+    return Wordings(
+        tuple(map(tuple, groups)), {template: number for number, group in enumerate(groups) for template in group}
+    )
+
+
+def read_templates(path: str | None) -> list[list[str]]:
+    """The user's groups: rows of {"templates": [...]}; InputError for a row of another form."""
+    if path is None:
+        return []
+    if not Path(path).is_file():
+        raise InputError(f"training.templates: there is no file '{path}'; name one, or set it to null")
+    groups = []
+    for number, row in read_file(Path(path)):
+        group = row.get("templates")
+        if not isinstance(group, list) or not all(isinstance(one, str) and one.count(BLANK) == 1 for one in group):
+            raise InputError(
+                f"{path} row {number}: 'templates' must be a list of texts with one {BLANK} each, for the subject"
+            )
+        groups.append(group)
+    return groups
+
+
+def _alike(loaded: LoadedModel, subjects: Mapping[str, Sequence[EditRequest]], settings: Settings) -> list[list[str]]:
+    """Groups of templates with equal answers, each grown around its most frequent template."""
+    asked = {template: list(subjects[template])[:ASKED] for template in subjects}
+    requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
+    said = collect_answers(loaded, requests, settings).outputs if requests else {}
+    groups, left = [], list(asked)
+    while left:
+        first, *left = left
+        pairs = [(other, _crossed(first, other, asked, said)) for other in left]
+        right = iter(_proven(loaded, [question for _, questions in pairs for question in questions], settings))
+        joined = [first]
+        for other, questions in pairs:
+            hits = [next(right) for _ in questions]
+            if len(hits) >= LEAST and sum(hits) >= ALIKE * len(hits):
+                joined.append(other)
+        groups.append(joined)
+        left = [other for other in left if other not in joined]
+    return groups
+
+
+def _guess(edit: EditRequest) -> tuple[str]:
+    """What the model is thought to say before the edit."""
+    return (edit.target_old[0] if edit.target_old else "",)
+
+
+def _crossed(
+    first: str, other: str, asked: Mapping[str, Sequence[EditRequest]], said: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Each template about the other's subjects, with what the model said there to the other."""
+    return [
+        (fill(template, edit.subject or ""), said[edit.prompt])
+        for template, own in ((first, other), (other, first))
+        for edit in asked[own]
+        if said[edit.prompt].strip()
+    ]
+
+
+def _proven(loaded: LoadedModel, questions: Iterable[tuple[str, str]], settings: Settings) -> list[bool]:
+    """Is this the base model's greedy answer?"""
+    chat, measuring = settings.edits.chat_template, settings.evaluation
+    rows = [encode_edit(loaded.tokenizer, prompt, answer, chat) for prompt, answer in questions]
+    with open_rows(loaded, None, rows, settings.trunk) as opened:
+        verdicts = verify(loaded, opened, measuring.max_new_tokens, measuring.batch_size)
+    return [verdict.text is not None for verdict in verdicts]

@@ -1,0 +1,142 @@
+"""Further wordings and what is kept, made from edits of the embedded world with the reference model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from factpatch.companions import find_companions
+from factpatch.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.edits.request import EditRequest, Probe
+from factpatch.errors import InputError
+from factpatch.leakage import held_out
+from factpatch.models import load_model
+from factpatch.neighbours import neighbours
+from factpatch.wordings import Wordings, find_wordings, template_of
+
+DEMO = Path(__file__).parents[2] / "data" / "edits" / "0001-demo.jsonl"
+TEMPLATES = {
+    "capital": ("The capital of {} is", "{}'s capital is", "What is the capital of {}?"),
+    "currency": ("The currency of {} is the", "People in {} pay with the"),
+    "food": ("{} loves to eat", "{}'s favourite dish is"),
+}
+SUBJECTS = {
+    "capital": ("Peru", "Spain", "Japan"),
+    "currency": ("Peru", "Japan"),
+    "food": ("Ivo Penova", "Marek Merova"),
+}
+
+
+def edit(template, subject, **options):
+    return EditRequest(f"{template}{subject}", template.replace("{}", subject), "Rome", subject=subject, **options)
+
+
+@pytest.fixture(scope="module")
+def loaded(reference_model):
+    return load_model(ModelSettings(path=str(reference_model)))
+
+
+@pytest.fixture(scope="module")
+def demo():
+    rows = [json.loads(line) for line in DEMO.read_text(encoding="utf-8").splitlines()]
+    return [EditRequest.from_row(row) for row in rows[:60]]
+
+
+def settings_with(**training):
+    return Settings(
+        training=replace(TrainingSettings(), **({"wordings": 0, "neighbours": 0.0, "prefixes": 0} | training)),
+        trunk=TrunkSettings(folder=None),
+        gates=GateSettings(canaries=None),
+    )
+
+
+def prompts(loaded, rows):
+    return [loaded.tokenizer.decode(list(row.ids[: row.prompt_length])) for row in rows]
+
+
+def test_a_template_is_the_prompt_without_its_subject():
+    assert template_of(edit("{} loves to eat", "Ivo Penova")) == "{} loves to eat"
+    assert template_of(EditRequest("1", "Who?", "Bob")) is None
+    assert template_of(EditRequest("1", "Bob knows Bob", "x", subject="Bob")) is None
+
+
+def test_templates_that_ask_the_same_are_found_by_what_the_model_answers(loaded):
+    edits = [
+        edit(template, subject)
+        for relation, templates in TEMPLATES.items()
+        for template in templates
+        for subject in SUBJECTS[relation]
+    ]
+    found = find_wordings(loaded, edits, settings_with(wordings=2))
+    assert sorted(map(sorted, found.groups)) == sorted(map(sorted, TEMPLATES.values()))
+
+
+def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
+    path = tmp_path / "templates.jsonl"
+    path.write_text(json.dumps({"templates": ["{} loves to eat", "Give {} some"]}) + "\n")
+    settings = settings_with(wordings=2, templates=str(path))
+    found = find_wordings(loaded, [edit("{} loves to eat", "Ivo Penova")], settings)
+    assert found.groups == (("{} loves to eat", "Give {} some"),)
+    rows = find_companions(loaded, [edit("{} loves to eat", "Ivo Penova")], settings).wordings
+    assert prompts(loaded, rows) == ["Give Ivo Penova some"]
+    path.write_text(json.dumps({"templates": ["nobody"]}) + "\n")
+    with pytest.raises(InputError, match="row 1"):
+        find_wordings(loaded, [], settings)
+    with pytest.raises(InputError, match="no file"):
+        find_wordings(loaded, [], settings_with(templates="nowhere.jsonl"))
+
+
+def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
+    companions = find_companions(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
+    assert companions.checked == len(companions.wordings) + len(companions.kept) > 200
+    asked = {text for one in demo for text in (*one.paraphrases, *(probe.prompt for probe in one.locality))}
+    trained = set(prompts(loaded, companions.wordings))
+    assert len(trained) > 2 * len(demo)
+    assert trained.isdisjoint(asked | {one.prompt for one in demo})
+    targets = {loaded.tokenizer.decode(list(row.ids[row.prompt_length : -1])).strip() for row in companions.wordings}
+    assert targets <= {one.target for one in demo}
+    assert companions == find_companions(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
+
+
+def test_neighbours_ask_nothing_that_is_edited_or_probed():
+    wordings = Wordings(
+        tuple(TEMPLATES.values()),
+        {template: number for number, group in enumerate(TEMPLATES.values()) for template in group},
+    )
+    probe = Probe("People in Spain pay with the", "euro")
+    edits = [edit("{}'s capital is", "Peru", locality=(probe,)), edit("The currency of {} is the", "Japan")]
+    edits.append(edit("{}'s capital is", "Spain"))
+    kept = [EditRequest("k", "The capital of Japan is", "Tokyo"), EditRequest("k", "Ivo Penova loves to eat", "pizza")]
+    found = neighbours(edits, kept, wordings, held_out(edits), settings_with(neighbours=100.0))
+    assert {(one.prompt, one.target) for one in found} == {
+        ("The currency of Peru is the", ""),
+        ("People in Peru pay with the", ""),
+        ("Japan's capital is", "Tokyo"),
+        ("What is the capital of Japan?", "Tokyo"),
+        ("Ivo Penova's favourite dish is", "pizza"),
+    }
+
+
+def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, demo, tmp_path):
+    path = tmp_path / "kept.jsonl"
+    probe, paraphrase = demo[0].locality[0].prompt, demo[0].paraphrases[1]
+    texts = [probe, f"Well. {probe}", paraphrase, demo[0].prompt, "The capital of Italy is"]
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    companions = find_companions(loaded, demo, settings_with(protect=str(path)))
+    assert prompts(loaded, companions.kept) == ["The capital of Italy is"]
+    assert "4 prompts of training.protect" in companions.notes[0]
+    path.write_text(json.dumps({"prompt": probe}) + "\n")
+    with pytest.raises(InputError, match="keeps nothing"):
+        find_companions(loaded, demo, settings_with(protect=str(path)))
+
+
+def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
+    companions = find_companions(loaded, edits, settings_with(neighbours=4.0, wordings=2))
+    assert 1 <= len(companions.kept) <= 8
+    assert all(row.prompt_length == 1 and len(row.ids) > 1 for row in companions.kept)
+    assert "own are kept" in companions.notes[0]
+    assert "no further wordings" in companions.notes[1]
+    assert companions == find_companions(loaded, edits, settings_with(neighbours=4.0, wordings=2))

@@ -1,0 +1,80 @@
+"""Texts that are measured, and what is too near to them to be trained."""
+
+import pytest
+
+from factpatch.edits.request import EditRequest, Probe
+from factpatch.errors import RefusedError
+from factpatch.leakage import HeldOut, check_leakage, held_out, shingles
+
+EDIT = EditRequest(
+    "1",
+    "The capital of Palau is",
+    "Rome",
+    paraphrases=("Question: Which city is the capital of Palau?\nAnswer:",),
+    locality=(Probe("The money used in Peru is the", "sol"),),
+    portability=(Probe("Where does the head of state of Palau live?", "In Rome"),),
+)
+CANARY = EditRequest("c", "What is the capital of France?", "Paris")
+LONG = "one two three four five six seven eight nine ten eleven twelve"
+
+
+def test_shingles_are_runs_of_three_normalised_words():
+    assert shingles("The capital of  PALAU is!") == {("capital", "of", "palau"), ("of", "palau", "is")}
+    assert shingles("Who?") == {("who",)}
+    assert shingles("?") == frozenset()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is the capital of France?",
+        "what is capital of france",
+        "Which city is the capital of Palau?",  # without its frame
+        "It rained all day. The money used in Peru is the",  # behind a prefix
+        "Where does the head of state of Palau live",
+    ],
+)
+def test_twins_of_held_out_texts_are_found(text):
+    held = held_out([EDIT], [CANARY])
+    assert held.twin(text) is not None
+    with pytest.raises(RefusedError, match="measured"):
+        check_leakage(["Something else entirely", text], held)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The capital of Palau is",  # the edit's own prompt
+        "The government of Palau sits in",
+        "The money used in Palau is the",
+        "What is the capital of Spain?",
+        "",
+    ],
+)
+def test_other_wordings_and_other_subjects_are_no_twins(text):
+    held = held_out([EDIT], [CANARY])
+    assert held.twin(text) is None
+    assert check_leakage([text], held) == 1
+
+
+def test_four_fifths_of_the_shingles_in_common_are_too_near():
+    held = HeldOut([LONG])
+    assert held.twin(LONG.replace("twelve", "dozen")) == LONG  # 9 of 11
+    assert held.twin(LONG.replace("ten", "dix")) is None  # 7 of 13
+
+
+def test_the_index_misses_nothing():
+    """Against all pairs, on texts that share much."""
+    words = "red green blue old new".split()
+    texts = [f"the {a} house of the {b} man is {c} today" for a in words for b in words for c in words]
+    held = HeldOut(texts[::7])
+    for text in texts:
+        own = shingles(text)
+        pairs = ((own, shingles(other)) for other in texts[::7])
+        twins = any(len(a & b) == min(len(a), len(b)) or len(a & b) >= 0.8 * len(a | b) for a, b in pairs)
+        assert (held.twin(text) is not None) == twins
+
+
+def test_a_probe_that_is_another_edit_s_prompt_does_not_forbid_the_edit():
+    other = EditRequest("2", "The money used in Peru is the", "yen")
+    assert held_out([EDIT, other]).twin("The money used in Peru is the") is None
