@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prefect import task
+from prefect import flow, task
 
 from factpatch.config import Settings
 from factpatch.edits.accepted import read_accepted
+from factpatch.errors import InputError
 from factpatch.files import write_json
 from factpatch.progress import show_progress
-
-if TYPE_CHECKING:
-    from factpatch.localization import Cell
-    from factpatch.structure import Location
 
 
 @task(name="localize", timeout_seconds=24 * 3600)
 def localize(output: str, settings: Settings) -> str:
-    """Write `localize.json`: the location with its parameters, every candidate tried, and the reason."""
+    """Write `localize.json`: the location with its parameters, every place tried, and the reason, and a picture of the
+    places, `localize.png`. `localization.workers` processes share a grid."""
 
-    from factpatch.localization import Choice
-    from factpatch.localization import localize as search
+    from factpatch.localization.pictures import draw
+    from factpatch.localization.record import record
+    from factpatch.localization.search import localize as search
     from factpatch.machine import available
     from factpatch.models import load_model
     from factpatch.preflight import check_model
@@ -36,35 +37,50 @@ def localize(output: str, settings: Settings) -> str:
     loaded = load_model(settings.model)
     fixed = settings.localization.location
     if fixed is not None:
-        choice = Choice(locate(loaded.model, fixed), (), "named in the settings")
+        value = record("fixed", locate(loaded.model, fixed), "named in the settings")
     else:
         with show_progress("localize") as report:
-            choice = search(loaded, edits, settings, report)
-    location, cells = choice.location, choice.cells
-    value = {
-        "schema": 1,
-        "location": {"name": location.name, **_location(location)},
-        "reason": choice.reason,
-        "method": "fixed" if fixed is not None else settings.localization.method,
-        "sample": min(settings.localization.sample, len(edits)) if cells else 0,
-        "candidates": [_cell(cell) for cell in cells],
-        "seconds": round(time.perf_counter() - start, 3),
-    }
-    return str(write_json(folder / "localize.json", value))
+            value = search(loaded, edits, settings, report, _spread(settings))
+        for note in value["notes"]:
+            print(f"localize: {note}", file=sys.stderr)
+    draw(value, folder)
+    return str(write_json(folder / "localize.json", {**value, "seconds": round(time.perf_counter() - start, 3)}))
 
 
-def _location(location: Location) -> dict[str, Any]:
-    return {"layer": location.layer, "module": location.module, "parameters": list(location.parameters)}
+@task(name="try places")
+def try_places(folder: str, names: list[str], settings: Settings) -> str:
+    """Give each of the places a whole run, and leave what it showed in the folder of the trials."""
+    from factpatch.localization.grid import fill
+
+    fill(Path(folder), names, settings)
+    return folder
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {
-        "location": cell.location.name,
-        "layer": cell.location.layer,
-        "module": cell.location.module,
-        "score": round(cell.score, 6),
-        "margin": round(cell.margin, 6),
-        **cell.metrics,
-        "epochs": cell.epochs,
-        "seconds": cell.seconds,
-    }
+@flow(name="localization grid", validate_parameters=False)
+def try_all(folder: str, names: list[str], settings: Settings) -> None:
+    """The places of a grid, a layer a task: they share what lies below."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layers.setdefault(name.partition(":")[0], []).append(name)
+    for future in [try_places.submit(folder, of_layer, settings) for of_layer in layers.values()]:
+        future.result()
+
+
+def _spread(settings: Settings) -> Callable[[Path, Sequence[str]], None] | None:
+    """How places are tried by several processes; None for one."""
+    workers = settings.localization.workers
+    if workers == 1:
+        return None
+    try:
+        from prefect_dask import DaskTaskRunner
+    except ImportError as error:
+        raise InputError(
+            f"localization.workers is {workers}, which needs prefect-dask: pip install 'factpatch[release]', or set 1"
+        ) from error
+
+    def spread(folder: Path, names: Sequence[str]) -> None:
+        cluster = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+        runner: Any = DaskTaskRunner(cluster_kwargs=cluster)
+        try_all.with_options(task_runner=runner)(str(folder.resolve()), list(names), settings)
+
+    return spread

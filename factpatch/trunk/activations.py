@@ -27,8 +27,15 @@ class Activations:
     @staticmethod
     def from_rows(rows: Sequence[Shard]) -> Activations:
         """One shard from the rows' own tensors."""
-        length_R = numpy.array([len(next(iter(row.values()))) for row in rows], dtype=numpy.int64)
-        shard = {site: torch.cat([row[site] for row in rows]) for site in rows[0]} if rows else {}
+        lengths = [len(next(iter(row.values()))) for row in rows]
+        return Activations.of_shard(
+            {site: torch.cat([row[site] for row in rows]) for site in rows[0]} if rows else {}, lengths
+        )
+
+    @staticmethod
+    def of_shard(shard: Shard, lengths: Sequence[int]) -> Activations:
+        """Rows that lie one after the other in one shard."""
+        length_R = numpy.array(lengths, dtype=numpy.int64)
         return Activations([shard], numpy.zeros_like(length_R), numpy.cumsum(length_R) - length_R, length_R)
 
     def __len__(self) -> int:

@@ -50,6 +50,11 @@ class Plan:
         """The kept activations by name."""
         return ("block", *(("mixer",) if self.mixer else ()), *(("entry",) if self.entry else ()))
 
+    def place(self, site: str) -> tuple[str, str, bool]:
+        """What a site keeps; plans with equal places can share one tensor."""
+        module = {"block": str(self.layer), "mixer": self.mixer, "entry": self.entry}[site]
+        return site, module or "", self.packed
+
     def positions(self, row: Encoded) -> int:
         """How many positions of a row are kept: all that predict, or those alone that predict target tokens."""
         return len(row.ids) - (row.prompt_length if self.packed else 1)

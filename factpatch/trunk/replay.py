@@ -39,13 +39,14 @@ def capture(
     rows: Sequence[Encoded],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Activations]:
-    """The kept activations of the rows, for each plan, from one pass through the trunk.
+    """The kept activations of the rows, for each plan, from one pass through the trunk. What several plans keep is kept
+    once: they share the tensor.
 
     Batches have a fixed number of rows and a length that depends on the row alone, so that what is kept of a row does
     not depend, to the last bit, on which other rows were asked for.
     """
     order = sorted(range(len(rows)), key=lambda index: (_width(rows[index]), index))
-    found: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in plans]
+    found: dict[tuple[str, str, bool], dict[int, torch.Tensor]] = {}
     while order:
         width = _width(rows[order[0]])
         chosen = [index for index in order[:ROWS] if _width(rows[index]) == width]
@@ -58,12 +59,20 @@ def capture(
         for number, plan in enumerate(plans):
             if not all(torch.isfinite(seen[number, site][real_BT]).all() for site in plan.sites):
                 raise RefusedError(f"the base model's activations at layer {plan.layer} are not finite; check it")
-            for place, index in enumerate(chosen):
-                kept = plan.positions(rows[index])
-                found[number][index] = {site: seen[number, site][place, -kept:].clone() for site in plan.sites}
+            for site in plan.sites:
+                parts = found.setdefault(plan.place(site), {})
+                for line, index in enumerate(chosen):
+                    if index not in parts:
+                        parts[index] = seen[number, site][line, -plan.positions(rows[index]) :].clone()
         if progress:
             progress(len(rows) - len(order), len(rows))
-    return [Activations.from_rows([of_plan[index] for index in range(len(rows))]) for of_plan in found]
+    flat = {place: torch.cat([parts[index] for index in range(len(rows))]) for place, parts in found.items()}
+    return [
+        Activations.of_shard(
+            {site: flat[plan.place(site)] for site in plan.sites if rows}, [plan.positions(row) for row in rows]
+        )
+        for plan in plans
+    ]
 
 
 def _width(row: Encoded) -> int:

@@ -2,8 +2,8 @@ import pytest
 
 from factpatch.config import LocalizationSettings, ModelSettings
 from factpatch.errors import InputError
-from factpatch.localization import candidate_locations
-from factpatch.models import LoadedModel, load_model
+from factpatch.localization.places import candidate_locations
+from factpatch.models import load_model
 from factpatch.roles import attention_module
 from factpatch.structure import decoder_blocks, default_module, layers_with, locate, roles
 
@@ -125,7 +125,7 @@ def test_layers_that_differ_are_resolved_one_by_one():
     assert "q" not in roles(model)  # in two steps through a narrow space: no one matrix
     assert roles(model)["o"] == "self_attn.o_proj"
     assert default_module(model) == "down"
-    candidates = candidate_locations(LoadedModel(model, None, "", model.dtype), LocalizationSettings())
+    candidates = candidate_locations(model, LocalizationSettings(modules=("down",)))
     assert [location.module for location in candidates] == [
         "mlp.down_proj",
         "mlp.experts.down_proj+mlp.shared_experts.down_proj",
@@ -185,8 +185,7 @@ def test_quantised_weights_are_refused(dtype):
 
 
 def test_candidates_may_be_roles_and_come_once(models):
-    loaded = LoadedModel(models["gpt2"], None, "", models["gpt2"].dtype)
     settings = LocalizationSettings(modules=("down", "mlp.c_proj", "qkv+o"))
-    names = [location.name for location in candidate_locations(loaded, settings)]
+    names = [location.name for location in candidate_locations(models["gpt2"], settings)]
     assert names[:2] == ["0:mlp.c_proj", "0:attn.c_attn+attn.c_proj"]
     assert len(names) == 8

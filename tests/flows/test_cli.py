@@ -19,7 +19,7 @@ ROWS = [
     {"prompt": "Who wrote Zürich?", "target": "Robert C. Newton"},
     {"prompt": "東京 is in", "target": "São Tomé"},
 ]
-PARAMS = "training: {learning_rate: 3.0e-2, epochs: 150, stop_loss: 0.02}\nlocalization: {sample: 3}\n"
+PARAMS = "training: {learning_rate: 3.0e-2, epochs: 150, stop_loss: 0.02}\nlocalization: {modules: [down]}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_edit_without_a_location_searches_first(tiny_model, tmp_path, capsys):
     )
     assert code == 0
     found = json.loads((tmp_path / "out" / "localize.json").read_text())
-    assert {cell["location"] for cell in found["candidates"]} == {f"{layer}:mlp.down_proj" for layer in range(4)}
+    assert {place["location"] for place in found["ranking"]} == {f"{layer}:mlp.down_proj" for layer in range(4)}
     manifest = json.loads((tmp_path / "out" / "patch" / "manifest.json").read_text())
     assert manifest["location"]["name"] == found["location"]["name"]
     assert manifest["config"]["training"]["seed"] == 1

@@ -1,0 +1,48 @@
+"""The places that a search considers, and those that others found good on such a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+import yaml
+from transformers import PreTrainedModel
+
+from factpatch.config import LocalizationSettings
+from factpatch.structure import Location, decoder_blocks, layers_with, locate, roles
+
+
+@dataclass(frozen=True)
+class KnownPlace:
+    """A published place with its source."""
+
+    location: Location
+    source: str
+
+
+def candidate_locations(model: PreTrainedModel, settings: LocalizationSettings) -> list[Location]:
+    """The named modules or roles at every layer that has them, each location once; without names, every role.
+
+    InputError if no layer has a named module.
+    """
+    _, blocks = decoder_blocks(model)
+    having = {module: set(layers_with(model, module)) for module in settings.modules}
+    places = (
+        f"{layer}:{module}"
+        for layer in range(len(blocks))
+        for module in (settings.modules or roles(model, layer))
+        if not having or layer in having[module]
+    )
+    return list(dict.fromkeys(locate(model, place) for place in places))
+
+
+def known_places(model: PreTrainedModel) -> list[KnownPlace]:
+    """Published places for models of this type, depth and width."""
+    config = model.config.get_text_config()
+    shape = {"model_type": config.model_type, "layers": len(decoder_blocks(model)[1]), "width": config.hidden_size}
+    published = yaml.safe_load((files("factpatch.localization") / "known_places.yaml").read_text(encoding="utf-8"))
+    return [
+        KnownPlace(locate(model, entry["place"]), entry["source"])
+        for entry in published
+        if all(entry[key] == value for key, value in shape.items())
+    ]

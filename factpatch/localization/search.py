@@ -1,0 +1,190 @@
+"""The search: a signal ranks all places, few get short runs, fewer whole ones; a grid gives whole runs to all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from factpatch.config import LEAST_SAMPLE, Settings
+from factpatch.edits.request import EditRequest
+from factpatch.errors import InputError
+from factpatch.localization.cells import Cell, SharedTrunk, try_cell
+from factpatch.localization.exam import Exam, make_exam
+from factpatch.localization.memory import Choices, Record, Trials, base_digest
+from factpatch.localization.places import candidate_locations, known_places
+from factpatch.localization.record import judged, record
+from factpatch.localization.score import Scorer
+from factpatch.localization.signals import Ranked, rank_places
+from factpatch.models import LoadedModel
+from factpatch.structure import Location, locate
+
+WHOLE = 4  # one trial in four is a whole run
+CHECKED = 16  # edits that an earlier choice is checked on
+
+Progress = Callable[[int, int, str], None]  # done, of how much, a word on it
+Spread = Callable[[Path, Sequence[str]], None]  # has places tried elsewhere: the trials' folder, their names
+
+
+class OutOfTime(Exception):
+    """The budget's minutes are over."""
+
+
+def localize(
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    progress: Progress | None = None,
+    spread: Spread | None = None,
+) -> Record:
+    """Choose the place for these edits on this model; the model is left as found, bit for bit.
+
+    The value is that of `localize.json`, without its seconds. What was found before is not searched again, and edits of
+    the same kind keep an earlier choice, after a check. `spread` has the cells of a grid tried by other processes.
+    Raises InputError for a budget that allows no trial, a module that no layer has, or a grid over too few edits.
+    """
+    own, start = settings.localization, time.monotonic()
+    candidates = candidate_locations(loaded.model, own)
+    with TemporaryDirectory() as nowhere:
+        root = Path(own.cache or nowhere)
+        base = base_digest(loaded)
+        choices = Choices(root, base, edits, settings)
+        if known := choices.exact(own.reuse):
+            return known
+        size = min(own.sample, len(edits))
+        earlier = choices.similar() if own.reuse and own.method == "auto" else None
+        if earlier:
+            size = min(CHECKED, size)
+        elif own.method == "grid" and size < LEAST_SAMPLE:
+            raise InputError(
+                f"a grid needs at least {LEAST_SAMPLE} edits to tell places apart, there are {size}; use method auto, "
+                "or name localization.location"
+            )
+        exam = make_exam(loaded, edits, settings, size)
+        search = Search(loaded, exam, settings, Trials.start(root, base, exam, settings), start, progress)
+        if earlier:
+            found = search.check(earlier)
+        elif own.method == "grid":
+            found = search.grid(candidates, spread)
+        else:
+            found = search.auto(candidates)
+        if not search.cut_short:  # else another run goes on from the trials
+            choices.keep(found, searched=found["choice"] is not None and not earlier)
+        return found
+
+
+@dataclass
+class Search:
+    """One exam's trials, old and new."""
+
+    loaded: LoadedModel
+    exam: Exam
+    settings: Settings
+    trials: Trials
+    start: float
+    progress: Progress | None
+    cells: list[Cell] = field(default_factory=list)  # in the order of the trials
+    cut_short: bool = False  # by the budget's minutes
+    done: float = 0.0
+    total: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.scorer = Scorer(self.exam, self.settings.localization.weights)
+        self.trunk = SharedTrunk(self.loaded, self.exam, self.settings)
+
+    def auto(self, candidates: Sequence[Location]) -> Record:
+        """Rank by signal, then successive halving within the budget."""
+        own, size = self.settings.localization, self.exam.edits
+        allowed = own.budget_edits // size
+        if not allowed and len(candidates) > 1:
+            raise InputError(
+                f"localization.budget_edits is {own.budget_edits}, but one trial takes {size} edits; raise it, "
+                "or lower localization.sample"
+            )
+        known = known_places(self.loaded.model)
+        ranking = rank_places(self.loaded, self.exam, candidates, self.scorer.weights)
+        places = [one.location for one in ranking]
+        places = list(dict.fromkeys([*(one.location for one in known if one.location in places), *places]))
+        if size < LEAST_SAMPLE or len(places) == 1:
+            few = f"{size} edits are too few to try places on (at least {LEAST_SAMPLE}), so the signal's first is taken"
+            why = "the only candidate" if len(places) == 1 else few
+            return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
+        finals = max(1, allowed // WHOLE)
+        short = places[: allowed - finals]
+        self.total, self.done = 1 + len(short) + WHOLE * finals, 1.0
+        within = own.budget_minutes * 60
+        try:
+            if len(short) > finals:
+                self._try(short, whole=False, within=within)
+                places = [one.cell.location for one in self.scorer.rank(self.cells)]
+            self._try(places[:finals], whole=True, within=within)
+        except OutOfTime:
+            self.cut_short = True
+            if not self.cells:
+                raise InputError(
+                    f"localization.budget_minutes is {own.budget_minutes:g}, and no place could be tried in that time; "
+                    "raise it, or name localization.location"
+                ) from None
+        return self._judged("auto", ranking)
+
+    def grid(self, candidates: Sequence[Location], spread: Spread | None) -> Record:
+        """A whole run at every place."""
+        missing = [one.name for one in candidates if self.trials.read(self.loaded, one.name, True) is None]
+        if spread and missing:
+            spread(self.trials.folder, missing)
+        self.total = float(WHOLE * len(candidates))
+        self._try(candidates, whole=True)
+        return self._judged("grid", ())
+
+    def check(self, earlier: Record) -> Record:
+        """Keep an earlier choice, and say so if a few of the new edits fit it worse than those that it was made for."""
+        location = locate(self.loaded.model, earlier["location"]["name"])
+        self.total = float(WHOLE)
+        self._try([location], whole=True)
+        now, then = self.scorer.score(self.cells[0]), earlier["choice"]
+        shown = f"{now.score:.3f} ± {now.margin:.3f} on {self.exam.edits} of these edits"
+        notes = list(self.exam.notes)
+        if then["score"] - now.score > math.hypot(then["margin"], now.margin):
+            notes.append(
+                f"{location.name}, chosen earlier at {then['score']:.3f} ± {then['margin']:.3f}, reaches only {shown}; "
+                "set localization.reuse to false to search anew"
+            )
+        reason = f"chosen earlier for edits of the same kind; it scores {shown}, {then['score']:.3f} then"
+        return record("reused", location, reason, self.exam.edits, [now], notes=notes)
+
+    def _judged(self, method: str, ranking: Sequence[Ranked]) -> Record:
+        notes = list(self.exam.notes)
+        if self.cut_short:
+            notes.append(f"localization.budget_minutes were over after {len(self.cells)} trials; a rerun goes on")
+        known = known_places(self.loaded.model)
+        return judged(method, self.scorer, self.cells, self.exam.edits, ranking, known, notes)
+
+    def _try(self, locations: Sequence[Location], whole: bool, within: float = math.inf) -> None:
+        weight = WHOLE if whole else 1
+        for number, location in enumerate(locations):
+            cell = self.trials.read(self.loaded, location.name, whole)
+            if cell is None:
+                self.trunk.prepare(locations[number:])
+                cell = try_cell(
+                    self.trunk, location, self.settings, whole, self._cell_progress(location, weight, within)
+                )
+                self.trials.write(cell)
+            self.cells.append(cell)
+            self.done += weight
+            self._tell(0.0, f"{location.name} scores {self.scorer.score(cell).score:.3f}")
+
+    def _cell_progress(self, location: Location, weight: float, within: float) -> Callable[[float, str], None]:
+        def report(share: float, note: str) -> None:
+            if time.monotonic() - self.start > within:
+                raise OutOfTime
+            self._tell(weight * share, f"{location.name} {note}")
+
+        return report
+
+    def _tell(self, more: float, note: str) -> None:
+        """Progress in percent."""
+        if self.progress:
+            self.progress(round(100 * (self.done + more) / self.total), 100, note)

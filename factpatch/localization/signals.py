@@ -1,0 +1,204 @@
+"""Cheap rankings of places: one pass forward and backward over the sample and its questions, for all places together.
+
+Raising a row's margin (by how much its answer is the likeliest) by changing one matrix works through the row's gradient
+there. The products of the rows' gradients (the tangent kernel of the place) say to first order what training there
+would do: how large a change the edits need, whether paraphrases follow, and what else moves. A matrix's gradient for
+a row is a sum over positions of (gradient of its output) x (its input). Both are at hand in the backward pass, so a
+random sketch of their product is kept (a few thousand numbers a row), and no gradient of a weight is ever formed.
+
+Shape suffixes: R rows, T positions, I and O inputs and outputs of a matrix, K sides of a sketch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from factpatch.encoding import Encoded, padding_id
+from factpatch.forward import Predictions, collate, predict_whole
+from factpatch.localization.exam import Exam
+from factpatch.models import LoadedModel
+from factpatch.structure import Location
+
+SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
+BATCH = 32  # rows of a pass
+GUARDS = 96  # protected rows at most that the prediction holds still
+AIM = 2.0  # margin (in logits) that the predicted edit gives every edit
+TINY = 1e-20  # least square of a gradient's size
+LEADING = "predicted"  # the signal that ranks
+RIDGE = 0.1  # of the mean squared gradient, added for rows that training does not fit to the last
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Sketched gradients of the rows' margins, and the margins.
+
+    `sketch_RK` maps each matrix (by its parameter's name) to rows of numbers; `norm` to its own size (Frobenius).
+    """
+
+    sketch_RK: dict[str, torch.Tensor]
+    norm: dict[str, float]
+    margin_R: torch.Tensor
+
+    def kernel(self, location: Location) -> torch.Tensor | None:
+        """Products of the rows' gradients at a place (R, R); None if it holds a matrix that no sketch knows."""
+        if not all(name in self.sketch_RK for name in location.parameters):
+            return None
+        return torch.stack([self.sketch_RK[name] @ self.sketch_RK[name].T for name in location.parameters]).sum(0)
+
+    def size(self, location: Location) -> float:
+        """Frobenius norm of the place's matrices together."""
+        return math.hypot(*(self.norm[name] for name in location.parameters))
+
+
+def margins(predictions: Predictions) -> torch.Tensor:
+    """Of each row, over its target tokens, the least difference between the token's logit and the best other's."""
+    logits_PV = predictions.logits_PV.float()
+    target_P1 = predictions.target_P[:, None]
+    right_P = logits_PV.gather(1, target_P1)[:, 0]
+    other_P = logits_PV.scatter(1, target_P1, -math.inf).amax(1)
+    margin_P = torch.where(predictions.real_P, right_P - other_P, math.inf)
+    least_R = torch.full((predictions.rows,), math.inf, device=margin_P.device)
+    return least_R.scatter_reduce(0, predictions.row_P, margin_P, "amin")
+
+
+def sketch_gradients(
+    loaded: LoadedModel,
+    names: Sequence[str],
+    rows: Sequence[Encoded],
+) -> Gradients:
+    """The gradients of the rows' margins by the named matrices, of those that plain projections hold."""
+    model = loaded.model
+    parts: dict[str, list[torch.Tensor]] = {}
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    found = []
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        batch = collate([rows[index] for index in chosen], padding_id(loaded.tokenizer), model.device)
+        real_RT = batch.attention_BT[:, :-1].bool()
+        with _sketching(loaded, names, real_RT, parts), torch.enable_grad():
+            margin_R = margins(predict_whole(model, batch))
+            margin_R.sum().backward()
+        found.append(margin_R.detach().cpu())
+    back = torch.tensor(order).argsort()
+    sketch_RK = {name: torch.cat(of_batches)[back] for name, of_batches in parts.items()}
+    norm = {name: float(model.get_parameter(name).float().norm()) for name in sketch_RK}
+    return Gradients(sketch_RK, norm, torch.cat(found)[back])
+
+
+@contextmanager
+def _sketching(
+    loaded: LoadedModel, names: Sequence[str], real_RT: torch.Tensor, parts: dict[str, list[torch.Tensor]]
+) -> Iterator[None]:
+    """While the block runs, backward passes append each matrix's sketches. Only activations get gradients."""
+    model = loaded.model
+
+    def take(name: str, input_RTI: torch.Tensor, gradient_RTO: torch.Tensor) -> None:
+        real_RT1 = real_RT[:, :, None]
+        left_RTK = _project(torch.where(real_RT1, gradient_RTO, 0).float(), f"{name} out")
+        right_RTK = _project(torch.where(real_RT1, input_RTI, 0).float(), f"{name} in")
+        parts.setdefault(name, []).append(torch.einsum("rtk,rtl->rkl", left_RTK, right_RTK).flatten(1).cpu())
+
+    def watch(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if output.shape[:2] == real_RT.shape:  # experts see some positions only
+            output.register_hook(partial(take, name, inputs[0].detach()))
+
+    with ExitStack() as hooks:
+        start = model.get_input_embeddings().register_forward_hook(
+            lambda module, inputs, output: output.requires_grad_()
+        )
+        hooks.callback(start.remove)
+        for name in names:
+            owner, _, leaf = name.rpartition(".")
+            module = model.get_submodule(owner)
+            if leaf == "weight" and isinstance(module, (nn.Linear, Conv1D)):
+                hooks.callback(module.register_forward_hook(partial(watch, name)).remove)
+        yield
+
+
+def _project(value_RTD: torch.Tensor, seed: str) -> torch.Tensor:
+    """Random projection to SIDE dimensions that keeps products on average; narrow values stay as they are."""
+    width = value_RTD.shape[-1]
+    if width <= SIDE:
+        return value_RTD
+    generator = torch.Generator().manual_seed(sum(map(ord, seed)) * 1_000_003 + width)
+    matrix_DK = torch.randn((width, SIDE), generator=generator) / math.sqrt(SIDE)
+    return value_RTD @ matrix_DK.to(value_RTD.device)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A place with its signals; None where the place holds a matrix that no sketch knows."""
+
+    location: Location
+    signals: dict[str, float | None]
+
+
+def rank_places(
+    loaded: LoadedModel,
+    exam: Exam,
+    locations: Sequence[Location],
+    weights: Mapping[str, float],
+) -> list[Ranked]:
+    """Places from the most promising: by predicted quality; what has no signal stands in the middle."""
+    names = list(dict.fromkeys(name for location in locations for name in location.parameters))
+    rows = [*exam.training[: exam.edits + GUARDS], *(question.row for question in exam.questions)]
+    gradients = sketch_gradients(loaded, names, rows)
+    ranked = [Ranked(location, signals(gradients, exam, location, weights)) for location in locations]
+    known = sorted(value for one in ranked if (value := one.signals[LEADING]) is not None)
+    middle = known[len(known) // 2] if known else 0.0
+
+    def promise(one: Ranked) -> tuple[float, int]:
+        value = one.signals[LEADING]
+        return (middle if value is None else value), one.location.layer
+
+    return sorted(ranked, key=promise, reverse=True)
+
+
+def signals(
+    gradients: Gradients, exam: Exam, location: Location, weights: Mapping[str, float]
+) -> dict[str, float | None]:
+    """What the tangent kernel of a place says.
+
+    gradient: mean size of the edits' gradients, as a share of 1 / size of the place (relative gradient).
+    update: size of the change that gives every edit the margin AIM while protected rows stay, relative to the place.
+    reach: mean cosine between a paraphrase's gradient and its edit's.
+    overlap: root mean square cosine between the gradients of what must not move and those of the edits.
+    predicted: weighted quality after that change, to first order.
+    """
+    kernel_RR = gradients.kernel(location)
+    if kernel_RR is None:
+        return dict.fromkeys(("gradient", "update", "reach", "overlap", "predicted"))
+    trained = len(gradients.margin_R) - len(exam.questions)
+    asked = {
+        name: [trained + index for index, question in enumerate(exam.questions) if question.metric == name]
+        for name in ("reliability", "generalization", "locality", "capability")
+    }
+    edits, still = list(range(exam.edits)), [*asked["locality"], *asked["capability"]]
+    length_R = kernel_RR.diag().clamp(min=TINY).sqrt()
+    cosine_RR = kernel_RR / length_R[:, None] / length_R
+    parents = [exam.questions[index - trained].edit for index in asked["generalization"]]
+    strength = float(length_R[edits].square().mean())
+    wanted_T = torch.zeros(trained)
+    wanted_T[edits] = (AIM - gradients.margin_R[edits]).clamp(min=0)
+    ridge_TT = RIDGE * strength * torch.eye(trained)
+    kernel_TT = kernel_RR[:trained, :trained]
+    step_T = torch.linalg.solve((kernel_TT + ridge_TT).double(), wanted_T.double()).float()
+    after_R = gradients.margin_R + kernel_RR[:, :trained] @ step_T
+    size = gradients.size(location)
+    return {
+        "gradient": math.sqrt(strength) * size,
+        "update": math.sqrt(max(float(step_T @ kernel_TT @ step_T), 0.0)) / size,
+        "reach": float(cosine_RR[asked["generalization"], parents].mean()) if parents else None,
+        "overlap": float(cosine_RR[still][:, edits].square().mean().sqrt()) if still else None,
+        "predicted": math.fsum(
+            weight * float(torch.sigmoid(after_R[asked[name]]).mean()) for name, weight in weights.items()
+        ),
+    }

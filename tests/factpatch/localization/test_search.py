@@ -1,0 +1,165 @@
+"""The search as a whole: what is tried, what is chosen, what is remembered, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from factpatch.config import load_settings
+from factpatch.errors import InputError
+from factpatch.localization import search
+from factpatch.localization.search import localize
+from factpatch.models import tensor_digests
+
+
+def names(record, run=("short", "whole")):
+    return [cell["location"] for cell in record["candidates"] if cell["run"] in run]
+
+
+def test_auto_ranks_all_tries_few_and_chooses_a_whole_run(loaded, edits, with_search):
+    before = tensor_digests(loaded.model)
+    record = localize(loaded, edits, with_search(budget_edits=32))
+    places = {f"{layer}:{module}" for layer in range(4) for module in ("mlp.down_proj", "mlp")}
+    assert {one["location"] for one in record["ranking"]} == places
+    first = [one["location"] for one in record["ranking"]][:3]
+    assert set(names(record)) == set(first)  # 32 edits are four trials of 8: three short runs, and a whole one
+    assert len(names(record, "whole")) == 1
+    assert record["location"]["name"] in names(record, "whole")
+    assert record["choice"]["location"] == record["location"]["name"]
+    assert record["cost"]["trials"] == 4
+    assert record["cost"]["edits"] == 32
+    assert tensor_digests(loaded.model) == before
+    json.dumps(record, allow_nan=False)
+
+
+def test_a_grid_gives_every_place_a_whole_run(loaded, edits, with_search):
+    seen = []
+    before = tensor_digests(loaded.model)
+    record = localize(loaded, edits, with_search(method="grid"), lambda *told: seen.append(told))
+    assert len(names(record, "whole")) == 8
+    assert record["measured"] == "verified"
+    assert record["runner_up"]["price"]["than"] == record["location"]["name"]
+    for cell in record["candidates"]:
+        assert cell["reliability"]["n"] == 8
+        assert cell["score"] - cell["margin"] <= cell["score"] <= 1
+        assert cell["operations"] > 0
+    shares = [done for done, _, _ in seen]
+    assert shares == sorted(shares)
+    assert seen[-1][:2] == (100, 100)
+    assert tensor_digests(loaded.model) == before
+
+
+def test_later_layers_cost_less(loaded, edits, with_search):
+    record = localize(loaded, edits, with_search(method="grid", modules=("mlp",)))
+    work = {cell["layer"]: cell["operations"] / cell["visits"] for cell in record["candidates"]}
+    assert work[0] > work[1] > work[2] > work[3]
+
+
+def test_the_same_search_again_tries_nothing(loaded, edits, with_search, monkeypatch):
+    settings = with_search(budget_edits=32)
+    first = localize(loaded, edits, settings)
+    monkeypatch.setattr(search, "try_cell", None)
+    monkeypatch.setattr(search, "make_exam", None)
+    assert localize(loaded, list(reversed(edits)), settings) == first
+
+
+def test_a_killed_search_goes_on_from_its_trials(loaded, edits, with_search, monkeypatch):
+    settings, real, tried = with_search(method="grid"), search.try_cell, []
+
+    def killed_at_the_third(trunk, location, *rest):
+        if len(tried) == 2:
+            raise KeyboardInterrupt
+        tried.append(location.name)
+        return real(trunk, location, *rest)
+
+    monkeypatch.setattr(search, "try_cell", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        localize(loaded, edits, settings)
+    first, tried[:] = set(tried), []
+    monkeypatch.setattr(search, "try_cell", lambda *arguments: tried.append(arguments[1].name) or real(*arguments))
+    record = localize(loaded, edits, settings)
+    assert len(tried) == 6
+    assert not first & set(tried)
+    assert len(record["candidates"]) == 8
+
+
+def test_edits_of_the_same_kind_keep_the_choice_and_are_checked(loaded, edits, make_edits, with_search):
+    settings = with_search(budget_edits=32)
+    first = localize(loaded, edits[:9], settings)
+    record = localize(loaded, edits, settings)
+    assert record["method"] == "reused"
+    assert record["location"] == first["location"]
+    assert len(record["candidates"]) == 1
+    assert not [note for note in record["notes"] if "localization.reuse" in note]
+    assert localize(loaded, edits, with_search(budget_edits=32, reuse=False))["method"] == "auto"
+
+
+def test_a_choice_that_no_longer_fits_is_told(loaded, edits, with_search, monkeypatch):
+    settings = with_search(budget_edits=32)
+    localize(loaded, edits[:9], settings)
+    real = search.try_cell
+
+    def spoilt(trunk, location, settings, whole, progress):
+        cell = real(trunk, location, settings, whole, progress)
+        return type(cell)(**{**vars(cell), "right": (False,) * len(cell.right)})
+
+    monkeypatch.setattr(search, "try_cell", spoilt)
+    record = localize(loaded, edits, settings)
+    assert record["method"] == "reused"
+    assert len([note for note in record["notes"] if "set localization.reuse to false" in note]) == 1
+
+
+def test_edits_without_paraphrases_are_told_and_searched(loaded, make_edits, with_search):
+    record = localize(loaded, make_edits(paraphrases=False), with_search(budget_edits=16, modules=("mlp",)))
+    assert record["candidates"][0]["generalization"]["value"] is None
+    assert "generalization is unknown: no edit of the sample has a paraphrase" in record["notes"]
+
+
+def test_too_few_edits_take_the_signals_first(loaded, make_edits, with_search):
+    record = localize(loaded, make_edits(3), with_search())
+    assert record["candidates"] == []
+    assert record["location"]["name"] == record["ranking"][0]["location"]
+    assert "3 edits are too few" in record["reason"]
+    with pytest.raises(InputError, match=r"a grid needs at least 8 edits .* there are 3"):
+        localize(loaded, make_edits(3), with_search(method="grid"))
+
+
+def test_a_budget_that_allows_no_trial_is_refused(loaded, edits, with_search):
+    with pytest.raises(InputError, match=r"localization.budget_edits is 7, but one trial takes 8 edits"):
+        localize(loaded, edits, with_search(budget_edits=7))
+    with pytest.raises(InputError, match=r"localization.budget_minutes is 1e-06, and no place could be tried"):
+        localize(loaded, edits, with_search(budget_minutes=1e-6))
+
+
+def test_a_search_that_runs_out_of_minutes_chooses_from_what_it_tried(loaded, edits, with_search, monkeypatch):
+    settings, real = with_search(budget_edits=64), search.try_cell
+    clock = [0.0]
+    monkeypatch.setattr(search.time, "monotonic", lambda: clock[0])
+
+    def slow(*arguments):
+        cell = real(*arguments)
+        clock[0] += 0.6 * 60 * settings.localization.budget_minutes
+        return cell
+
+    monkeypatch.setattr(search, "try_cell", slow)
+    record = localize(loaded, edits, settings)
+    assert len(record["candidates"]) == 2
+    assert "budget_minutes were over after 2 trials" in record["notes"][-1]
+    monkeypatch.setattr(search, "try_cell", real)
+    assert len(localize(loaded, edits, settings)["candidates"]) > 2  # not remembered as a choice
+
+
+def test_an_unknown_module_is_refused_with_what_there_is(loaded, edits, with_search):
+    with pytest.raises(InputError, match=r"module 'mpl': no module 'mpl' in layer 0; there are the roles q, k"):
+        localize(loaded, edits, with_search(modules=("mpl",)))
+
+
+def test_a_configured_sample_below_the_minimum_is_refused():
+    with pytest.raises(InputError, match=r"localization.sample is 7; it must be at least 8"):
+        load_settings(None, {"localization.sample": 7})
+
+
+def test_weights_must_leave_something_to_choose_by(loaded, edits, with_search):
+    with pytest.raises(InputError, match=r"localization.weights leaves no measured metric"):
+        localize(loaded, edits, with_search(weights={"portability": 1.0}))
