@@ -32,6 +32,8 @@ class EditsSettings:
     path: str = "data/edits"  # file, folder (folded in file-name order) or `datasets` hub name
     chat_template: bool = False  # put prompts through the model's chat template
     limit: int | None = None  # only the first N accepted edits
+    mode: Literal["auto", "incremental", "rebuild"] = "auto"  # of a release: add to the champion's patch where that
+    # can be (auto), refuse to run where it cannot (incremental), or start from the base model
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class LocalizationSettings:
     """Where to write."""
 
     location: str | None = None  # such as "4:mlp.down_proj" or, by role, "4:down"; null searches
-    modules: tuple[str, ...] = ()  # modules or roles, tried at every layer; none named: all roles, see `structure.roles`
+    modules: tuple[
+        str, ...
+    ] = ()  # modules or roles, tried at every layer; none named: all roles, see `structure.roles`
     method: Literal["auto", "grid"] = "auto"  # a signal, short runs for few, whole ones for fewer / whole runs for all
     sample: int = 64  # edits a place is tried on
     budget_edits: int = 768  # of a search (auto) in all its trials: the sample's edits, once for each trial
@@ -113,6 +117,7 @@ PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
     "neighbours": 0.0,
     "project": "none",
     "wordings": 0,
+    "templates": None,
     "prefixes": 0,
     "both_forms": False,
     "adaptive": False,
@@ -167,6 +172,13 @@ class GateSettings:
 
 
 @dataclass(frozen=True)
+class MonitorSettings:
+    """When facts count as lost in a model that is in use."""
+
+    limit: float | None = None  # least share of live facts answered right; null: gates.reliability
+
+
+@dataclass(frozen=True)
 class RegistrySettings:
     """Where a release is recorded."""
 
@@ -194,6 +206,7 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     capability: CapabilitySettings = field(default_factory=CapabilitySettings)
     gates: GateSettings = field(default_factory=GateSettings)
+    monitor: MonitorSettings = field(default_factory=MonitorSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
 
     def __post_init__(self) -> None:
@@ -208,6 +221,14 @@ class Settings:
             ("training.checkpoint_seconds", self.training.checkpoint_seconds, 0.0, None),
             ("training.protect_ratio", self.training.protect_ratio, 0.0, None),
             ("training.stop_loss", self.training.stop_loss, 0.0, None),
+            ("training.rank", self.training.rank or 1, 1, None),
+            ("training.neighbours", self.training.neighbours, 0.0, None),
+            ("training.protect_least", self.training.protect_least, 0, None),
+            ("training.keep_weight", self.training.keep_weight, 0.0, None),
+            ("training.keep_memory_gb", self.training.keep_memory_gb, 0.0, None),
+            ("training.project_share", self.training.project_share, 0.0, 1.0),
+            ("training.wordings", self.training.wordings, 0, None),
+            ("training.prefixes", self.training.prefixes, 0, None),
             ("trunk.memory_gb", self.trunk.memory_gb, 0.0, None),
             ("trunk.disk_gb", self.trunk.disk_gb, 0.0, None),
             ("localization.sample", self.localization.sample, LEAST_SAMPLE, None),
@@ -222,12 +243,32 @@ class Settings:
                 (f"gates.{name}", getattr(self.gates, name) or 0.0, 0.0, 1.0)
                 for name in ("reliability", "generalization", "locality", "portability", "capability_drop")
             ),
+            ("monitor.limit", self.monitor.limit or 0.0, 0.0, 1.0),
             ("gates.weight_change", self.gates.weight_change or 0.0, 0.0, None),
             ("gates.reload", self.gates.reload, 0, None),
         ):
             if not low <= value or (high is not None and value > high):
                 upper = "" if high is None else f" and at most {high:g}"
                 raise InputError(f"{name} is {value:g}; it must be at least {low:g}{upper}")
+        _check_strengths(self.training)
+
+
+def _check_strengths(training: TrainingSettings) -> None:
+    """InputError for choices that contradict each other."""
+    visited = training.keep_weight and (training.protect_ratio or training.protect_least)
+    if (training.protect or training.neighbours) and not visited and training.project == "none":
+        name = "keep_weight" if not training.keep_weight else "protect_ratio"
+        raise InputError(
+            f"training.protect and training.neighbours ask to keep prompts, but training.{name} is 0 and nothing is "
+            f"projected, so nothing would; raise {name}, or set protect to null and neighbours to 0"
+        )
+    if training.rank is not None and training.project != "none":
+        raise InputError(
+            "training.rank trains low-rank factors, whose steps training.project cannot turn; set rank to null or "
+            "project to none"
+        )
+    if training.templates is not None and not training.wordings:
+        raise InputError("training.templates names wordings, but training.wordings is 0; raise it, or set no templates")
 
 
 def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
