@@ -1,5 +1,7 @@
 """Every architecture named in the documentation, as a tiny random model: found, edited, certified and restored."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -8,9 +10,9 @@ from factpatch.certificate import certify
 from factpatch.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.editing import encode_edits, run_edit
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import padding_id
+from factpatch.encoding import encode_edit, padding_id
 from factpatch.forward import collate, target_logits
-from factpatch.models import load_model, tensor_digests
+from factpatch.models import load_model, preserved, tensor_digests, write_values
 from factpatch.patch import apply_patch, export_patch, save_patch, undo_patch
 from factpatch.roles import attention_module
 from factpatch.structure import decoder_blocks, default_module, locate, roles
@@ -188,6 +190,27 @@ def test_the_trunk_changes_no_loss_and_no_weight(architecture):
         torch.testing.assert_close(torch.tensor(kept.losses), torch.tensor(whole.losses), rtol=1e-4, atol=1e-4)
         for name, value in kept.values.items():
             torch.testing.assert_close(value, whole.values[name], rtol=0, atol=2e-4)
+
+
+def test_guards_and_further_wordings(architecture, tmp_path, monkeypatch):
+    """With everything on, kept answers move less than without; what stacks of experts read cannot be seen, though."""
+    monkeypatch.chdir(tmp_path)
+    kind, _, loaded = architecture
+    before, location = tensor_digests(loaded.model), locate(loaded.model, "2:down")
+    rows = [encode_edit(loaded.tokenizer, text, "Rome", False) for text in ("Well. Who wrote it?", "In Peru is", "So")]
+    moved = []
+    for options in ({"protect_ratio": 0.0}, {"project": "hard", "project_share": 0.02, "keep": "divergence"}):
+        training = replace(SETTINGS.training, adaptive=True, **options)
+        settings = replace(SETTINGS, training=training)
+        values = run_edit(loaded, location, EDITS, settings, rows[1:], wordings=rows[:1]).values
+        assert tensor_digests(loaded.model) == before
+        kept = collate(rows[1:], padding_id(loaded.tokenizer))
+        base = target_logits(loaded.model, kept)
+        with preserved(loaded.model, location.parameters):
+            write_values(loaded.model, values)
+            moved.append((target_logits(loaded.model, kept) - base).abs().max().item())
+    assert 0 < moved[1]
+    assert moved[1] < moved[0] or kind in ("mixtral", "qwen3_moe")
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "gemma2"])
