@@ -40,7 +40,7 @@ def draw(record: Mapping[str, Any], folder: Path) -> Path | None:
     if not cells:
         return None
     modules = list(dict.fromkeys(cell["module"] for cell in sorted(cells, key=_order)))
-    layers = 1 + max(cell["layer"] for cell in [*cells, *record["ranking"]])
+    layers = 1 + max(place["layer"] for place in [*cells, *record["ranking"]])
     width, height = max(6.0, 3.0 + 0.42 * min(layers, LABELLED) + 0.14 * max(0, layers - LABELLED)), 0.3 * len(modules)
     figure = Figure(figsize=(width, 3 * (height + 1.0)), layout="constrained", dpi=110)
     for axes, (title, colours, value_of) in zip(figure.subplots(len(PANELS), 1), PANELS, strict=True):

@@ -105,7 +105,7 @@ class Search:
                 "or lower localization.sample"
             )
         known = known_places(self.loaded.model)
-        ranking = rank_places(self.loaded, self.exam, candidates, self.scorer.weights)
+        ranking = rank_places(self.loaded, self.exam, candidates)
         places = [one.location for one in ranking]
         places = list(dict.fromkeys([*(one.location for one in known if one.location in places), *places]))
         if size < LEAST_SAMPLE or len(places) == 1:

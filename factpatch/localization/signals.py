@@ -12,7 +12,7 @@ Shape suffixes: R rows, T positions, I and O inputs and outputs of a matrix, K s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +29,9 @@ from factpatch.structure import Location
 
 SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
 BATCH = 32  # rows of a pass
-GUARDS = 96  # protected rows at most that the prediction holds still
-AIM = 2.0  # margin (in logits) that the predicted edit gives every edit
+AIM = 2.0  # margin (in logits) that every edit should have
 TINY = 1e-20  # least square of a gradient's size
-LEADING = "predicted"  # the signal that ranks
-RIDGE = 0.1  # of the mean squared gradient, added for rows that training does not fit to the last
+RIDGE = 0.01  # of the mean squared gradient, added to the products so that nearly equal rows don't blow up the update
 
 
 @dataclass(frozen=True)
@@ -141,64 +139,49 @@ class Ranked:
     signals: dict[str, float | None]
 
 
-def rank_places(
-    loaded: LoadedModel,
-    exam: Exam,
-    locations: Sequence[Location],
-    weights: Mapping[str, float],
-) -> list[Ranked]:
-    """Places from the most promising: by predicted quality; what has no signal stands in the middle."""
+def rank_places(loaded: LoadedModel, exam: Exam, locations: Sequence[Location]) -> list[Ranked]:
+    """Places from the most promising, by the update that the edits need; what has no signal stands in the middle."""
     names = list(dict.fromkeys(name for location in locations for name in location.parameters))
-    rows = [*exam.training[: exam.edits + GUARDS], *(question.row for question in exam.questions)]
+    rows = [*exam.training[: exam.edits], *(question.row for question in exam.questions)]
     gradients = sketch_gradients(loaded, names, rows)
-    ranked = [Ranked(location, signals(gradients, exam, location, weights)) for location in locations]
-    known = sorted(value for one in ranked if (value := one.signals[LEADING]) is not None)
+    ranked = [Ranked(location, signals(gradients, exam, location)) for location in locations]
+    known = sorted(value for one in ranked if (value := one.signals["update"]) is not None)
     middle = known[len(known) // 2] if known else 0.0
 
-    def promise(one: Ranked) -> tuple[float, int]:
-        value = one.signals[LEADING]
-        return (middle if value is None else value), one.location.layer
+    def effort(one: Ranked) -> tuple[float, int]:
+        value = one.signals["update"]
+        return (middle if value is None else value), -one.location.layer
 
-    return sorted(ranked, key=promise, reverse=True)
+    return sorted(ranked, key=effort)
 
 
-def signals(
-    gradients: Gradients, exam: Exam, location: Location, weights: Mapping[str, float]
-) -> dict[str, float | None]:
+def signals(gradients: Gradients, exam: Exam, location: Location) -> dict[str, float | None]:
     """What the tangent kernel of a place says.
 
-    gradient: mean size of the edits' gradients, as a share of 1 / size of the place (relative gradient).
-    update: size of the change that gives every edit the margin AIM while protected rows stay, relative to the place.
-    reach: mean cosine between a paraphrase's gradient and its edit's.
-    overlap: root mean square cosine between the gradients of what must not move and those of the edits.
-    predicted: weighted quality after that change, to first order.
+    update: size of the least change that gives every edit the margin AIM to first order, relative to the place's own
+        size; the smaller, the better.
+    gradient: how much a change of the place's own size moves an edit's margin (relative gradient); root mean square.
+    reach: mean cosine between the gradients of a paraphrase and of its edit.
+    overlap: root mean square cosine between the gradients of what must not move and of the edits.
     """
     kernel_RR = gradients.kernel(location)
     if kernel_RR is None:
-        return dict.fromkeys(("gradient", "update", "reach", "overlap", "predicted"))
-    trained = len(gradients.margin_R) - len(exam.questions)
+        return dict.fromkeys(("update", "gradient", "reach", "overlap"))
     asked = {
-        name: [trained + index for index, question in enumerate(exam.questions) if question.metric == name]
-        for name in ("reliability", "generalization", "locality", "capability")
+        name: [exam.edits + index for index, question in enumerate(exam.questions) if question.metric == name]
+        for name in ("generalization", "locality", "capability")
     }
     edits, still = list(range(exam.edits)), [*asked["locality"], *asked["capability"]]
+    parents = [exam.questions[index - exam.edits].edit for index in asked["generalization"]]
     length_R = kernel_RR.diag().clamp(min=TINY).sqrt()
     cosine_RR = kernel_RR / length_R[:, None] / length_R
-    parents = [exam.questions[index - trained].edit for index in asked["generalization"]]
-    strength = float(length_R[edits].square().mean())
-    wanted_T = torch.zeros(trained)
-    wanted_T[edits] = (AIM - gradients.margin_R[edits]).clamp(min=0)
-    ridge_TT = RIDGE * strength * torch.eye(trained)
-    kernel_TT = kernel_RR[:trained, :trained]
-    step_T = torch.linalg.solve((kernel_TT + ridge_TT).double(), wanted_T.double()).float()
-    after_R = gradients.margin_R + kernel_RR[:, :trained] @ step_T
-    size = gradients.size(location)
+    size, strength = gradients.size(location), float(length_R[edits].square().mean())
+    kernel_EE = kernel_RR[: exam.edits, : exam.edits].double()
+    wanted_E = (AIM - gradients.margin_R[edits]).clamp(min=0).double()
+    step_E = torch.linalg.solve(kernel_EE + RIDGE * strength * torch.eye(exam.edits), wanted_E)
     return {
+        "update": math.sqrt(max(float(step_E @ kernel_EE @ step_E), 0.0)) / size,
         "gradient": math.sqrt(strength) * size,
-        "update": math.sqrt(max(float(step_T @ kernel_TT @ step_T), 0.0)) / size,
         "reach": float(cosine_RR[asked["generalization"], parents].mean()) if parents else None,
         "overlap": float(cosine_RR[still][:, edits].square().mean().sqrt()) if still else None,
-        "predicted": math.fsum(
-            weight * float(torch.sigmoid(after_R[asked[name]]).mean()) for name, weight in weights.items()
-        ),
     }

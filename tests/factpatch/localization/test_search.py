@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -95,19 +96,23 @@ def test_edits_of_the_same_kind_keep_the_choice_and_are_checked(loaded, edits, m
     assert localize(loaded, edits, with_search(budget_edits=32, reuse=False))["method"] == "auto"
 
 
-def test_a_choice_that_no_longer_fits_is_told(loaded, edits, with_search, monkeypatch):
-    settings = with_search(budget_edits=32)
+@pytest.mark.parametrize(("then", "now", "told"), [(True, False, 1), (True, True, 0), (False, True, 0)])
+def test_a_choice_that_no_longer_fits_is_told(loaded, edits, with_search, monkeypatch, then, now, told):
+    settings, real = with_search(budget_edits=16), search.try_cell
+
+    def answered(right):
+        def trial(*arguments):
+            cell = real(*arguments)
+            return replace(cell, right=(right,) * len(cell.right))
+
+        return trial
+
+    monkeypatch.setattr(search, "try_cell", answered(then))
     localize(loaded, edits[:9], settings)
-    real = search.try_cell
-
-    def spoilt(trunk, location, settings, whole, progress):
-        cell = real(trunk, location, settings, whole, progress)
-        return type(cell)(**{**vars(cell), "right": (False,) * len(cell.right)})
-
-    monkeypatch.setattr(search, "try_cell", spoilt)
+    monkeypatch.setattr(search, "try_cell", answered(now))
     record = localize(loaded, edits, settings)
     assert record["method"] == "reused"
-    assert len([note for note in record["notes"] if "set localization.reuse to false" in note]) == 1
+    assert sum("set localization.reuse to false" in note for note in record["notes"]) == told
 
 
 def test_edits_without_paraphrases_are_told_and_searched(loaded, make_edits, with_search):
