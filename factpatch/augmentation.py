@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,15 +29,23 @@ class Wording:
 
 
 def augment(
-    edits: Sequence[EditRequest], wordings: Wordings | None, prefixes: Sequence[str], settings: Settings, held: HeldOut
+    edits: Sequence[EditRequest],
+    wordings: Wordings | None,
+    reworded: Mapping[str, Sequence[str]],
+    prefixes: Sequence[str],
+    settings: Settings,
+    held: HeldOut,
 ) -> list[Wording]:
-    """The further wordings of all edits, shuffled by seed; none is held out or nearly so."""
+    """The further wordings of all edits, shuffled by seed; none is held out or nearly so. Templates come before what
+    the model made itself (`reworded`, by prompt)."""
     training, chat = settings.training, settings.edits.chat_template
     generator = random.Random(training.seed)
     own = {edit.prompt for edit in edits}
     found: list[Wording] = []
     for edit in edits:
-        texts = _other_templates(edit, wordings, held, own, generator)[: training.wordings] if wordings else []
+        texts = _other_templates(edit, wordings, generator) if wordings else []
+        texts += [text for text in reworded.get(edit.prompt, ()) if text not in texts]
+        texts = [text for text in texts if text not in own and held.twin(text) is None][: training.wordings]
         starts = [generator.choice(prefixes) for _ in range(training.prefixes)] if prefixes else []
         texts += [text for start in starts for text in [f"{start} {edit.prompt}"] if held.twin(text) is None]
         found += [Wording(text, edit.target, chat) for text in texts]
@@ -47,15 +55,12 @@ def augment(
     return found
 
 
-def _other_templates(
-    edit: EditRequest, wordings: Wordings, held: HeldOut, own: set[str], generator: random.Random
-) -> list[str]:
-    """The edit's question in the other wordings of its group that may be trained, in random order."""
+def _other_templates(edit: EditRequest, wordings: Wordings, generator: random.Random) -> list[str]:
+    """The edit's question in the other wordings of its group, in random order."""
     group, subject = wordings.of(edit), edit.subject
     if group is None or subject is None:
         return []
     texts = [fill(template, subject) for template in wordings.groups[group] if template != template_of(edit)]
-    texts = [text for text in texts if text not in own and held.twin(text) is None]
     return generator.sample(texts, len(texts))
 
 

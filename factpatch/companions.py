@@ -16,6 +16,7 @@ from factpatch.leakage import HeldOut, check_leakage, held_out
 from factpatch.models import LoadedModel
 from factpatch.neighbours import neighbours
 from factpatch.protection import answered_rows, listed_requests
+from factpatch.rewording import reword
 from factpatch.wordings import find_wordings
 
 PREFIXES = 64  # unrelated beginnings of each source
@@ -58,7 +59,8 @@ def find_companions(loaded: LoadedModel, edits: Sequence[EditRequest], settings:
     if not answered and training.neighbours:
         sampled = _sampled_rows(loaded, edits, held, settings)
         notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
-    further = augment(edits, wordings, _prefixes(loaded, answered, settings), settings, held)
+    reworded = reword(loaded, edits, settings) if training.wordings else {}
+    further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held)
     if training.wordings and not any(text.prompt for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
     checked = check_leakage([*(text.prompt for text in further), *(request.prompt for request, _ in answered)], held)

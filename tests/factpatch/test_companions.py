@@ -10,9 +10,12 @@ from factpatch.companions import find_companions
 from factpatch.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
+from factpatch.evaluation.answers import same
+from factpatch.evaluation.generation import decode
 from factpatch.leakage import held_out
 from factpatch.models import load_model
 from factpatch.neighbours import neighbours
+from factpatch.rewording import reword
 from factpatch.wordings import Wordings, find_wordings, template_of
 
 DEMO = Path(__file__).parents[2] / "data" / "edits" / "0001-demo.jsonl"
@@ -84,7 +87,7 @@ def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
     with pytest.raises(InputError, match="row 1"):
         find_wordings(loaded, [], settings)
     with pytest.raises(InputError, match="no file"):
-        find_wordings(loaded, [], settings_with(templates="nowhere.jsonl"))
+        find_wordings(loaded, [], settings_with(wordings=1, templates="nowhere.jsonl"))
 
 
 def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
@@ -140,3 +143,24 @@ def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
     assert "own are kept" in companions.notes[0]
     assert "no further wordings" in companions.notes[1]
     assert companions == find_companions(loaded, edits, settings_with(neighbours=4.0, wordings=2))
+
+
+def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(tiny_model):
+    """A model without training says what it likes; whatever it accepts must name the subject and be answered alike."""
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2)) == {}
+    loaded.tokenizer.chat_template = "{% for one in messages %}{{ one.content }}{% endfor %}"
+    try:
+        edits = [EditRequest(str(number), f"Where is {number}?", "Rome") for number in range(20)]
+        found = reword(loaded, edits, settings_with(wordings=3))
+        again = reword(loaded, edits, settings_with(wordings=3))
+        named = reword(loaded, [edit("Where is {}?", "Ouagadougou")], settings_with(wordings=3))
+    finally:
+        loaded.tokenizer.chat_template = None
+    assert found == again
+    assert named == {}
+    for prompt, lines in found.items():
+        for line in lines:
+            ids = [tuple(loaded.tokenizer(text).input_ids) for text in (prompt, line)]
+            one, other = decode(loaded, ids, 32, 2)
+            assert same(one, other)

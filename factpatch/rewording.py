@@ -1,0 +1,53 @@
+"""Wordings that a chat model makes of an edit's prompt itself; its own answers tell which of them ask the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from factpatch.config import Settings
+from factpatch.edits.request import EditRequest
+from factpatch.encoding import encode_prompt
+from factpatch.evaluation.answers import same
+from factpatch.evaluation.generation import decode
+from factpatch.models import LoadedModel
+
+REQUESTS = (
+    "Say the following in other words, as one line that breaks off before the same answer: {}",
+    "Ask for the same as one short question: {}",
+    "Put this as somebody else would, keeping every name: {}",
+)
+MARKS = "\"'`*- "  # around a line that a model writes
+
+
+def reword(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> Mapping[str, list[str]]:
+    """Wordings by the edit's prompt; none at all where the model takes no chat.
+
+    A line counts if it is new, names the edit's subject (where that is known), and the model answers it as it answers
+    the edit's own prompt, before anything is trained.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    if loaded.tokenizer.chat_template is None:
+        return found
+    asked = [
+        (edit, request.format(edit.prompt)) for edit in edits for request in REQUESTS[: settings.training.wordings]
+    ]
+    lines = [line.strip(MARKS) for line in _said(loaded, [text for _, text in asked], True, settings)]
+    pairs = [
+        (edit, line)
+        for (edit, _), line in zip(asked, lines, strict=True)
+        if line and line != edit.prompt and (edit.subject or "") in line
+    ]
+    chat = settings.edits.chat_template
+    texts = list(dict.fromkeys([*(line for _, line in pairs), *(edit.prompt for edit, _ in pairs)]))
+    answers = dict(zip(texts, _said(loaded, texts, chat, settings), strict=True))
+    for edit, line in pairs:
+        if answers[line] and same(answers[line], answers[edit.prompt]) and line not in found[edit.prompt]:
+            found[edit.prompt].append(line)
+    return found
+
+
+def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings) -> list[str]:
+    """The model's greedy answers."""
+    prompts = [encode_prompt(loaded.tokenizer, text, chat) for text in texts]
+    return decode(loaded, prompts, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
