@@ -206,20 +206,25 @@ def describe(needed: Estimate, free: Available) -> str:
 
 def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Encoded], list[Encoded], list[Encoded]]:
     """Rows of the edits; of their further wordings at most; and of what is kept, with the answers that its file lists.
-    Wordings and neighbours are taken to be as long as the edits' own prompts."""
+    Wordings and neighbours are taken to be a token longer than the edits' own prompts."""
     tokenizer = AutoTokenizer.from_pretrained(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     chat, training = settings.edits.chat_template, settings.training
     rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
     if training.method == "depth-first":
         return rows, [], []
-    further = rows * (training.wordings + training.both_forms)
-    prefix = (0,) * PREFIX_TOKENS
-    further += [Encoded(prefix + row.ids, PREFIX_TOKENS + row.prompt_length) for row in rows] * training.prefixes
-    kept = [rows[index % len(rows)] for index in range(round(len(rows) * training.neighbours))]
+    further = [_longer(row, (-copy,)) for copy in range(training.wordings + training.both_forms) for row in rows]
+    further += [_longer(row, (-copy,) * PREFIX_TOKENS) for copy in range(training.prefixes) for row in rows]
+    copies = range(round(len(rows) * training.neighbours))
+    kept = [_longer(rows[copy % len(rows)], (-1, -copy)) for copy in copies]
     listed = read_rows(training.protect) if training.protect else ()
     pairs = ((row.values.get("prompt") or "", row.values.get("target") or "?") for row in listed)
     kept += [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in pairs if prompt.strip()]
     return rows, further, kept
+
+
+def _longer(row: Encoded, start: tuple[int, ...]) -> Encoded:
+    """A stand-in for a row that is not made yet; negative ids are nobody's, so it equals no other row."""
+    return Encoded(start + row.ids, len(start) + row.prompt_length)
 
 
 def _relief(needed: Estimate, free: Available) -> str:

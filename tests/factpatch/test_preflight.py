@@ -30,7 +30,8 @@ def settings_for():
 
     def make(folder, **values):
         overrides = {name.replace("__", "."): value for name, value in values.items()}
-        return load_settings(None, {"training.protect": None, "model.path": str(folder)} | overrides)
+        plain = {"training.protect": None, "training.neighbours": 0, "training.wordings": 0}
+        return load_settings(None, plain | {"model.path": str(folder)} | overrides)
 
     return make
 
@@ -113,6 +114,35 @@ def test_trunk_and_patch_take_the_disk_that_was_estimated(tiny_model, settings_f
         assert sum(kept) - found.trunk_bytes in range(2000 * len(kept)), text  # headers
         assert sum(file.stat().st_size for file in patch.glob("*.safetensors")) - found.patch_bytes in range(4000)
         shutil.rmtree(tmp_path / "trunk")
+
+
+def test_what_keeping_and_projection_hold_is_counted(bare_llama, settings_for, tmp_path, tiny_tokenizer):
+    """Base log-probabilities of every kept position, unless they pass their limit; and a projection of width 64, while
+    it is made thrice, with the values before a step."""
+    path = tmp_path / "kept.jsonl"
+    path.write_text(json.dumps({"prompt": "The currency of Japan is the", "target": "yen"}) + "\n")
+    plain, kept, asked, turned = (
+        estimate(settings_for(bare_llama, training__protect=str(path), **options), EDITS, "3:mlp.down_proj")
+        for options in (
+            {"training__keep": "answers"},
+            {"training__keep": "divergence"},
+            {"training__keep": "divergence", "training__keep_memory_gb": 0.0},
+            {"training__keep": "answers", "training__project": "soft"},
+        )
+    )
+    positions = len(tiny_tokenizer(" yen").input_ids) + 1
+    assert kept.state_bytes - plain.state_bytes == 4 * positions * len(tiny_tokenizer)
+    assert asked.state_bytes == plain.state_bytes
+    assert turned.state_bytes - plain.state_bytes == 4 * 32 * 64 + (4 + 16) * 64**2
+
+
+def test_further_wordings_and_neighbours_take_their_part_of_the_trunk(bare_llama, settings_for):
+    """Each edit in two more wordings, behind a prefix, and with three neighbours: seven rows for one."""
+    plain, more = (
+        estimate(settings_for(bare_llama, **options), EDITS, "3:mlp.down_proj")
+        for options in ({}, {"training__wordings": 2, "training__neighbours": 3, "training__prefixes": 1})
+    )
+    assert more.trunk_bytes == 7 * plain.trunk_bytes
 
 
 def test_trunk_batches_are_filled_up():
