@@ -20,6 +20,7 @@ Progress = Callable[[int, int, float], None]  # units done, units in all at most
 Found = TypeVar("Found")
 
 PADDING = 0.2  # share of a micro-batch's positions that may be padding
+SPARE = 256  # positions of padding that cost less than another pass, whatever their share
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _in_order(value_B: torch.Tensor, parts: Sequence[Sequence[int]]) -> torch.Te
 
 def micro_batches(lengths: Sequence[int], largest: int | None, packed: bool) -> list[list[int]]:
     """Places of a mini-batch's rows in groups of at most `largest`: packed rows in order, others of similar lengths, so
-    that no more than the share PADDING of a group's positions is padding."""
+    that padding is no more than the share PADDING of a group's positions, or than SPARE of them."""
     largest = largest or len(lengths)
     if packed:
         return [list(range(len(lengths)))[start : start + largest] for start in range(0, len(lengths), largest)]
@@ -151,7 +152,7 @@ def micro_batches(lengths: Sequence[int], largest: int | None, packed: bool) -> 
         filled += lengths[place]
         if groups and len(groups[-1]) < largest:
             room = (len(groups[-1]) + 1) * lengths[groups[-1][0]]
-            if room - filled <= PADDING * room:
+            if room - filled <= max(SPARE, PADDING * room):
                 groups[-1].append(place)
                 continue
         groups.append([place])
