@@ -26,10 +26,11 @@ def test_every_row_comes_once_in_groups_within_their_bounds(lengths, largest, pa
         assert room - sum(lengths[place] for place in group) <= max(SPARE, PADDING * room)
 
 
-def test_rows_of_one_length_are_not_split():
+def test_rows_are_split_only_where_padding_would_cost_more():
     assert micro_batches([7] * 5, None, False) == [[0, 1, 2, 3, 4]]
     assert micro_batches([7] * 5, 2, False) == [[0, 1], [2, 3], [4]]
-    assert micro_batches([1, 9, 10], None, False) == [[2, 1], [0]]
+    assert micro_batches([1, 9, 10], None, False) == [[2, 1, 0]]
+    assert micro_batches([1, 900, 1000], None, False) == [[2, 1], [0]]
 
 
 @given(st.integers(1, 12), st.randoms(use_true_random=False))
