@@ -125,7 +125,7 @@ def try_cell(
 
     with trunk.open(location) as (rows, asked):
         try:
-            result = breadth_first(loaded, location, rows, exam.edits, training, report)
+            result = breadth_first(loaded, location, rows, exam.edits, training, report, wordings=exam.wordings)
         except RefusedError as error:
             seconds = round(time.perf_counter() - start, 3)
             return Cell(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))

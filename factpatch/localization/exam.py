@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from factpatch.companions import Companions, find_companions
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
@@ -42,10 +43,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Exam:
-    """The sample's training rows (edits first, then what is protected) and questions.
+    """The sample's training rows (edits, then further wordings of them, then what is kept) and questions.
 
     Attributes:
-        edits: how many of the rows are edits.
+        edits, wordings: how many of the rows are edits, and further wordings.
         share: of all edits that the sample is.
         notes: what cannot be measured, and why; a sentence each.
     """
@@ -55,6 +56,7 @@ class Exam:
     share: float
     questions: tuple[Question, ...]
     notes: tuple[str, ...]
+    wordings: int = 0
 
     @property
     def digest(self) -> str:
@@ -107,7 +109,9 @@ def make_exam(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Setti
     notes = tuple(f"{name} is unknown: {why}" for name, why in ABSENT.items() if name not in known)
     rows = [question.row for question in asked if question.metric == "reliability"]
     guarded = [row for row in answered[: len(trained)] if row]
-    return Exam((*rows, *guarded), len(rows), share, tuple(asked), notes)
+    also = _companions(loaded, sample, settings)
+    training = (*rows, *also.wordings, *guarded, *also.kept)
+    return Exam(training, len(rows), share, tuple(asked), notes, len(also.wordings))
 
 
 def provable(loaded: LoadedModel, questions: Sequence[Question], settings: Settings) -> list[Question]:
@@ -130,7 +134,16 @@ def from_json(value: dict[str, Any]) -> Exam:
 
     questions = (Question(one["metric"], one["edit"], encoded(one["row"])) for one in value["questions"])
     training = tuple(encoded(row) for row in value["training"])
-    return Exam(training, value["edits"], value["share"], tuple(questions), tuple(value["notes"]))
+    notes = tuple(value["notes"])
+    return Exam(training, value["edits"], value["share"], tuple(questions), notes, value["wordings"])
+
+
+def _companions(loaded: LoadedModel, sample: Sequence[EditRequest], settings: Settings) -> Companions:
+    """Neighbours and further wordings of the sample, where the settings ask for any."""
+    training = settings.training
+    if not (training.neighbours or training.wordings or training.prefixes or training.both_forms):
+        return Companions()
+    return find_companions(loaded, sample, replace(settings, training=replace(training, protect=None)))
 
 
 def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -> list[EditRequest]:

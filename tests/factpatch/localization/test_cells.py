@@ -65,6 +65,16 @@ def test_a_cell_leaves_the_model_bit_for_bit_as_found(loaded, edits, settings):
     assert any(cell.right)
 
 
+def test_neighbours_and_further_wordings_are_trained_as_the_settings_ask(loaded, edits, settings):
+    wished = replace(settings, training=replace(settings.training, wordings=1, neighbours=2.0, prefixes=1, epochs=40))
+    exam, plain = make_exam(loaded, edits, wished, 8), make_exam(loaded, edits, settings, 8)
+    assert exam.wordings > 0
+    assert len(exam.training) > exam.edits + exam.wordings
+    assert plain.wordings == 0
+    assert exam.questions == plain.questions
+    assert any(try_cell(SharedTrunk(loaded, exam, wished), locate(loaded.model, "3:mlp"), wished, whole=True).right)
+
+
 def test_memory_bounds_what_is_kept_at_once(loaded, edits, settings):
     tight = replace(settings, trunk=replace(settings.trunk, memory_gb=1e-9))
     exam = make_exam(loaded, edits, settings, 8)
@@ -81,7 +91,7 @@ def test_memory_bounds_what_is_kept_at_once(loaded, edits, settings):
 def test_a_run_whose_numbers_break_is_a_result(loaded, edits, settings, monkeypatch):
     from factpatch.errors import RefusedError
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise RefusedError("the loss became nan")
 
     monkeypatch.setattr(cells, "breadth_first", broken)
