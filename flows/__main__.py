@@ -81,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
     part = verb("rollback", "make the previous champion the champion again", output=None)
     part.add_argument("--reason", metavar="TEXT", default="no reason given", help="for the history")
     verb("history", "every move of the champion: when, by whom, why", output=None)
+    part = verb("monitor", "ask a model every live fact again", "patch", "edits", output="runs/monitor")
+    part.add_argument(
+        "of",
+        metavar="MODEL",
+        nargs="?",
+        default="champion",
+        help="version number or alias, model folder, hub name, or address of a server (default: champion)",
+    )
     part = verb("serve", "run Prefect's server, a worker and MLflow's pages until interrupted", output=None)
     part.add_argument("--prefect-port", type=int, metavar="N", default=4200, help="default: 4200")
     part.add_argument("--mlflow-port", type=int, metavar="N", default=5000, help="default: 5000")

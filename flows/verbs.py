@@ -75,9 +75,10 @@ def edit(args: argparse.Namespace, overrides: Overrides) -> int:
     from tasks.edit import edit as step
 
     result = read_json(Path(step.fn(args.output, settings)))
+    loss = "" if result["last_loss"] is None else f"loss {result['last_loss']:.4f}, "
     print(
         f"{result['edits']} edits at {result['location']}: {result['epochs']} epochs, {result['steps']} steps, "
-        f"loss {result['last_loss']:.4f}, {result['seconds']:.1f} s; patch {Path(args.output) / 'patch'}"
+        f"{loss}{result['seconds']:.1f} s; patch {Path(args.output) / 'patch'}"
     )
     return 0
 
@@ -185,6 +186,21 @@ def history(args: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
+def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Ask a model every live fact again; 1 if some are lost."""
+    check_inputs(load_settings(args.config, overrides), model=False)
+    output_folder(args.output)
+    from flows.console import quiet_prefect
+
+    quiet_prefect()
+    from flows.monitor import describe
+    from flows.monitor import monitor as watch
+
+    value = read_json(Path(watch(args.of, args.config, args.output, overrides, args.patch)))
+    print("\n".join(describe(value)))
+    return 0 if value["status"] == "held" else 1
+
+
 def serve(args: argparse.Namespace, overrides: Overrides) -> int:
     """Run Prefect's server, a worker and MLflow's pages until interrupted."""
     settings = load_settings(args.config, overrides)
@@ -233,5 +249,6 @@ VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "promote": promote,
     "rollback": rollback,
     "history": history,
+    "monitor": monitor,
     "serve": serve,
 }

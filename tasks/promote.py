@@ -149,6 +149,20 @@ def read_newest(registry: RegistrySettings) -> Held | None:
         return _held(client, found[0]) if found and STATUS in found[0].tags else None
 
 
+def fetch_patch(registry: RegistrySettings, version: str, folder: Path) -> Path:
+    """Put the patch of a version (number or alias) into a folder; the path of the patch."""
+    with connect(registry) as client:
+        found = _find(client, registry.name, version)
+        return Path(client.download_artifacts(found.run_id or "", "patch", str(folder)))
+
+
+def read_answers(registry: RegistrySettings, version: str) -> tuple[str, list[dict[str, Any]]]:
+    """The number of a version (number or alias), and what it said to each of its edits when it was released."""
+    with connect(registry) as client, tempfile.TemporaryDirectory() as folder:
+        found = _find(client, registry.name, version)
+        return str(found.version), json.loads(_artifact(client, found, "evaluate.json", folder))["edits"]
+
+
 def export_version(registry: RegistrySettings, version: str, output: Path) -> Path:
     """Save the edited model of a version (number or alias) as an ordinary Hugging Face folder, in place of nothing."""
     with connect(registry) as client, new_folder(output) as temporary:

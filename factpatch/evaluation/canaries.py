@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from factpatch.config import Settings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.answers import matches
+from factpatch.evaluation.answers import Protocol, matches
 from factpatch.evaluation.evaluate import Answers, collect_answers
 from factpatch.evaluation.intervals import share
 from factpatch.models import LoadedModel
@@ -40,7 +40,13 @@ def ask_canaries(
 ) -> dict[str, Any]:
     """The share answered right with n and interval, and every answer; `before` holds the base model's answers."""
     outputs = collect_answers(loaded, canaries, settings).outputs
-    protocol = settings.evaluation.protocol
+    return score_canaries(canaries, outputs, settings.evaluation.protocol, before)
+
+
+def score_canaries(
+    canaries: Sequence[EditRequest], outputs: Mapping[str, str], protocol: Protocol, before: Answers | None = None
+) -> dict[str, Any]:
+    """The same from texts alone; `outputs` maps each prompt to what was said."""
     right = [matches(outputs[canary.prompt], canary.target, protocol) for canary in canaries]
     items = [
         {
