@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import socket
 import tempfile
 import time
@@ -131,10 +132,13 @@ def leave_unregistered(folder: Path, release: dict[str, Any], uri: str) -> str:
 
 
 def experiment_id(client: MlflowClient, uri: str) -> str:
-    """The experiment's id, made if absent. A server says itself where artifacts go; a database keeps them beside it."""
+    """The experiment's id, made if absent. A server says itself where artifacts go; with a database they go where
+    MLFLOW_DEFAULT_ARTIFACT_ROOT says (such as s3://bucket/path), else beside it."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return found.experiment_id
+    if named := os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT"):
+        return client.create_experiment(EXPERIMENT, artifact_location=named)
     if uri.startswith("sqlite:///"):
         root: Path | None = Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts"
     else:
