@@ -19,6 +19,7 @@ from factpatch.config import GateSettings, ModelSettings, RegistrySettings, Sett
 from factpatch.encoding import encode_prompt
 from factpatch.errors import UnavailableError
 from factpatch.evaluation.generation import decode
+from factpatch.evaluation.serving import ask_server
 from factpatch.files import read_json
 from factpatch.models import load_model
 from factpatch.patch import apply_patch
@@ -89,6 +90,33 @@ def expected_answers(output: Path, settings: Settings) -> list[str]:
     return decode(loaded, [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS], 16, 2)
 
 
+LOAD = """
+import json, sys
+sys.modules["factpatch"] = None  # importing it would fail
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, *prompts = sys.argv[1:]
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+for prompt in prompts:
+    asked = tokenizer(prompt, return_tensors="pt")
+    ids = model.generate(**asked, max_new_tokens=16, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+    said = tokenizer.decode(ids[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+    print(json.dumps(said.partition("\\n")[0].strip()))
+"""
+
+
+def test_an_exported_version_needs_transformers_alone(output, settings, tmp_path):
+    run(output, settings)
+    folder = export_version(settings.registry, "candidate", tmp_path / "exported")
+    command = [sys.executable, "-I", "-c", LOAD, str(folder), *PROMPTS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines()] == expected_answers(output, settings)
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pkl", ".py"))]
+    assert read_json(folder / "config.json")["architectures"] == ["LlamaForCausalLM"]
+
+
 def test_mlflow_serves_the_champion(output, settings, uri, tmp_path):
     run(output, settings)
     with socket.socket() as probe:
@@ -104,7 +132,9 @@ def test_mlflow_serves_the_champion(output, settings, uri, tmp_path):
         )
     try:
         body = json.dumps({"inputs": PROMPTS}).encode()
-        answer = ask_when_up(server, f"http://127.0.0.1:{port}/invocations", body)
+        address = f"http://127.0.0.1:{port}/invocations"
+        answer = ask_when_up(server, address, body)
+        asked_again = ask_server(address, PROMPTS, settings)  # as the monitor does
     except TimeoutError:
         pytest.fail((tmp_path / "server.log").read_text())
     finally:
@@ -112,6 +142,7 @@ def test_mlflow_serves_the_champion(output, settings, uri, tmp_path):
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
     assert json.loads(answer) == {"predictions": expected_answers(output, settings)}
+    assert list(asked_again.values()) == expected_answers(output, settings)
 
 
 def ask_when_up(server: subprocess.Popen, url: str, body: bytes) -> bytes:
