@@ -1,4 +1,4 @@
-"""A release on one screen: the same short tables for the terminal and for Prefect's page."""
+"""A release on one screen: short tables for the terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sections(release: dict[str, Any]) -> list[Section]:
     edits, location = release["edits"], release["location"]
     overview = (
         ("status", release["status"]),
-        ("model", f"{release['model']} version {release['version']}"),
+        ("model", f"{release['model']} version {release['version'] or '–, not registered'}"),
         ("aliases", ", ".join(release.get("aliases", [])) or "none"),
         ("edits", f"{edits['accepted']} of {edits['total']} accepted, {edits['quarantined']} quarantined"),
         ("location", f"layer {location['layer']}, {location['module'] or 'whole block'}"),
@@ -46,7 +46,7 @@ def sections(release: dict[str, Any]) -> list[Section]:
         (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), str(value.get("n", "")))
         for name, value in release["capability"].items()
     )
-    gates = tuple((gate["name"], verdict(gate["passed"]), gate["reason"]) for gate in release["gates"])
+    gates = tuple((gate["name"], verdict(gate), gate["reason"]) for gate in release["gates"])
     measured = ("", "before", "after", "95 % interval", "n")
     return [
         Section("Release", ("", ""), overview),
@@ -54,15 +54,6 @@ def sections(release: dict[str, Any]) -> list[Section]:
         Section("Capability", measured, capability),
         Section("Gates", ("gate", "verdict", "reason"), gates),
     ]
-
-
-def markdown(release: dict[str, Any]) -> str:
-    """The tables as markdown, for Prefect's artifact."""
-    parts = []
-    for section in sections(release):
-        parts += [f"## {section.title}", "", _line(section.header), _line(("---",) * len(section.header))]
-        parts += [*map(_line, section.rows), ""]
-    return "\n".join(parts)
 
 
 def show(release: dict[str, Any], console: Console | None = None) -> None:
@@ -112,10 +103,6 @@ def interval(bounds: list[float] | None) -> str:
     return "" if not bounds else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
 
 
-def verdict(passed: bool | None) -> str:
-    """A gate's verdict as a word."""
-    return {True: "passed", False: "failed", None: "skipped"}[passed]
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+def verdict(gate: dict[str, Any]) -> str:
+    """A gate's verdict as a word; releases of earlier versions hold `passed` alone."""
+    return gate.get("verdict") or {True: "passed", False: "failed", None: "skipped"}[gate["passed"]]

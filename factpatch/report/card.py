@@ -1,0 +1,103 @@
+"""A release in short, as markdown: the model card in the registry and the artifact of a flow run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import factpatch.report.evidence as facts
+from factpatch.report.evidence import Json, Score
+
+ROWS = 5  # edits and probes shown; the report and evaluate.json hold more
+TEXT = 120  # characters of one text
+MARKUP = {ord(character): f"&#{ord(character)};" for character in "&<>|*_`[]\\~#!"}
+SHOWN = ("reliability", "generalization", "locality", "portability", "token_accuracy")
+MEASURED = ("", "before", "after", "95 % interval", "n")
+
+
+def render_card(evidence: Json, room: int | None = None) -> str:
+    """The card of a release as markdown, with every text from edits and models escaped.
+
+    Args:
+        evidence: values by the names of `evidence.FILES`, as `read_evidence` gives them.
+        room: the most characters there may be; parts that do not fit are left out from the end on, and it says so.
+    """
+    release, evaluate = evidence.get("release") or {}, evidence.get("evaluate") or {}
+    scores = [score for score in facts.scorecard(release, evaluate) if score.name in SHOWN and score.after is not None]
+    rows = evaluate.get("edits") or []
+    failed, moved = [row for row in rows if not row["reliable"]], facts.moved_neighbours(rows)
+    gates = sorted(release.get("gates") or [], key=lambda gate: facts.VERDICTS.index(facts.verdict(gate)))
+    title, _ = facts.heading(release)
+    location, base = release.get("location") or {}, release.get("base") or {}
+    written = ", ".join(f"`{name}`" for name in location.get("parameters") or [])
+    parts = [
+        f"# {plain(title)}\n\n{plain(facts.decision(release))}\n",
+        _section("Edits", MEASURED, map(_measured, scores)),
+        _section("Capability", MEASURED, map(_measured, facts.capability_scores(release, evidence.get("regress")))),
+        _section(
+            "Gates", ("gate", "verdict", "why"), ((gate["name"], facts.verdict(gate), gate["reason"]) for gate in gates)
+        ),
+        _section(
+            f"Edits that failed: {len(failed)}",
+            ("prompt", "wanted", "the model said"),
+            ((row["prompt"], row["target"], row["output"]) for row in failed[:ROWS]),
+        ),
+        _section(
+            f"Neighbours that moved: {len(moved)}",
+            ("prompt", "before", "now"),
+            ((item["prompt"], item["before"], item["output"]) for item in moved[:ROWS]),
+        ),
+        f"## Where it was written\n\nLayer {plain(location.get('layer'))}: {written}\n" if written else "",
+        _section("Made of", ("", ""), [("base model", base.get("source")), *_provenance(evidence)]),
+        "## Commands\n\n"
+        + "".join(f"{what}: {code(command)}\n\n" for what, command in facts.commands(release).items()),
+    ]
+    return _fitted([part for part in parts if part], room)
+
+
+def _measured(score: Score) -> tuple[object, ...]:
+    return (
+        score.name,
+        facts.percent(score.before),
+        facts.percent(score.after),
+        facts.interval(score.ci95_after),
+        score.n,
+    )
+
+
+def _provenance(evidence: Json) -> Iterable[tuple[str, str]]:
+    release = evidence.get("release") or {}
+    for value in (facts.data_revision(evidence.get("lineage")), release.get("digests"), release.get("versions")):
+        yield from facts.flatten(value or {})
+
+
+def _section(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A heading and a table; empty without rows."""
+    lines = ["| " + " | ".join(map(plain, row)) + " |" for row in rows]
+    if not lines:
+        return ""
+    head = f"| {' | '.join(header)} |\n|{' --- |' * len(header)}"
+    return f"## {title}\n\n{head}\n" + "\n".join(lines) + "\n"
+
+
+def plain(value: object) -> str:
+    """A value as text that markdown shows as it is: markup becomes character references, lines become one."""
+    text = "–" if value is None else " ".join(str(value).split())
+    return (text if len(text) <= TEXT else text[: TEXT - 1] + "…").translate(MARKUP)
+
+
+def code(command: str) -> str:
+    """A command in a code span; it may hold a backtick."""
+    return f"`` {command} ``" if "`" in command else f"`{command}`"
+
+
+def _fitted(parts: Sequence[str], room: int | None) -> str:
+    text = "\n".join(parts)
+    if room is None or len(text) <= room:
+        return text
+    note = "\n(shortened; report.html holds everything)\n"
+    kept = parts[0][: room - len(note)]
+    for part in parts[1:]:
+        if len(kept) + 1 + len(part) + len(note) > room:
+            break
+        kept += "\n" + part
+    return kept + note
