@@ -204,13 +204,13 @@ def configure(args: argparse.Namespace, seed: int) -> Settings:
         "training.seed": seed,
         "trunk.folder": None,
         "localization.modules": [],
-        "localization.sample": args.sample,
-        "localization.budget_edits": args.budget,
         "localization.reuse": False,
         "localization.cache": None if args.random else args.output,
     }
     if args.random:
-        wishes["training.protect"] = None
+        wishes |= {"training.protect": None, "localization.sample": 64, "localization.budget_edits": 768}  # defaults
+    else:
+        wishes |= {"localization.sample": args.sample, "localization.budget_edits": args.budget}
     return load_settings(None, wishes)
 
 
