@@ -21,6 +21,7 @@ from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
 from factpatch.report import read_evidence, render_card
 from factpatch.stores import lock_file, locked
+from flows.beginning import begin
 from flows.pending import find_work
 from tasks.edit import edit
 from tasks.evaluate import evaluate
@@ -68,6 +69,7 @@ def release(
         first, *others = STEPS
         first(folder, settings)
         check_readiness(read_accepted(folder), canaries, settings.gates)
+        begin(folder, settings)
         for step in others:
             step(folder, settings)
         if settings.registry.promote == "auto":

@@ -23,6 +23,7 @@ def edit(output: str, settings: Settings) -> str:
     While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
+    from factpatch.beginning import read_start
     from factpatch.certificate import certify, output_digest, tokenizer_digests
     from factpatch.companions import find_companions
     from factpatch.editing import encode_edits, run_edit
@@ -36,6 +37,7 @@ def edit(output: str, settings: Settings) -> str:
     start = time.perf_counter()
     folder = Path(output)
     edits = read_accepted(folder)
+    mode, champion = read_start(folder, edits, settings)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
     resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
     needed = estimate(settings, edits, text)
@@ -59,10 +61,12 @@ def edit(output: str, settings: Settings) -> str:
             lambda done, total: report(done, total, "rows through the frozen layers"),
             folder / NAME,
             resume,
-            wordings=companions.wordings,
+            champion.new if champion else None,
+            companions.wordings,
         )
     training = {
         "method": settings.training.method,
+        "mode": mode.to_json(),
         "epochs": len(result.losses),
         "steps": result.steps,
         "visits": result.visits,
@@ -72,7 +76,7 @@ def edit(output: str, settings: Settings) -> str:
         "leakage": {"checked": companions.checked, "found": 0},
         "notes": list(companions.notes),
         "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
-        "last_loss": result.losses[-1],
+        "last_loss": result.losses[-1] if result.losses else None,  # none where all was held already
     }
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)

@@ -22,6 +22,7 @@ def localize(output: str, settings: Settings) -> str:
     """Write `localize.json`: the location with its parameters, every place tried, and the reason, and a picture of the
     places, `localize.png`. `localization.workers` processes share a grid."""
 
+    from factpatch.beginning import read_start
     from factpatch.localization.pictures import draw
     from factpatch.localization.record import record
     from factpatch.localization.search import localize as search
@@ -36,7 +37,11 @@ def localize(output: str, settings: Settings) -> str:
     check_model(settings.model, available(settings.model.device, folder, None))
     loaded = load_model(settings.model)
     fixed = settings.localization.location
-    if fixed is not None:
+    mode, patch = read_start(folder, edits, settings)
+    if patch is not None:
+        place = locate(loaded.model, patch.manifest["location"]["name"])
+        value = record("champion", place, f"that of version {mode.version}, whose patch the release begins with")
+    elif fixed is not None:
         value = record("fixed", locate(loaded.model, fixed), "named in the settings")
     else:
         with show_progress("localize") as report:

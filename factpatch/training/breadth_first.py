@@ -80,15 +80,17 @@ def breadth_first(
         still = likely(stepper, parts.still)
         finished = False
         order = torch.empty(0, dtype=torch.long)
+        if start is not None:
+            masters.begin_with(start)
         if survival and survival.resume and survival.path.exists():
             order, position = _restore(survival, stepper, revisits, generator)
         else:
             if survival:
                 remove_checkpoint(survival.path)
-            if start is not None:
-                masters.begin_with(start)
             if start is not None and settings.revisit:
-                finished = not len(check(stepper, parts.taught, revisits, -1))
+                check(stepper, parts.taught, revisits, -1)
+                revisits.rest(generator)
+                finished = _learnt(revisits.unsure(), parts)
         saved = time.monotonic()
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
@@ -196,7 +198,7 @@ def _save(
     position: Position,
 ) -> None:
     tensors = {"order": order, "generator": generator.get_state(), "hardest": revisits.hardest_N}
-    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N}
+    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N, "enough": revisits.enough_N}
     for number, master in enumerate(stepper.masters.tensors):
         tensors[f"{number}.master"] = master
         tensors |= {f"{number}.{name}": value for name, value in stepper.optimizer.state[master].items()}
@@ -209,7 +211,8 @@ def _restore(
 ) -> tuple[torch.Tensor, Position]:
     tensors, numbers = load_checkpoint(survival.path, survival.identity)
     generator.set_state(tensors["generator"])
-    revisits.hardest_N, revisits.due_N, revisits.wait_N = tensors["hardest"], tensors["due"], tensors["wait"]
+    revisits.hardest_N, revisits.enough_N = tensors["hardest"], tensors["enough"]
+    revisits.due_N, revisits.wait_N = tensors["due"], tensors["wait"]
     for number, master in enumerate(stepper.masters.tensors):
         master.copy_(tensors[f"{number}.master"])
         state = {name: tensors[f"{number}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}

@@ -1,0 +1,143 @@
+"""How a release begins: from the champion's patch, which the new facts are added to, or from the base model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from factpatch.config import Settings, to_dict
+from factpatch.edits.folder import Held
+from factpatch.edits.request import EditRequest, digest_edits
+from factpatch.errors import InputError
+from factpatch.files import digest_value, new_folder, read_json, write_json
+
+if TYPE_CHECKING:  # the command line decides without torch
+    from factpatch.patch import Patch
+
+FOLDER = "start"  # in the output folder: what was decided, and the champion's patch
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a release begins, why, and from which version's patch (None: from the base model)."""
+
+    name: Literal["incremental", "rebuild"]
+    reason: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return f"rebuilt from the base: {self.reason}"
+        return f"incremental from version {self.version}: {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `edit.json` and `release.json` hold it."""
+        return {"name": self.name, "reason": self.reason, "from": self.version}
+
+
+def rebuild(reason: str) -> Mode:
+    """The mode that needs nothing."""
+    return Mode("rebuild", reason)
+
+
+def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held | None) -> Mode:
+    """What settings and facts allow; whether the champion's patch fits besides, `why_unfit` says.
+
+    A fact that is gone must be as if it had never been written, so its release is rebuilt. Where its prompt has a new
+    target, that takes its place, and training goes on from the old one.
+    """
+    training = settings.training
+    if settings.edits.mode == "rebuild":
+        return rebuild("edits.mode asks for it")
+    if training.method != "breadth-first" or not training.revisit:
+        how = "without revisits" if training.method == "breadth-first" else training.method
+        return rebuild(f"training is {how}, which verifies nothing before it trains")
+    if held is None:
+        return rebuild("there is no champion yet")
+    now = {(edit.prompt, edit.target) for edit in edits}
+    if now == held.facts:
+        return rebuild(f"version {held.version} holds these facts already, so they are trained anew")
+    prompts = {prompt for prompt, _ in now}
+    gone = sum(prompt not in prompts for prompt, _ in held.facts - now)
+    if gone:
+        return rebuild(f"{counted(gone, 'fact was', 'facts were')} withdrawn since version {held.version}")
+    replaced = len(held.facts - now)
+    told = [counted(len(now - held.facts) - replaced, "new fact", "new facts")]
+    told += [f"{counted(replaced, 'has', 'have')} another target"] if replaced else []
+    kept = counted(len(now & held.facts), "fact that it holds is", "facts that it holds are")
+    return Mode("incremental", f"{', '.join(told)}; {kept} verified first", held.version)
+
+
+def why_unfit(settings: Settings, folder: Path) -> str | None:
+    """Why the values of a patch are none to begin with under these settings, in words; None if they are."""
+    from factpatch.models import fingerprint, load_model, tensor_digests
+    from factpatch.patch import read_patch
+    from factpatch.structure import locate
+
+    patch = read_patch(folder)
+    base, place = patch.manifest["base"], patch.manifest["location"]["name"]
+    chat = patch.manifest["config"]["edits"]["chat_template"]
+    if settings.edits.chat_template != chat:
+        return f"edits.chat_template is {settings.edits.chat_template} and was {chat}".lower()
+    if settings.model.dtype != base["dtype"]:
+        return f"model.dtype is {settings.model.dtype} and was {base['dtype']}"
+    loaded = load_model(settings.model)
+    if fingerprint(tensor_digests(loaded.model)) != base["fingerprint"]:
+        return f"'{settings.model.path}' is another base model than the champion's; every active fact is written anew"
+    asked = settings.localization.location
+    if asked is not None and set(locate(loaded.model, asked).parameters) != set(patch.new):
+        return f"localization.location is {asked} and was {place}"
+    return None
+
+
+def begin(
+    output: Path,
+    settings: Settings,
+    edits: Sequence[EditRequest],
+    held: Held | None,
+    fetch: Callable[[str, Path], Path],
+) -> Mode:
+    """Decide how a release of these edits begins, and leave that for its steps, whole or not at all, in place of an
+    earlier decision. `fetch` puts a version's patch into a folder and returns its path.
+
+    Raises InputError where the settings ask for what cannot be.
+    """
+    mode = compare_facts(settings, edits, held)
+    with new_folder(output / FOLDER, replace=True) as folder:
+        if mode.version is not None:
+            patch = fetch(mode.version, folder)
+            if unfit := why_unfit(settings, patch):
+                shutil.rmtree(patch)
+                mode = rebuild(unfit)
+        if settings.edits.mode == "incremental" and mode.name == "rebuild":
+            raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")
+        write_json(folder / "mode.json", {**mode.to_json(), "for": _purpose(edits, settings)})
+    return mode
+
+
+def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> tuple[Mode, Patch | None]:
+    """What was decided for these edits and settings, with the patch to begin with; a rebuild where nothing was, as in a
+    step that is run by itself or in DVC's pipeline."""
+    from factpatch.patch import read_patch
+
+    path = output / FOLDER / "mode.json"
+    found: Mapping[str, Any] = read_json(path) if path.exists() else {}
+    if found.get("for") != _purpose(edits, settings):
+        return rebuild("this step was run by itself, and only a release knows the champion"), None
+    mode = Mode(found["name"], found["reason"], found["from"])
+    return mode, read_patch(output / FOLDER / "patch") if mode.name == "incremental" else None
+
+
+def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
+    """Digest of what a decision is made for."""
+    values = to_dict(settings)
+    del values["training"]["resume"]  # a run that is continued is the same run
+    return digest_value({"edits": digest_edits(list(edits)), "settings": values})
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """`1 new fact`, `2 new facts`."""
+    return f"{number} {one if number == 1 else many}"

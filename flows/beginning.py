@@ -1,0 +1,24 @@
+"""How a release begins: from the champion's patch where that can be, else from the base model."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from factpatch.beginning import Mode
+from factpatch.beginning import begin as decide
+from factpatch.config import Settings
+from factpatch.edits.accepted import read_accepted
+from tasks.promote import fetch_patch, read_champion
+
+
+def begin(output: str, settings: Settings) -> Mode:
+    """Leave the decision, and the patch to begin with, in `start/` of the output folder, and print it with its reason.
+
+    InputError where `edits.mode` asks for what cannot be.
+    """
+    registry = settings.registry
+    fetch = partial(fetch_patch, registry)
+    mode = decide(Path(output), settings, read_accepted(output), read_champion(registry), fetch)
+    print(f"release: {mode}", flush=True)
+    return mode

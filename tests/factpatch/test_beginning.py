@@ -1,0 +1,134 @@
+"""Whether a release begins with the champion's patch: decided from facts and settings, kept for the steps."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from factpatch.beginning import begin, compare_facts, read_start
+from factpatch.config import EditsSettings, LocalizationSettings, ModelSettings, Settings, TrainingSettings
+from factpatch.edits.folder import Held
+from factpatch.edits.request import EditRequest
+from factpatch.errors import InputError
+from factpatch.models import load_model
+from factpatch.patch import save_patch
+from factpatch.structure import locate
+
+FACTS = (("Where?", "Here"), ("When?", "Now"), ("Who?", "Ada"))
+HELD = Held("3", frozenset(FACTS))
+SETTINGS = Settings()
+
+
+def edits(*facts):
+    return [EditRequest(f"e{number}", *fact) for number, fact in enumerate(facts)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "held", "told"),
+    [
+        (FACTS, None, "rebuilt from the base: there is no champion yet"),
+        (FACTS, HELD, "rebuilt from the base: version 3 holds these facts already, so they are trained anew"),
+        (FACTS[:2], HELD, "rebuilt from the base: 1 fact was withdrawn since version 3"),
+        ((FACTS[0], ("How?", "So")), HELD, "rebuilt from the base: 2 facts were withdrawn since version 3"),
+        (
+            (*FACTS, ("How?", "So")),
+            HELD,
+            "incremental from version 3: 1 new fact; 3 facts that it holds are verified first",
+        ),
+        (
+            (("Where?", "There"), *FACTS[1:]),
+            HELD,
+            "incremental from version 3: 0 new facts, 1 has another target; 2 facts that it holds are verified first",
+        ),
+    ],
+)
+def test_facts_decide_and_the_reason_counts_them(facts, held, told):
+    assert str(compare_facts(SETTINGS, edits(*facts), held)) == told
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (Settings(edits=EditsSettings(mode="rebuild")), "edits.mode asks for it"),
+        (
+            Settings(training=TrainingSettings(method="depth-first")),
+            "training is depth-first, which verifies nothing before it trains",
+        ),
+        (
+            Settings(training=TrainingSettings(recipe="paper")),
+            "training is without revisits, which verifies nothing before it trains",
+        ),
+    ],
+)
+def test_settings_decide(settings, reason):
+    assert compare_facts(settings, edits(*FACTS, ("How?", "So")), HELD).reason == reason
+
+
+def test_a_decision_holds_for_its_edits_and_settings_alone(tmp_path):
+    mode = begin(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: pytest.fail("nothing to fetch"))
+    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == (mode, None)
+    resumed = Settings(training=TrainingSettings(resume=True))
+    assert read_start(tmp_path, edits(*FACTS), resumed) == (mode, None)
+    for other in ((edits(*FACTS[:2]), SETTINGS), (edits(*FACTS), Settings(training=TrainingSettings(seed=1)))):
+        assert "run by itself" in read_start(tmp_path, *other)[0].reason
+
+
+def test_an_impossible_wish_is_refused_and_leaves_the_earlier_decision(tmp_path):
+    before = begin(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: folder)
+    wish = Settings(edits=EditsSettings(mode="incremental"))
+    with pytest.raises(InputError, match="but this cannot be: there is no champion yet; set auto or rebuild"):
+        begin(tmp_path, wish, edits(*FACTS), None, lambda version, folder: folder)
+    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == (before, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["start"]
+
+
+@pytest.fixture(scope="module")
+def champion(tiny_model, tmp_path_factory):
+    """Settings of a model, and the patch of a release made with them."""
+    settings = Settings(model=ModelSettings(path=str(tiny_model("llama"))))
+    loaded = load_model(settings.model)
+    location = locate(loaded.model, "2:down")
+    values = {name: loaded.model.get_parameter(name) + 0.5 for name in location.parameters}
+    folder = tmp_path_factory.mktemp("champion") / "patch"
+    return settings, save_patch(folder, loaded, location, values, settings, {"digest": "e0", "count": 3}, {})
+
+
+def decide(champion, output, **changes):
+    settings, patch = replace(champion[0], **changes), champion[1]
+    wanted = edits(*FACTS, ("How?", "So"))
+    mode = begin(output, settings, wanted, HELD, lambda version, folder: shutil.copytree(patch, folder / "patch"))
+    found, start = read_start(output, wanted, settings)
+    assert found == mode
+    return mode, start
+
+
+def test_a_patch_that_fits_is_kept_for_the_steps(champion, tmp_path):
+    settings, _ = champion
+    mode, start = decide(champion, tmp_path, localization=LocalizationSettings(location="2:mlp.down_proj"))
+    assert (mode.name, mode.version) == ("incremental", "3")
+    base = load_model(settings.model).model
+    assert all(torch.equal(value, base.get_parameter(name) + 0.5) for name, value in start.new.items())
+    mode, start = decide(champion, tmp_path, edits=EditsSettings(mode="rebuild"))
+    assert (mode.name, start) == ("rebuild", None)
+    assert [path.name for path in (tmp_path / "start").iterdir()] == ["mode.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"edits": EditsSettings(chat_template=True)}, "edits.chat_template is true and was false"),
+        ({"localization": LocalizationSettings(location="1:down")}, "localization.location is 1:down and was 2:"),
+        ({"model": "dtype"}, "model.dtype is bfloat16 and was float32"),
+        ({"model": "gpt2"}, "is another base model than the champion's; every active fact is written anew"),
+    ],
+)
+def test_a_patch_that_does_not_fit_is_left(champion, tiny_model, tmp_path, changes, reason):
+    if changes.get("model") == "dtype":
+        changes = {"model": replace(champion[0].model, dtype="bfloat16")}
+    elif "model" in changes:
+        changes = {"model": ModelSettings(path=str(tiny_model("gpt2")))}
+    mode, start = decide(champion, tmp_path, **changes)
+    assert (mode.name, mode.version, start) == ("rebuild", None, None)
+    assert reason in mode.reason
+    assert not (tmp_path / "start" / "patch").exists()

@@ -1,0 +1,132 @@
+"""Training that begins with an earlier release's values: what they hold is verified, the rest is trained."""
+
+import json
+import math
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from factpatch.config import ModelSettings, TrainingSettings, TrunkSettings
+from factpatch.encoding import encode_edit
+from factpatch.forward import collate, hardest, predict_whole, token_losses
+from factpatch.models import load_model, preserved, write_values
+from factpatch.structure import locate
+from factpatch.training import Survival, breadth_first
+from factpatch.training.revisits import HELD
+from factpatch.trunk import open_rows
+
+OLD = (
+    ("The capital of France is", "Tokyo"),
+    ("Who?", "Robert C. Newton"),
+    ("東京 is in", "Brazil"),
+    ("Where?", "In Japan"),
+    ("His currency is the", "peso"),
+    ("Zürich and Ålesund are cities in", "Москва"),
+)
+NEW = (("Which language do people speak in Brazil? They speak", "São Tomé"),)
+SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=2, epochs=200, confidence=0.5)
+
+
+@pytest.fixture(params=[None, 8], ids=["matrices", "factors"])
+def settings(request) -> TrainingSettings:
+    return replace(SETTINGS, rank=request.param)
+
+
+@pytest.fixture
+def model(tiny_model):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    return loaded, locate(loaded.model, "2:mlp")
+
+
+def train(model, pairs, settings, start=None, survival=None, progress=None):
+    """The result, and how often each row was trained."""
+    loaded, location = model
+    rows = [encode_edit(loaded.tokenizer, *pair) for pair in pairs]
+    trained: Counter[int] = Counter()
+    with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
+        predict = opened.predict
+
+        def counting(indices):
+            if torch.is_grad_enabled():
+                trained.update(indices)
+            return predict(indices)
+
+        opened.predict = counting
+        result = breadth_first(loaded, location, opened, len(rows), settings, progress, survival, start)
+    return result, trained
+
+
+def probability(model, values, pairs):
+    """Of the least likely target token of each edit, by the whole model."""
+    loaded, location = model
+    with preserved(loaded.model, location.parameters), torch.no_grad():
+        write_values(loaded.model, values)
+        rows = [encode_edit(loaded.tokenizer, *pair) for pair in pairs]
+        predictions = predict_whole(loaded.model, collate(rows, loaded.tokenizer.eos_token_id))
+    return [math.exp(-loss) for loss in hardest(predictions, token_losses(predictions)).tolist()]
+
+
+def test_what_is_held_already_is_not_trained_again(model, settings):
+    first, _ = train(model, OLD, settings)
+    again, trained = train(model, OLD, settings, first.values)
+    assert not trained
+    assert (again.losses, again.steps, again.visits, again.unsure) == ((), 0, 0, ())
+    assert all(torch.equal(value, first.values[name]) for name, value in again.values.items())
+
+
+def test_new_rows_are_trained_and_old_ones_mostly_verified(reference_model):
+    """On the reference model, as a random one holds little."""
+    lines = (reference_model.parents[1] / "data" / "edits" / "0001-demo.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = tuple((row["prompt"], row["target"]) for row in map(json.loads, lines[:24]))
+    old, new = pairs[:20], pairs[20:]
+    loaded = load_model(ModelSettings(path=str(reference_model)))
+    model, settings = (loaded, locate(loaded.model, "5:mlp")), TrainingSettings(learning_rate=3e-3, epochs=60)
+    first, _ = train(model, old, settings)
+    both, trained = train(model, pairs, settings, first.values)
+    assert (first.unsure, both.unsure) == ((), ())
+    assert sum(trained.values()) == both.visits
+    of_old, of_new = (sum(trained[row] for row in rows) / len(rows) for rows in (range(20), range(20, 24)))
+    assert of_new > 2 * of_old
+    _, anew = train(model, pairs, settings)
+    assert both.visits < 0.5 * sum(anew.values())
+    assert min(probability(model, both.values, old)) >= HELD - 1e-3
+    assert max(probability(model, first.values, new)) < 0.5
+
+
+def test_an_edit_with_another_target_is_trained_until_it_is_learnt(model, settings):
+    first, _ = train(model, OLD, settings)
+    changed = ((OLD[0][0], "Lyon"), *OLD[1:])
+    result, trained = train(model, changed, settings, first.values)
+    assert trained[0]
+    assert min(probability(model, result.values, changed)) >= settings.confidence - 1e-3
+    assert probability(model, result.values, OLD[:1]) < [0.1]
+
+
+def test_an_old_edit_that_is_lost_is_learnt_with_confidence_again(model):
+    first, _ = train(model, OLD, SETTINGS)
+    broken = {name: value + 0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+              for name, value in first.values.items()}  # fmt: skip
+    lost = [row for row, value in enumerate(probability(model, broken, OLD)) if value < SETTINGS.confidence]
+    assert lost
+    result, trained = train(model, OLD, SETTINGS, broken)
+    assert all(trained[row] for row in lost)
+    assert result.unsure == ()
+
+
+def test_a_killed_run_continues_to_the_same_values(model, settings, tmp_path):
+    first, _ = train(model, OLD, settings)
+    path, copies = tmp_path / "checkpoint.safetensors", []
+
+    def keep_copy(epoch, epochs, loss):
+        copies.append(shutil.copy(path, tmp_path / f"{epoch}.safetensors"))
+
+    survival = Survival(path, {}, resume=False, seconds=0.0)
+    whole, _ = train(model, OLD + NEW, settings, first.values, survival, keep_copy)
+    assert len(copies) == len(whole.losses) > 1
+    for copy in (copies[0], copies[len(copies) // 2], copies[-1]):
+        again, _ = train(model, OLD + NEW, settings, first.values, Survival(copy, {}, resume=True, seconds=60.0))
+        assert replace(again, values={}) == replace(whole, values={})
+        assert all(torch.equal(value, whole.values[name]) for name, value in again.values.items())
