@@ -29,12 +29,14 @@ class Section:
 
 def sections(release: dict[str, Any]) -> list[Section]:
     """What was edited, what it did, and whether it may go out."""
-    edits, location = release["edits"], release["location"]
+    edits, location, mode = release["edits"], release["location"], release.get("mode")
+    begun = "the base model" if mode is None or mode["from"] is None else f"the patch of version {mode['from']}"
     overview = (
         ("status", release["status"]),
         ("model", f"{release['model']} version {release['version'] or '–, not registered'}"),
         ("aliases", ", ".join(release.get("aliases", [])) or "none"),
         ("edits", f"{edits['accepted']} of {edits['total']} accepted, {edits['quarantined']} quarantined"),
+        ("begun with", begun),
         ("location", f"layer {location['layer']}, {location['module'] or 'whole block'}"),
     )
     metrics = tuple(
