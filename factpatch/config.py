@@ -232,8 +232,6 @@ class Settings:
             ("trunk.memory_gb", self.trunk.memory_gb, 0.0, None),
             ("trunk.disk_gb", self.trunk.disk_gb, 0.0, None),
             ("localization.sample", self.localization.sample, LEAST_SAMPLE, None),
-            ("localization.budget_edits", self.localization.budget_edits, 1, None),
-            ("localization.budget_minutes", self.localization.budget_minutes, 0.0, None),
             ("localization.workers", self.localization.workers, 1, None),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
             ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
