@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def postgresql(*databases: str) -> Iterator[str]:
                     make_database(port, name)
                 yield f"factpatch@127.0.0.1:{port}"
             finally:
-                server.terminate()
+                server.send_signal(signal.SIGINT)  # ends at once, whoever is still connected
 
 
 def make_database(port: int, name: str) -> None:

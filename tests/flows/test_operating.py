@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import queue
 import re
 import shlex
 import signal
@@ -13,13 +14,16 @@ import socket
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from factpatch.config import RegistrySettings
 from factpatch.stores import locked
 from flows.__main__ import main
+from flows.notify import main as notify
 from tasks.promote import read_champion, read_history
 
 ROOT = Path(__file__).parents[2]
@@ -187,3 +191,34 @@ def test_a_release_that_is_stopped_leaves_the_champion_a_free_lock_and_a_true_st
         registry = RegistrySettings(tracking_uri=f"sqlite:///{place / 'mlruns' / 'mlflow.db'}")
         assert [(move.action, move.version) for move in read_history(registry)] == MOVES
         assert read_champion(registry).version == "1"
+
+
+def test_a_block_is_told_of_a_run_that_fails(place, api, monkeypatch, capsys):
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    received = queue.Queue()
+
+    class Team(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PREFECT_API_URL", api)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Team) as team, temporary_settings({PREFECT_API_URL: api}):
+        Thread(target=team.serve_forever, daemon=True).start()
+        address, form = f"http://127.0.0.1:{team.server_port}", {"text": "{{subject}}: {{body}}"}
+        CustomWebhookNotificationBlock(name="team", url=address, json_data=form).save("team")
+        assert notify(["custom-webhook/nobody"]) == 2
+        assert "Prefect holds no block 'custom-webhook/nobody'" in capsys.readouterr().err
+        assert notify(["custom-webhook/team"]) == notify(["custom-webhook/team"]) == 0
+        assert main(["monitor", "data/none"]) == 2
+        text = received.get(timeout=60)["text"]
+        team.shutdown()
+    assert text.startswith("factpatch: monitor Failed")
+    assert "model folder 'data/none' does not exist" in text
