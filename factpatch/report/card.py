@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import factpatch.report.evidence as facts
@@ -86,8 +87,10 @@ def plain(value: object) -> str:
 
 
 def code(command: str) -> str:
-    """A command in a code span; it may hold a backtick."""
-    return f"`` {command} ``" if "`" in command else f"`{command}`"
+    """A command in a code span that nothing in it can end: a longer fence than any it holds, and one line."""
+    line = " ".join(command.split())
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    return f"{'`' * (longest + 1)} {line} {'`' * (longest + 1)}" if longest else f"`{line}`"
 
 
 def _fitted(parts: Sequence[str], room: int | None) -> str:
