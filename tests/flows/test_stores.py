@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.flows.servers import postgresql, s3
 
@@ -104,3 +105,20 @@ def test_the_champion_comes_back_from_there(released, monkeypatch):
     model = export_version(settings.registry, "champion", folder / "exported")
     row = json.loads((folder / "out" / "evaluate.json").read_text())["edits"][0]
     assert ask(Settings(model=ModelSettings(path=str(model))), row["prompt"]) == row["target"]
+
+
+def test_the_compose_file_has_the_pinned_versions_and_no_secret():
+    text = (ROOT / "deploy" / "compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    pins = set((ROOT / "constraints.txt").read_text().split())
+    named = [word for line in services["mlflow"]["build"]["dockerfile_inline"].splitlines() for word in line.split()]
+    installed = {word for word in named if "==" in word}
+    assert {word.split("==")[0] for word in installed} >= {"mlflow", "prefect", "psycopg2-binary", "boto3"}
+    assert installed <= pins
+    assert all(":" in service["image"] and "latest" not in service["image"] for service in services.values())
+    secrets = [value for service in services.values() for name, value in service["environment"].items()
+               if "PASSWORD" in name or "SECRET" in name or ("://" in value and "@" in value)]  # fmt: skip
+    assert len(secrets) >= 6
+    assert all("${" in value for value in secrets)
+    example = (ROOT / "deploy" / "stores.env.example").read_text()
+    assert "PASSWORD=\n" in example
