@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.world_edits import sample_edits, write_kept
+from benchmarks.world_edits import Sample, sample_edits, write_kept
 from factpatch.companions import find_companions
 from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
@@ -32,6 +32,9 @@ from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.structure import locate
 
 PLAIN: dict[str, Any] = {
+    "learning_rate": 4e-3,
+    "batch_size": None,
+    "epochs": 25,
     "protect": None,
     "neighbours": 0,
     "wordings": 0,
@@ -39,7 +42,12 @@ PLAIN: dict[str, Any] = {
     "project": "none",
     "adaptive": False,
 }
-GUARDED = PLAIN | {"protect": "", "keep": "divergence", "protect_least": 0, "keep_weight": 1.0}  # "": the sample's own
+GUARDED = PLAIN | {
+    "protect": "",
+    "keep": "divergence",
+    "protect_ratio": 3.0,
+    "protect_least": 0,
+}  # "": the sample's own
 WAYS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "depth-first": PLAIN | {"method": "depth-first"},
@@ -54,7 +62,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "default, low-rank": {"protect": "", "rank": 16, "learning_rate": 8e-3},
 }
 SKILLS = ("choice", "sentiment", "translation", "arithmetic")
-EACH = 100  # items of each skill
+EACH = 50  # items of each skill
 SHOWN = ("reliability", "generalization", "locality", "questions", "skills", "seconds", "visits")
 
 
@@ -76,6 +84,9 @@ class Result:
     seconds: float  # of processor time: companions, trunk and training
 
 
+BASE: dict[Sample, tuple[Answers, list[float]]] = {}
+
+
 def run(
     loaded: LoadedModel, location: str, way: str, values: dict[str, Any], count: int, number: int, seed: int
 ) -> Result:
@@ -90,20 +101,26 @@ def run(
             | {"training.seed": seed, "trunk.folder": None, "gates.canaries": None},
         )
         edits, place = sample.edits, locate(loaded.model, location)
-        before = collect_answers(loaded, edits, settings)
+        before, base = base_answers(loaded, sample, settings)
         start = time.process_time()
         companions = find_companions(loaded, edits, settings)
         result = run_edit(loaded, place, edits, settings, companions.kept, wordings=companions.wordings)
         seconds = time.process_time() - start
-    items = [list(sample.questions), skill_items()]
-    base = [right(loaded, part, settings) for part in items]
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)
         found = measure(edits, collect_answers(loaded, edits, settings, before), before)
-        after = [right(loaded, part, settings) for part in items]
+        after = [right(loaded, part, settings) for part in (sample.questions, skill_items())]
     shares = [found[name]["value"] for name in ("reliability", "generalization", "locality")]
     changes = [new - old for new, old in zip(after, base, strict=True)]
     return Result(way, count, number, seed, *shares, *changes, len(result.losses), result.visits, round(seconds, 1))
+
+
+def base_answers(loaded: LoadedModel, sample: Sample, settings: Settings) -> tuple[Answers, list[float]]:
+    """What the base model says to a sample, and the shares of questions and skills that it gets right; asked once."""
+    if sample not in BASE:
+        shares = [right(loaded, part, settings) for part in (sample.questions, skill_items())]
+        BASE[sample] = (collect_answers(loaded, sample.edits, settings), shares)
+    return BASE[sample]
 
 
 def right(loaded: LoadedModel, items: Sequence[EditRequest], settings: Settings) -> float:

@@ -12,13 +12,13 @@ import tempfile
 import time
 from dataclasses import replace
 
+from factpatch.companions import find_companions
 from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.accepted import read_accepted
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.evaluation.suites import chosen_tasks
 from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.protection import protected_rows
 from factpatch.structure import locate
 from tasks.regress import load_tasks, score
 from tasks.validate import validate
@@ -31,15 +31,16 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
     training = settings.training
     location = locate(loaded.model, settings.localization.location)
     start = time.perf_counter()
-    result = run_edit(loaded, location, edits, settings, protected_rows(loaded, edits, settings))
+    companions = find_companions(loaded, edits, settings)
+    result = run_edit(loaded, location, edits, settings, companions.kept, wordings=companions.wordings)
     seconds = time.perf_counter() - start
     with preserved(loaded.model, location.parameters):
         write_values(loaded.model, result.values)
         measured = measure(edits, collect_answers(loaded, edits, settings, before), before)
         scores = capability_scores(loaded, settings) if capability else []
     epochs = len(result.losses) if training.method == "breadth-first" else "-"
-    batch = training.batch_size if training.method == "breadth-first" else 1
-    name = f"{training.method}, protected" if training.protect else training.method
+    batch = training.batch_size or "16 to 100" if training.method == "breadth-first" else 1
+    name = f"{training.method}, as configured" if training.protect else training.method
     cells = [name, f"{training.learning_rate:g}", str(batch), str(epochs), f"{seconds:.0f}"]
     return cells + [_cell(measured[name]) for name in HEADER[5:]] + scores
 
@@ -84,7 +85,8 @@ def main() -> None:
         variants.insert(0, ("breadth-first", settings.training.protect))
     for step in args.steps or [settings.training.learning_rate]:
         for method, protect in variants:
-            training = replace(settings.training, method=method, learning_rate=step, protect=protect)
+            plain = {} if protect else {"neighbours": 0, "wordings": 0, "prefixes": 0, "project": "none"}
+            training = replace(settings.training, method=method, learning_rate=step, protect=protect, **plain)
             row = run_row(loaded, edits, replace(settings, training=training), before, bool(tasks))
             print(" | ".join(row), flush=True)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from factpatch import machine
+from factpatch.companions import find_companions
 from factpatch.config import load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.loading import read_rows
@@ -27,7 +28,6 @@ from factpatch.edits.request import EditRequest
 from factpatch.models import load_model
 from factpatch.patch import save_patch
 from factpatch.preflight import estimate
-from factpatch.protection import protected_rows
 from factpatch.structure import locate
 
 RUNS = 2
@@ -46,7 +46,7 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
         needed = estimate(settings, rows, location_text)
         loaded = load_model(settings.model)
         location = locate(loaded.model, location_text)
-        protected = protected_rows(loaded, rows, settings)
+        companions = find_companions(loaded, rows, settings)
         trunk: list[float] = []
         epochs: list[float] = []
         result = run_edit(
@@ -54,9 +54,10 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
             location,
             rows,
             settings,
-            protected,
+            companions.kept,
             lambda done, total, loss: epochs.append(clock()),
             lambda done, total: trunk.append(clock()),
+            wordings=companions.wordings,
         )
         patch = save_patch(Path(folder) / "patch", loaded, location, result.values, settings, {}, {})
         measured = {

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -56,7 +55,9 @@ def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     rows = [Encoded((5 + number, 6, 0), 1) for number in range(4)]
     protected = [Encoded((20 + number, 6, 0), 1) for number in range(10)]
-    settings = replace(TrainingSettings(), batch_size=5, epochs=2, protect_ratio=2.0, revisit=False, stop_loss=0.0)
+    settings = TrainingSettings(
+        batch_size=5, epochs=2, protect_ratio=2.0, protect_least=0, revisit=False, stop_loss=0.0
+    )
     with open_rows(loaded, None, [*rows, *protected], TrunkSettings()) as opened:
         result = breadth_first(loaded, locate(loaded.model, "1:mlp.down_proj"), opened, len(rows), settings)
     assert (len(result.losses), result.steps, result.visits) == (2, 6, 24)
