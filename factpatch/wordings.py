@@ -22,7 +22,8 @@ from factpatch.models import LoadedModel
 from factpatch.trunk import open_rows
 
 BLANK = "{}"
-TEMPLATES = 256  # the most frequent ones are compared
+TEMPLATES = 96  # the most frequent ones are compared
+GROUPS = 24  # are looked for; templates left then stand alone
 ASKED = 3  # subjects that a template is compared on
 ALIKE = 0.75  # share of equal answers from which on two templates ask the same
 LEAST = 2  # answers that must have been compared
@@ -92,7 +93,7 @@ def _alike(loaded: LoadedModel, subjects: Mapping[str, Sequence[EditRequest]], s
     requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
     said = collect_answers(loaded, requests, settings).outputs if requests else {}
     groups, left = [], list(asked)
-    while left:
+    while left and len(groups) < GROUPS:
         first, *left = left
         pairs = [(other, _crossed(first, other, asked, said)) for other in left]
         right = iter(_proven(loaded, [question for _, questions in pairs for question in questions], settings))
@@ -103,7 +104,7 @@ def _alike(loaded: LoadedModel, subjects: Mapping[str, Sequence[EditRequest]], s
                 joined.append(other)
         groups.append(joined)
         left = [other for other in left if other not in joined]
-    return groups
+    return groups + [[template] for template in left]
 
 
 def _guess(edit: EditRequest) -> tuple[str]:

@@ -37,6 +37,8 @@ def candidates(prefect_home, reference_model, tmp_path_factory):
         "edits.limit": EDITS,
         "training.protect": "protected.jsonl",
         "training.protect_ratio": 20,
+        "training.neighbours": 0,
+        "training.wordings": 0,
         "training.learning_rate": 0.001,  # small and cautious steps, as the edits are few
         "training.confidence": 0.9,
         "capability.include": root / "data" / "capability",

@@ -21,6 +21,7 @@ def released(prefect_home, reference_model, tmp_path_factory):
             *("--edits", str(root / "data" / "edits"), "--set", f"edits.limit={LIMIT}"),
             *("--set", f"capability.include={root / 'data' / 'capability'}", "--set", "capability.limit=16"),
             *("--set", "training.protect=null", "--set", "training.epochs=20", "--set", "training.batch_size=6"),
+            *("--set", "training.neighbours=0", "--set", "training.wordings=0"),
             *("--set", f"localization.sample={LIMIT}", "--set", "gates.capability_drop=0.6"),
             *("--set", "gates.generalization=0.3", "--set", "gates.locality=0.1", "--set", "gates.canaries=null"),
         ]
