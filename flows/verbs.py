@@ -10,7 +10,7 @@ from typing import Any
 
 from factpatch.config import Settings, load_settings
 from factpatch.errors import InputError
-from factpatch.files import output_folder, read_json
+from factpatch.files import output_folder, read_json, write_text
 
 Overrides = dict[str, Any]
 
@@ -153,6 +153,22 @@ def edits(args: argparse.Namespace, overrides: Overrides) -> int:
     return ACTIONS[args.action](args, settings)
 
 
+def compare(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Write the page of two releases, and say how many edits differ between them."""
+    from factpatch.report import read_release, render_comparison
+    from factpatch.report.comparison import compare_edits
+
+    first, second = read_release(args.first), read_release(args.second)
+    page = Path(args.output)
+    if page.is_dir() or not page.absolute().parent.is_dir():
+        raise InputError(f"--output {page}: name a file in a folder that exists, such as comparison.html")
+    write_text(page, render_comparison(first, second, (args.first, args.second)))
+    for kind, rows in compare_edits(first, second).items():
+        print(f"{len(rows):>6}  {kind}")
+    print(page)
+    return 0
+
+
 def promote(args: argparse.Namespace, overrides: Overrides) -> int:
     """Move the alias `champion` to a version whose gates passed."""
     registry = load_settings(args.config, overrides).registry
@@ -246,6 +262,7 @@ VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "ask": ask,
     "export": export,
     "edits": edits,
+    "compare": compare,
     "promote": promote,
     "rollback": rollback,
     "history": history,

@@ -40,7 +40,7 @@ def render_report(evidence: Json) -> str:
     location = release.get("location") or localize.get("location") or {}
     capability = facts.capability_scores(release, evidence.get("regress"))
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             title=title,
@@ -54,7 +54,7 @@ def render_report(evidence: Json) -> str:
             plain=PLAIN,
             protocol=evaluate.get("protocol"),
             capability=capability,
-            capability_axis=share_axis(value for score in capability for value in _extent(score)),
+            capability_axis=share_axis(value for score in capability for value in extent(score)),
             least=least_allowed(release, capability),
             worst=max((score for score in capability if score.fall is not None), key=_fall, default=None),
             location=location,
@@ -129,11 +129,11 @@ def _place(location: Json) -> str:
     return f"{location.get('layer')}:{location['module']}" if location.get("module") else f"{location.get('layer')}"
 
 
-def _extent(score: Score) -> Sequence[float | None]:
+def extent(score: Score) -> Sequence[float | None]:
     return (score.before, score.after, *(score.ci95_before or ()), *(score.ci95_after or ()))
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Templates in which everything is escaped, and a name that is not given is an error."""
     environment = Environment(
         loader=PackageLoader("factpatch.report"),

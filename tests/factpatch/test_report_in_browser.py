@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 
-from factpatch.report import render_report
+from factpatch.report import render_comparison, render_report
 
 
 def mark(name):
@@ -101,6 +101,7 @@ def hostile(text):
 
 PAGES = {
     "report": lambda: render_report(hostile(EVERYTHING)),
+    "comparison": lambda: render_comparison(hostile(EVERYTHING), hostile(f"other {EVERYTHING}"), (EVERYTHING, "other")),
 }
 
 
