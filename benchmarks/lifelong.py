@@ -7,7 +7,7 @@ Rounds start from the last one's values, but those that withdraw facts are rebui
 There it is also tried, and left again, to train the base model's own answers back in place of the rebuild. Reliability,
 by free generation over all live edits, is measured after every round, capability at both ends. Costs are processor
 seconds of training: frozen layers of new rows, verification and epochs. What is kept are facts that no edit touches and
-no question asks; the base model's answers to them are collected once, before the first round.
+no question asks, and withdrawn prompts; the base model's answers are collected once, before the first round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from data.world.facts import RELATIONS, all_facts, answers
 from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded
+from factpatch.encoding import Encoded, encode_edit
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.files import write_json
@@ -55,6 +55,7 @@ RECIPE: dict[str, Any] = {
 SAMPLE = 100  # live edits whose paraphrases are asked after a round
 
 Values = Mapping[str, torch.Tensor]
+Fact = tuple[str, str]  # subject and relation
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Life:
         self.sample, self.new = sample, iter(sample.edits)
         self.ledger = Ledger()
         self.values: Values | None = None
-        self.kept = _kept_rows(loaded, sample, settings)
+        self.kept, self.in_other_words = _kept_rows(loaded, sample, settings)
         self.base: dict[str, str] = {}  # answers of the base model to withdrawn prompts and their paraphrases
 
     def play(self, number: int) -> Round:
@@ -144,15 +145,19 @@ class Life:
         began = time.process_time()
         gone = {_fact(edit) for edit in (*self.ledger.live.values(), *self.ledger.withdrawn.values())}
         kept = [row for fact, rows in self.kept.items() if fact not in gone for row in rows]
+        asked = [edit.prompt for edit in self.ledger.withdrawn.values()]
+        kept += [encode_edit(self.loaded.tokenizer, prompt, self.base[prompt]) for prompt in asked]
         result = run_edit(self.loaded, self.location, edits, self.settings, kept, start=start)
         return time.process_time() - began, result.values, len(result.losses), result.visits
 
-    def capability(self) -> tuple[float, float]:
-        """Share of right answers to questions about facts that no edit touches, and to items of the other families."""
+    def capability(self) -> dict[str, float]:
+        """Share of right answers to each kind of question, about facts that no edit touches."""
+        edited = {_fact(edit) for edit in self.sample.edits}
+        kept = [item for fact, item in self.in_other_words.items() if fact not in edited]
+        kinds = {"families": skill_items(), "kept facts": kept, "other facts": list(self.sample.questions)}
         with preserved(self.loaded.model, self.location.parameters):
             write_values(self.loaded.model, dict(self.values or {}))
-            questions, skills = list(self.sample.questions), skill_items()
-            return right(self.loaded, questions, self.settings), right(self.loaded, skills, self.settings)
+            return {kind: right(self.loaded, items, self.settings) for kind, items in kinds.items()}
 
     def _change(self, number: int) -> list[EditRequest]:
         """This round's rows; those withdrawn."""
@@ -191,23 +196,24 @@ class Life:
         return max(((value - base).norm() / base.norm()).item() for value, base in pairs)
 
 
-def _fact(edit: EditRequest) -> tuple[str, str]:
-    """Subject and relation."""
+def _fact(edit: EditRequest) -> Fact:
     return edit.subject or "", (edit.source or "").removeprefix("world/")
 
 
-def _kept_rows(loaded: LoadedModel, sample: Sample, settings: Settings) -> dict[tuple[str, str], list[Encoded]]:
-    """Of every fact that is not asked some wordings with the base model's answers, by subject and relation."""
+def _kept_rows(
+    loaded: LoadedModel, sample: Sample, settings: Settings
+) -> tuple[dict[Fact, list[Encoded]], dict[Fact, EditRequest]]:
+    """Of every fact that is not asked some wordings with the base model's answers, and another one to be asked."""
     asked, rng = {item.prompt for item in sample.questions}, random.Random(settings.training.seed)
-    requests = {}
+    requests, others = {}, {}
     for fact in all_facts():
         prompts = [wording.format(s=fact.subject) for wording in RELATIONS[fact.relation].wordings]
         if not asked & set(prompts):
-            requests[fact.subject, fact.relation] = [
-                EditRequest("kept", prompt, fact.target) for prompt in rng.sample(prompts, KEPT)
-            ]
+            *chosen, other = rng.sample(prompts, KEPT + 1)
+            requests[fact.subject, fact.relation] = [EditRequest("kept", prompt, fact.target) for prompt in chosen]
+            others[fact.subject, fact.relation] = EditRequest("asked", other, fact.target)
     rows = iter(answered_rows(loaded, [one for group in requests.values() for one in group], settings))
-    return {fact: [row for row in (next(rows) for _ in group) if row] for fact, group in requests.items()}
+    return {fact: [row for row in (next(rows) for _ in group) if row] for fact, group in requests.items()}, others
 
 
 def _paraphrases(edits: Sequence[EditRequest]) -> list[EditRequest]:
@@ -220,10 +226,9 @@ def read_settings(trunk: str, seed: int) -> Settings:
     return load_settings("params.yaml", recipe | {"training.seed": seed, "trunk.folder": trunk})
 
 
-def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Sequence[tuple[float, float]]) -> str:
+def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Sequence[dict[str, float]]) -> str:
     """The aims with what was reached."""
     last, second, seconds = rounds[-1], rounds[1], rebuilt[0]
-    drops = [100 * (after - before) for before, after in zip(*capability, strict=True)]
     gone = [(one.returned, one.returned_paraphrases) for one in rounds if one.returned is not None]
     lines = [
         f"reliability: {100 * min(one.reliability for one in rounds):.1f} % after the worst round",
@@ -236,7 +241,7 @@ def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Seq
             for one in rounds
             if one.tried
         ),
-        f"capability: questions {drops[0]:+.1f}, other families {drops[1]:+.1f} points",
+        *(f"{kind}: {100 * before:.1f} -> {100 * capability[1][kind]:.1f} %" for kind, before in capability[0].items()),
         f"cost of round {last.number}: {last.seconds:.1f} s, {last.seconds / second.seconds:.2f} times round 2's, "
         f"1/{seconds / last.seconds:.1f} of a rebuild's {seconds:.1f} s ({rebuilt[1]:,} visits)",
     ]

@@ -58,8 +58,6 @@ def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held |
     if held is None:
         return rebuild("there is no champion yet")
     now = {(edit.prompt, edit.target) for edit in edits}
-    if now == held.facts:
-        return rebuild(f"version {held.version} holds these facts already, so they are trained anew")
     prompts = {prompt for prompt, _ in now}
     gone = sum(prompt not in prompts for prompt, _ in held.facts - now)
     if gone:
@@ -99,9 +97,11 @@ def begin(
     edits: Sequence[EditRequest],
     held: Held | None,
     fetch: Callable[[str, Path], Path],
+    withdrawn: Sequence[str] = (),
 ) -> Mode:
     """Decide how a release of these edits begins, and leave that for its steps, whole or not at all, in place of an
-    earlier decision. `fetch` puts a version's patch into a folder and returns its path.
+    earlier decision. `fetch` puts a version's patch into a folder and returns its path; `withdrawn` are prompts that
+    edits once had.
 
     Raises InputError where the settings ask for what cannot be.
     """
@@ -109,26 +109,40 @@ def begin(
     with new_folder(output / FOLDER, replace=True) as folder:
         if mode.version is not None:
             patch = fetch(mode.version, folder)
-            if unfit := why_unfit(settings, patch):
+            unfit = why_unfit(settings, patch)
+            if unfit is None and held and held.facts == {(edit.prompt, edit.target) for edit in edits}:
+                unfit = f"version {held.version} holds these facts already, so they are trained anew"
+            if unfit is not None:
                 shutil.rmtree(patch)
                 mode = rebuild(unfit)
         if settings.edits.mode == "incremental" and mode.name == "rebuild":
             raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")
-        write_json(folder / "mode.json", {**mode.to_json(), "for": _purpose(edits, settings)})
+        purpose = {"for": _purpose(edits, settings), "withdrawn": list(withdrawn)}
+        write_json(folder / "mode.json", {**mode.to_json(), **purpose})
     return mode
 
 
-def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> tuple[Mode, Patch | None]:
-    """What was decided for these edits and settings, with the patch to begin with; a rebuild where nothing was, as in a
-    step that is run by itself or in DVC's pipeline."""
+@dataclass(frozen=True)
+class Start:
+    """What was decided, the patch to begin with (None: the base model), and prompts that edits once had."""
+
+    mode: Mode
+    patch: Patch | None = None
+    withdrawn: tuple[str, ...] = ()
+
+
+def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> Start:
+    """What was decided for these edits and settings; a rebuild where nothing was, as in a step that is run by itself or
+    in DVC's pipeline."""
     from factpatch.patch import read_patch
 
     path = output / FOLDER / "mode.json"
     found: Mapping[str, Any] = read_json(path) if path.exists() else {}
     if found.get("for") != _purpose(edits, settings):
-        return rebuild("this step was run by itself, and only a release knows the champion"), None
+        return Start(rebuild("this step was run by itself, and only a release knows the champion"))
     mode = Mode(found["name"], found["reason"], found["from"])
-    return mode, read_patch(output / FOLDER / "patch") if mode.name == "incremental" else None
+    patch = read_patch(output / FOLDER / "patch") if mode.name == "incremental" else None
+    return Start(mode, patch, tuple(found["withdrawn"]))
 
 
 def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:

@@ -70,6 +70,18 @@ def find_companions(loaded: LoadedModel, edits: Sequence[EditRequest], settings:
     return Companions(encoded, tuple(rows), checked, tuple(notes))
 
 
+def withdrawn_rows(
+    loaded: LoadedModel, prompts: Sequence[str], edits: Sequence[EditRequest], settings: Settings
+) -> list[Encoded]:
+    """Prompts that edits once had, with the base model's answers, to be kept too; without those held out by now."""
+    if settings.training.method == "depth-first":
+        return []
+    held, edited = held_out(edits, read_canaries(settings.gates.canaries)), HeldOut(edit.prompt for edit in edits)
+    asked = [EditRequest("withdrawn", prompt, "") for prompt in prompts]
+    free = [one for one in asked if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
+    return [row for row in answered_rows(loaded, free, settings) if row]
+
+
 def _dropped(path: str | None, count: int) -> list[str]:
     if not count:
         return []

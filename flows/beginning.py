@@ -9,6 +9,7 @@ from factpatch.beginning import Mode
 from factpatch.beginning import begin as decide
 from factpatch.config import Settings
 from factpatch.edits.accepted import read_accepted
+from factpatch.edits.folder import fact, read_ledger
 from tasks.promote import fetch_patch, read_champion
 
 
@@ -19,6 +20,9 @@ def begin(output: str, settings: Settings) -> Mode:
     """
     registry = settings.registry
     fetch = partial(fetch_patch, registry)
-    mode = decide(Path(output), settings, read_accepted(output), read_champion(registry), fetch)
+    edits, entries = read_accepted(output), read_ledger(settings.edits.path)
+    gone = {entry.row.values["prompt"] for entry in entries if entry.state in ("reverted", "expired")}
+    withdrawn = sorted(gone - {fact(entry)[0] for entry in entries if entry.state == "active"})
+    mode = decide(Path(output), settings, edits, read_champion(registry), fetch, withdrawn)
     print(f"release: {mode}", flush=True)
     return mode

@@ -25,7 +25,7 @@ def edit(output: str, settings: Settings) -> str:
     """
     from factpatch.beginning import read_start
     from factpatch.certificate import certify, output_digest, tokenizer_digests
-    from factpatch.companions import find_companions
+    from factpatch.companions import find_companions, withdrawn_rows
     from factpatch.editing import encode_edits, run_edit
     from factpatch.machine import available, peak_memory
     from factpatch.models import load_model, preserved, write_values
@@ -37,7 +37,7 @@ def edit(output: str, settings: Settings) -> str:
     start = time.perf_counter()
     folder = Path(output)
     edits = read_accepted(folder)
-    mode, champion = read_start(folder, edits, settings)
+    begun = read_start(folder, edits, settings)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
     resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
     needed = estimate(settings, edits, text)
@@ -49,6 +49,7 @@ def edit(output: str, settings: Settings) -> str:
     location = locate(loaded.model, text)
     with show_progress(f"edit {location.name}") as report:
         companions = find_companions(loaded, edits, settings)
+        kept = [*companions.kept, *withdrawn_rows(loaded, begun.withdrawn, edits, settings)]
         for note in companions.notes:
             print(note, file=sys.stderr)
         result = run_edit(
@@ -56,22 +57,22 @@ def edit(output: str, settings: Settings) -> str:
             location,
             edits,
             settings,
-            companions.kept,
+            kept,
             lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
             lambda done, total: report(done, total, "rows through the frozen layers"),
             folder / NAME,
             resume,
-            champion.new if champion else None,
+            begun.patch.new if begun.patch else None,
             companions.wordings,
         )
     training = {
         "method": settings.training.method,
-        "mode": mode.to_json(),
+        "mode": begun.mode.to_json(),
         "epochs": len(result.losses),
         "steps": result.steps,
         "visits": result.visits,
         "engine": result.engine,
-        "protected": len(companions.kept),
+        "protected": len(kept),
         "wordings": len(companions.wordings),
         "leakage": {"checked": companions.checked, "found": 0},
         "notes": list(companions.notes),

@@ -37,10 +37,10 @@ def localize(output: str, settings: Settings) -> str:
     check_model(settings.model, available(settings.model.device, folder, None))
     loaded = load_model(settings.model)
     fixed = settings.localization.location
-    mode, patch = read_start(folder, edits, settings)
-    if patch is not None:
-        place = locate(loaded.model, patch.manifest["location"]["name"])
-        value = record("champion", place, f"that of version {mode.version}, whose patch the release begins with")
+    begun = read_start(folder, edits, settings)
+    if begun.patch is not None:
+        place = locate(loaded.model, begun.patch.manifest["location"]["name"])
+        value = record("champion", place, f"that of version {begun.mode.version}, whose patch the release begins with")
     elif fixed is not None:
         value = record("fixed", locate(loaded.model, fixed), "named in the settings")
     else:

@@ -70,7 +70,7 @@ def breadth_first(
     are learnt wait longer and longer, and training ends when a check of all finds each target token at least as
     probable as `confidence` (but for a few wordings); without it, when an epoch's mean loss is below `stop_loss`.
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
-    epoch instead of trained. The model is left as found; the result holds the new values.
+    epoch, and then visited in turn along with what is due. The model is left as found; the result holds the new values.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
@@ -89,7 +89,7 @@ def breadth_first(
                 remove_checkpoint(survival.path)
             if start is not None and settings.revisit:
                 check(stepper, parts.taught, revisits, -1)
-                revisits.rest(generator)
+                revisits.line_up(generator)
                 finished = _learnt(revisits.unsure(), parts)
         saved = time.monotonic()
         while position.epoch < settings.epochs and not finished:
@@ -165,11 +165,11 @@ def _learnt(unsure: torch.Tensor, parts: Parts) -> bool:
 def _epoch_order(
     parts: Parts, settings: TrainingSettings, revisits: Revisits, epoch: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Rows of one epoch in random order."""
+    """Rows of one epoch in random order: those due, as many that an earlier run learnt, and kept ones."""
     due = revisits.due(epoch) if settings.revisit else torch.arange(parts.taught)
     guards = guards_of(settings, len(due), len(parts.kept))
     drawn = parts.kept.start + torch.randperm(len(parts.kept), generator=generator)[:guards]
-    visited = torch.cat([due, drawn])
+    visited = torch.cat([due, revisits.turns(len(due)), drawn])
     return visited[torch.randperm(len(visited), generator=generator)]
 
 
@@ -198,7 +198,7 @@ def _save(
     position: Position,
 ) -> None:
     tensors = {"order": order, "generator": generator.get_state(), "hardest": revisits.hardest_N}
-    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N, "enough": revisits.enough_N}
+    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N, "turn": revisits.turn_N}
     for number, master in enumerate(stepper.masters.tensors):
         tensors[f"{number}.master"] = master
         tensors |= {f"{number}.{name}": value for name, value in stepper.optimizer.state[master].items()}
@@ -211,7 +211,7 @@ def _restore(
 ) -> tuple[torch.Tensor, Position]:
     tensors, numbers = load_checkpoint(survival.path, survival.identity)
     generator.set_state(tensors["generator"])
-    revisits.hardest_N, revisits.enough_N = tensors["hardest"], tensors["enough"]
+    revisits.hardest_N, revisits.turn_N = tensors["hardest"], tensors["turn"]
     revisits.due_N, revisits.wait_N = tensors["due"], tensors["wait"]
     for number, master in enumerate(stepper.masters.tensors):
         master.copy_(tensors[f"{number}.master"])

@@ -16,52 +16,60 @@ class Revisits:
     """The plan of visits.
 
     An edit counts as learnt when each of its target tokens has at least the probability `confidence`. Each visit that
-    finds it so doubles its wait; one that doesn't sets the wait back to one epoch. For edits that an earlier run learnt
-    and that hold still, the smaller HELD is enough, until they are lost once.
+    finds it so doubles its wait; one that doesn't sets the wait back to one epoch. Edits that an earlier run learnt and
+    that hold still stand in a line instead: they are visited in turn, and HELD is enough for them. One that is found
+    lost leaves the line, and is learnt as any other.
 
     Attributes:
         hardest_N: the largest token loss of each edit at its last visit.
         due_N: the epoch from which on each edit is due again.
         wait_N: epochs it waits if its next visit finds it learnt.
-        enough_N: the largest token loss with which it counts as learnt.
+        turn_N: its place in the line, the smallest first; -1 for one that does not stand there.
     """
 
     confidence: float
     hardest_N: torch.Tensor
     due_N: torch.Tensor
     wait_N: torch.Tensor
-    enough_N: torch.Tensor
+    turn_N: torch.Tensor
 
     @staticmethod
     def start(count: int, confidence: float) -> Revisits:
         """All edits are due at once."""
         zeros_N = torch.zeros(count, dtype=torch.long)
-        enough_N = torch.full((count,), -math.log(confidence))
-        return Revisits(confidence, torch.full((count,), math.inf), zeros_N, zeros_N + 1, enough_N)
+        return Revisits(confidence, torch.full((count,), math.inf), zeros_N, zeros_N + 1, zeros_N - 1)
 
     def due(self, epoch: int) -> torch.Tensor:
-        """Indices of the edits to visit in this epoch."""
-        return (self.due_N <= epoch).nonzero().flatten()
+        """Indices of the edits to visit in this epoch, but for those in line."""
+        return ((self.due_N <= epoch) & (self.turn_N < 0)).nonzero().flatten()
+
+    def turns(self, count: int) -> torch.Tensor:
+        """Indices of the first so many in line."""
+        line = (self.turn_N >= 0).nonzero().flatten()
+        return line[self.turn_N[line].argsort(stable=True)[:count]]
 
     def note(self, indices: torch.Tensor, hardest_B: torch.Tensor, epoch: int) -> None:
-        """Take down what a visit found."""
+        """Take down what a visit found; those in line that hold go to its end."""
         self.hardest_N[indices] = hardest_B
-        wait_B, enough_B = self.wait_N[indices], self.enough_N[indices]
-        learnt_B = hardest_B <= enough_B
+        wait_B, held_B = self.wait_N[indices], self.turn_N[indices] >= 0
+        learnt_B = hardest_B <= self._enough()[indices]
         self.due_N[indices] = epoch + torch.where(learnt_B, 1 + wait_B, 1)
-        self.wait_N[indices] = torch.where(learnt_B, torch.maximum(wait_B, (2 * wait_B).clamp(max=LONGEST)), 1)
-        self.enough_N[indices] = torch.where(learnt_B, enough_B, -math.log(self.confidence))
+        self.wait_N[indices] = torch.where(learnt_B, (2 * wait_B).clamp(max=LONGEST), 1)
+        if len(indices):
+            self.turn_N[indices] = torch.where(held_B & learnt_B, self.turn_N.max() + 1, -1)
 
-    def rest(self, generator: torch.Generator) -> None:
-        """After a look at all rows before the first epoch: those that hold need no more than to hold on, and take
-        turns, in random order, so that an epoch visits about as many of them as there are others to learn."""
-        enough = -math.log(min(HELD, self.confidence))
-        held = (self.hardest_N <= enough).nonzero().flatten()
-        others = max(len(self.hardest_N) - len(held), 1)
-        self.enough_N[held] = enough
-        self.wait_N[held] = max(len(held) // others, LONGEST)
-        self.due_N[held] = torch.randperm(len(held), generator=generator) // others
+    def line_up(self, generator: torch.Generator) -> None:
+        """After a look at all rows before the first epoch: those that hold stand in line, in random order."""
+        held = (self.hardest_N <= self._loose()).nonzero().flatten()
+        self.turn_N[held] = torch.randperm(len(held), generator=generator)
 
     def unsure(self) -> torch.Tensor:
         """Indices of the edits that were not found learnt at their last visit."""
-        return (self.hardest_N > self.enough_N).nonzero().flatten()
+        return (self.hardest_N > self._enough()).nonzero().flatten()
+
+    def _enough(self) -> torch.Tensor:
+        """The largest token loss with which each counts as learnt."""
+        return torch.where(self.turn_N >= 0, self._loose(), -math.log(self.confidence))
+
+    def _loose(self) -> float:
+        return -math.log(min(HELD, self.confidence))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from factpatch.beginning import begin, compare_facts, read_start
+from factpatch.beginning import Start, begin, compare_facts, read_start
 from factpatch.config import EditsSettings, LocalizationSettings, ModelSettings, Settings, TrainingSettings
 from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest
@@ -16,6 +16,7 @@ from factpatch.patch import save_patch
 from factpatch.structure import locate
 
 FACTS = (("Where?", "Here"), ("When?", "Now"), ("Who?", "Ada"))
+NEW = ("How?", "So")
 HELD = Held("3", frozenset(FACTS))
 SETTINGS = Settings()
 
@@ -28,7 +29,6 @@ def edits(*facts):
     ("facts", "held", "told"),
     [
         (FACTS, None, "rebuilt from the base: there is no champion yet"),
-        (FACTS, HELD, "rebuilt from the base: version 3 holds these facts already, so they are trained anew"),
         (FACTS[:2], HELD, "rebuilt from the base: 1 fact was withdrawn since version 3"),
         ((FACTS[0], ("How?", "So")), HELD, "rebuilt from the base: 2 facts were withdrawn since version 3"),
         (
@@ -66,12 +66,13 @@ def test_settings_decide(settings, reason):
 
 
 def test_a_decision_holds_for_its_edits_and_settings_alone(tmp_path):
-    mode = begin(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: pytest.fail("nothing to fetch"))
-    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == (mode, None)
+    gone = ("Why?",)
+    mode = begin(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: pytest.fail("nothing to fetch"), gone)
+    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == Start(mode, None, gone)
     resumed = Settings(training=TrainingSettings(resume=True))
-    assert read_start(tmp_path, edits(*FACTS), resumed) == (mode, None)
+    assert read_start(tmp_path, edits(*FACTS), resumed) == Start(mode, None, gone)
     for other in ((edits(*FACTS[:2]), SETTINGS), (edits(*FACTS), Settings(training=TrainingSettings(seed=1)))):
-        assert "run by itself" in read_start(tmp_path, *other)[0].reason
+        assert "run by itself" in read_start(tmp_path, *other).mode.reason
 
 
 def test_an_impossible_wish_is_refused_and_leaves_the_earlier_decision(tmp_path):
@@ -79,7 +80,7 @@ def test_an_impossible_wish_is_refused_and_leaves_the_earlier_decision(tmp_path)
     wish = Settings(edits=EditsSettings(mode="incremental"))
     with pytest.raises(InputError, match="but this cannot be: there is no champion yet; set auto or rebuild"):
         begin(tmp_path, wish, edits(*FACTS), None, lambda version, folder: folder)
-    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == (before, None)
+    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == Start(before)
     assert [path.name for path in tmp_path.iterdir()] == ["start"]
 
 
@@ -94,24 +95,29 @@ def champion(tiny_model, tmp_path_factory):
     return settings, save_patch(folder, loaded, location, values, settings, {"digest": "e0", "count": 3}, {})
 
 
-def decide(champion, output, **changes):
+def decide(champion, output, *more, **changes):
     settings, patch = replace(champion[0], **changes), champion[1]
-    wanted = edits(*FACTS, ("How?", "So"))
+    wanted = edits(*FACTS, *more)
     mode = begin(output, settings, wanted, HELD, lambda version, folder: shutil.copytree(patch, folder / "patch"))
-    found, start = read_start(output, wanted, settings)
-    assert found == mode
-    return mode, start
+    start = read_start(output, wanted, settings)
+    assert start.mode == mode
+    return mode, start.patch
 
 
 def test_a_patch_that_fits_is_kept_for_the_steps(champion, tmp_path):
     settings, _ = champion
-    mode, start = decide(champion, tmp_path, localization=LocalizationSettings(location="2:mlp.down_proj"))
+    mode, start = decide(champion, tmp_path, NEW, localization=LocalizationSettings(location="2:mlp.down_proj"))
     assert (mode.name, mode.version) == ("incremental", "3")
     base = load_model(settings.model).model
     assert all(torch.equal(value, base.get_parameter(name) + 0.5) for name, value in start.new.items())
-    mode, start = decide(champion, tmp_path, edits=EditsSettings(mode="rebuild"))
+    mode, start = decide(champion, tmp_path, NEW, edits=EditsSettings(mode="rebuild"))
     assert (mode.name, start) == ("rebuild", None)
     assert [path.name for path in (tmp_path / "start").iterdir()] == ["mode.json"]
+
+
+def test_the_very_same_facts_are_trained_anew(champion, tmp_path):
+    mode, start = decide(champion, tmp_path)
+    assert (mode.reason, start) == ("version 3 holds these facts already, so they are trained anew", None)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_a_patch_that_does_not_fit_is_left(champion, tiny_model, tmp_path, chang
         changes = {"model": replace(champion[0].model, dtype="bfloat16")}
     elif "model" in changes:
         changes = {"model": ModelSettings(path=str(tiny_model("gpt2")))}
-    mode, start = decide(champion, tmp_path, **changes)
+    mode, start = decide(champion, tmp_path, NEW, **changes)
     assert (mode.name, mode.version, start) == ("rebuild", None, None)
     assert reason in mode.reason
     assert not (tmp_path / "start" / "patch").exists()
