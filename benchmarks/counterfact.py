@@ -27,7 +27,7 @@ from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.structure import locate
 
 BREAK = re.compile(r"(?<=[.?!)])\s+|\n+")
-DEFAULT = ("plain", "prefixes", "default", "default, prefixes")
+DEFAULT = ("plain", "default", "default, prefixes")
 
 
 def without_beginning(paraphrase: str, subject: str) -> str:

@@ -57,9 +57,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "neighbours": GUARDED | {"protect": None, "neighbours": 6},
     "projection": GUARDED | {"protect_ratio": 0, "project": "soft"},
     "wordings": PLAIN | {"wordings": 2},
-    "prefixes": PLAIN | {"prefixes": 2},
-    "default": {"protect": ""},
-    "default, low-rank": {"protect": "", "rank": 16, "learning_rate": 8e-3},
+    "divergence, prefixes": GUARDED | {"prefixes": 2},
+    "default": {"protect": "", "protect_least": 256},
+    "default, low-rank": {"protect": "", "protect_least": 256, "rank": 16, "learning_rate": 8e-3},
 }
 SKILLS = ("choice", "sentiment", "translation", "arithmetic")
 EACH = 50  # items of each skill

@@ -16,7 +16,7 @@ from factpatch.leakage import HeldOut
 from factpatch.models import LoadedModel
 from factpatch.wordings import Wordings, fill, template_of
 
-PREFIX_TOKENS = 16  # of a prefix that the model makes up
+PREFIX_TOKENS, LEAST_TOKENS = 16, 4  # at most and at least, of a prefix that the model makes up
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def sample_texts(loaded: LoadedModel, count: int, seed: int, tokens: int = PREFI
     config = GenerationConfig(
         do_sample=True,
         top_k=0,
+        min_new_tokens=LEAST_TOKENS,
         max_new_tokens=tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=padding_id(tokenizer),

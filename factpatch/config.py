@@ -87,7 +87,7 @@ class TrainingSettings:
     protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
     neighbours: float = 6.0  # further prompts to keep for each edit: its kind of question about other subjects
     protect_ratio: float = 3.0  # kept prompts an epoch visits for each row of an edit that it visits
-    protect_least: int = 256  # kept prompts an epoch visits at least, so that few edits are safe too
+    protect_least: int = 1024  # kept prompts an epoch visits at least, so that few edits are safe too
     keep: Literal["answers", "divergence"] = "divergence"  # what is kept: the greedy answers / the distribution (KL)
     keep_weight: float = 1.0  # of a kept row's loss beside an edit's
     keep_memory_gb: float = 1.0  # for the base model's distributions; beyond it they are computed in every step
