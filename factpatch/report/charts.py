@@ -10,7 +10,7 @@ from typing import Any
 STARTS = (0.95, 0.9, 0.8, 0.5, 0.0)  # where an axis of shares may begin; each gives round labels in five steps
 STEPS = 5
 LEAST_SPAN = 0.2  # of a heat map's colours, so that equal scores look equal
-LABELLED = 16  # layers whose cells and numbers are wide enough to hold their score
+LABELLED = 12  # layers whose cells are wide enough to hold their score
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Cell:
     title: str
     shade: float
     chosen: bool
+    short: bool  # tried by a short run only
 
 
 @dataclass(frozen=True)
@@ -66,29 +67,45 @@ def share_axis(values: Iterable[float | None]) -> Axis:
     return Axis(low, 1.0, tuple((100 * step / STEPS, f"{100 * share:.0f}") for step, share in enumerate(shares)))
 
 
-def heat_map(candidates: Sequence[Mapping[str, Any]], chosen: str | None) -> HeatMap | None:
-    """Localization scores by layer and module; None where nothing was searched."""
+def heat_map(
+    candidates: Sequence[Mapping[str, Any]], location: Mapping[str, Any], ranking: Sequence[Mapping[str, Any]] = ()
+) -> HeatMap | None:
+    """Localization scores by layer and module; None where nothing was tried.
+
+    `location` is the chosen place; `ranking` names every place, so also layers that were not tried.
+    """
     if not candidates:
         return None
-    layers = range(max(candidate["layer"] for candidate in candidates) + 1)
+    layers = range(max(place["layer"] for place in [*candidates, *ranking]) + 1)
     scores = [candidate["score"] for candidate in candidates]
     high = max(scores)
     low = min(*scores, high - LEAST_SPAN)
     width = 100 / len(layers)
     rows: dict[str, list[Cell]] = {}
-    for candidate in sorted(candidates, key=lambda candidate: candidate["layer"]):
-        score, name = candidate["score"], candidate["location"]
+    for candidate in sorted(candidates, key=_order):
+        score, short = candidate["score"], candidate.get("run") == "short"
         cell = Cell(
             x=round(width * candidate["layer"], 3),
             label=f"{score:.2f}" if len(layers) <= LABELLED else "",
-            title=f"{name}: score {score:.3f}",
+            title=f"{candidate['location']}: score {score:.3f}{', by a short run' if short else ''}",
             shade=round((score - low) / (high - low), 3),
-            chosen=name == chosen,
+            chosen=_place(candidate) == _place(location),
+            short=short,
         )
         rows.setdefault(candidate["module"] or "whole block", []).append(cell)
-    every = max(1, math.ceil(len(layers) / 10))
+    every = math.ceil(len(layers) / 10)
     ticks = tuple((round(width * (layer + 0.5), 3), str(layer)) for layer in layers if layer % every == 0)
     return HeatMap(tuple((module, tuple(cells)) for module, cells in rows.items()), ticks, width, low, high)
+
+
+def _place(location: Mapping[str, Any]) -> tuple[int | None, str]:
+    return location.get("layer"), location.get("module") or ""
+
+
+def _order(candidate: Mapping[str, Any]) -> tuple[bool, bool, str, int]:
+    """Single matrices first, then groups of them, then whole blocks; within a module by layer."""
+    module = candidate["module"] or ""
+    return not module, "." not in module, module, candidate["layer"]
 
 
 def loss_curve(losses: Sequence[float]) -> Curve | None:

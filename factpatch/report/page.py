@@ -38,6 +38,7 @@ def render_report(evidence: Json) -> str:
     title, tone = facts.heading(release)
     rows = evaluate.get("edits") or []
     location = release.get("location") or localize.get("location") or {}
+    candidates = localize.get("candidates") or []
     capability = facts.capability_scores(release, evidence.get("regress"))
     return (
         environment()
@@ -58,9 +59,9 @@ def render_report(evidence: Json) -> str:
             least=least_allowed(release, capability),
             worst=max((score for score in capability if score.fall is not None), key=_fall, default=None),
             location=location,
-            reason=localize.get("reason"),
-            candidates=localize.get("candidates") or [],
-            heat=heat_map(localize.get("candidates") or [], _place(location)),
+            localize=localize,
+            candidates=sorted(candidates, key=lambda candidate: -candidate["score"]),
+            heat=heat_map(candidates, location, localize.get("ranking") or []),
             certificate=evidence.get("certificate"),
             training=edit,
             curve=loss_curve(edit.get("losses") or []),
@@ -122,11 +123,6 @@ def least_allowed(release: Json, scores: Sequence[Score]) -> dict[str, float]:
 
 def _fall(score: Score) -> float:
     return score.fall or 0.0
-
-
-def _place(location: Json) -> str:
-    """The name of a location as candidates have it."""
-    return f"{location.get('layer')}:{location['module']}" if location.get("module") else f"{location.get('layer')}"
 
 
 def extent(score: Score) -> Sequence[float | None]:

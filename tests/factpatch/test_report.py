@@ -236,7 +236,7 @@ def test_a_curve_by_hand():
 
 
 def test_a_heat_map_by_hand():
-    heat = heat_map(LOCALIZE["candidates"], "2:mlp.down_proj")
+    heat = heat_map(LOCALIZE["candidates"], LOCALIZE["location"])
     ((module, cells),) = heat.rows
     assert module == "mlp.down_proj"
     assert [(cell.x, cell.label, cell.shade) for cell in cells] == [
@@ -246,7 +246,85 @@ def test_a_heat_map_by_hand():
     ]
     assert [cell.chosen for cell in cells] == [False, False, True]
     assert (heat.low, heat.high) == (0.0, 0.9)
-    assert heat_map([], None) is None
+    assert heat_map([], {}) is None
+
+
+def grid(modules, layers, run="whole"):
+    """Candidates as localize.json has them, at every one of `layers`."""
+    return [
+        {
+            "location": f"{layer}:{module}",
+            "score": round((row + layer) / (len(modules) + max(layers)), 6),
+            "margin": 0.05,
+            "layer": layer,
+            "module": module,
+            "reliability": {"value": 1.0, "n": 24, "ci95": [0.86, 1.0]},
+            "capability": {"value": None, "n": 0, "ci95": None},
+            "run": run,
+            "epochs": 6,
+            "visits": 945,
+            "operations": 137749296195,
+            "seconds": 28.9,
+        }
+        for row, module in enumerate(modules)
+        for layer in layers
+    ]
+
+
+MODULES = (
+    "mlp",
+    "mlp.down_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "self_attn",
+    *(f"self_attn.{n}_proj" for n in "qkvo"),
+    "",
+)
+
+
+def test_a_heat_map_of_many_modules_has_a_row_each_from_matrices_to_whole_blocks():
+    heat = heat_map(grid(MODULES, range(6)), {"layer": 5, "module": None})
+    names = [module for module, _ in heat.rows]
+    assert names[0] == "mlp.down_proj"
+    assert names[-3:] == ["mlp", "self_attn", "whole block"]
+    assert {len(cells) for _, cells in heat.rows} == {6}
+    assert [module for module, cells in heat.rows if any(cell.chosen for cell in cells)] == ["whole block"]
+    assert all(cell.label for _, cells in heat.rows for cell in cells)
+
+
+def test_a_heat_map_of_80_layers_leaves_out_numbers_and_most_ticks():
+    tried = grid(["mlp"], [3, 40], run="short")
+    heat = heat_map(tried, {"layer": 40, "module": "mlp"}, ranking=[{"layer": layer} for layer in range(80)])
+    ((_, cells),) = heat.rows
+    assert [cell.x for cell in cells] == [3.75, 50.0]
+    assert not any(cell.label for cell in cells)
+    assert cells[0].title == "3:mlp: score 0.073, by a short run"
+    assert [label for _, label in heat.ticks] == ["0", "8", "16", "24", "32", "40", "48", "56", "64", "72"]
+
+
+@pytest.mark.parametrize(("modules", "layers"), [(MODULES, 6), (("mlp", "mlp.down_proj"), 80)])
+def test_the_page_shows_every_trial(modules, layers):
+    candidates = grid(modules, range(layers), run="short")
+    chosen = candidates[-1]
+    summary = {"location": chosen["location"], "score": 0.9, "margin": 0.1}
+    localize = {
+        "location": {"name": chosen["location"], "layer": layers - 1, "module": chosen["module"], "parameters": []},
+        "reason": "it is the best",
+        "sample": 24,
+        "notes": ["2:mlp: the loss is not a number"],
+        "candidates": candidates,
+        "runner_up": summary,
+        "ranking": [{"location": "0:mlp", "layer": 0, "module": "mlp", "update": 0.1}],
+        "cost": {"trials": len(candidates), "seconds": 60.0},
+    }
+    html = render_report({"localize": localize})
+    assert html.count('<rect class="heat"') == len(candidates) + 6  # and the legend
+    assert html.count('<rect class="chosen"') == 1
+    text = Page(html).text
+    assert f"{len(candidates)} trial runs of 24 edits each, 60.0 s." in text
+    assert "2:mlp: the loss is not a number." in text
+    assert ("The first 100 of 160; localize.json holds all." in text) == (len(candidates) > 100)
+    assert ("those in italics, a short one" in text) == (layers <= 12)
 
 
 def test_an_axis_begins_below_all_values():
