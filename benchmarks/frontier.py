@@ -149,7 +149,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Markdown, a row for each number of edits and way."""
+    """Markdown, a row for each number of edits and way; a single run has no interval."""
     groups: dict[tuple[int, str], list[Result]] = defaultdict(list)
     for result in results:
         groups[result.edits, result.way].append(result)
@@ -162,7 +162,8 @@ def table(results: Sequence[Result]) -> str:
             if name in ("seconds", "visits"):
                 cells.append(f"{mean:,.0f}")
             else:
-                cells.append(f"{100 * mean:{'+' if name in ('questions', 'skills') else ''}.1f} ± {100 * half:.1f}")
+                shown = f"{100 * mean:{'+' if name in ('questions', 'skills') else ''}.1f}"
+                cells.append(f"{shown} ± {100 * half:.1f}" if len(runs) > 1 else shown)
         lines.append(f"| {count} | {way} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
