@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +133,7 @@ def differences(first: Json, second: Json) -> list[tuple[str, list[tuple[str, st
     return tables
 
 
-def _tables(run: Json) -> Mapping[str, dict[str, str]]:
+def _tables(run: Json) -> dict[str, dict[str, str]]:
     """Settings, location and provenance of one release, each as flat names and texts."""
     release, manifest = run.get("release") or {}, run.get("manifest") or {}
     return {

@@ -1,12 +1,9 @@
 """Two releases on one page: what changed between them is found by hand-made differences, and nothing is markup."""
 
-import json
-
 import pytest
 
 from factpatch.report import render_comparison
 from factpatch.report.comparison import compare_edits, differences, paired_gates
-from flows.__main__ import main
 
 EVIL = "<script>alert('x')</script>\"' onload=\"&amp;"
 
@@ -102,23 +99,3 @@ def test_nothing_from_edits_or_models_becomes_markup(first):
     assert "<script" not in html
     assert "\"' onload" not in html
     assert html.count("&lt;script&gt;") > 8
-
-
-def test_the_verb_writes_the_page(first, second, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for name, value in (("a", first), ("b", second)):
-        for part in ("release", "evaluate"):
-            (tmp_path / name).mkdir(exist_ok=True)
-            (tmp_path / name / f"{part}.json").write_text(json.dumps(value[part]))
-    assert main(["compare", "a", "b", "--output", "both.html"]) == 0
-    assert "Lost: A says the target" in (tmp_path / "both.html").read_text()
-    assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["1", "Lost:"]
-    for arguments, told in (
-        (["a", "nowhere"], "'nowhere' holds no release.json"),
-        (["a", "b", "--output", "no/where.html"], "name a file in a folder that exists"),
-        (["a", "b", "--output", "a"], "name a file in a folder that exists"),
-    ):
-        assert main(["compare", *arguments]) == 2
-        error = capsys.readouterr().err
-        assert told in error
-        assert error.count("\n") == 1

@@ -149,6 +149,25 @@ def test_strict_validation_refuses_with_code_1(tmp_path, capsys):
     assert call(capsys, "validate", "file.jsonl", "--strict")[0] == 1
 
 
+def test_compare_writes_a_page_and_names_what_is_no_release(tmp_path, capsys):
+    for name, reliable in (("a", True), ("b", False)):
+        row = {"id": "1", "prompt": "P?", "target": "Rome", "output": "Oslo", "reliable": reliable}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "release.json").write_text(json.dumps({"status": "registered"}))
+        (tmp_path / name / "evaluate.json").write_text(json.dumps({"edits": [row]}))
+    code, out, _ = call(capsys, "compare", "a", "b", "--output", "both.html")
+    assert (code, out.splitlines()[0].split()[:2]) == (0, ["1", "Lost:"])
+    assert "Registered, not promoted" in (tmp_path / "both.html").read_text()
+    for arguments, told in (
+        (("a", "nowhere"), "'nowhere' holds no release.json"),
+        (("a", "b", "--output", "no/where.html"), "name a file in a folder that exists"),
+        (("a", "b", "--output", "a"), "name a file in a folder that exists"),
+    ):
+        code, _, errors = call(capsys, "compare", *arguments)
+        assert (code, len(errors)) == (2, 1)
+        assert told in errors[0]
+
+
 def test_every_verb_has_help(capsys):
     from flows.verbs import VERBS
 
