@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -84,7 +83,7 @@ class Choices:
         """The latest choice, found by a search, for edits of the same kind on the same model with the same settings."""
         found = []
         for path in self._folder.glob("*.json"):
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = read_json(path)
             known = set(value["kinds"])
             shared = sum(kind in known for kind in self._kinds)
             if value["setting"] == self._setting and value["searched"] and shared >= SAME_KIND * len(self._kinds):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prefect import flow
 
-from factpatch.config import load_settings
+from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import FILE
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
@@ -31,9 +32,15 @@ def run(tiny_model, tmp_path, monkeypatch):
         wishes = {"model.path": str(tiny_model("llama")), "training.learning_rate": 3e-2, "training.epochs": 6}
         wishes |= {"trunk.folder": None, "localization.method": "grid", "localization.sample": 8}
         wishes |= {"localization.modules": ["down", "o"], "localization.workers": workers}
-        return read_json(Path(localize.fn("out", load_settings(None, {**wishes, "localization.cache": cache}))))
+        return read_json(Path(a_flow("out", load_settings(None, {**wishes, "localization.cache": cache}))))
 
     return localize_with
+
+
+@flow(validate_parameters=False)
+def a_flow(output: str, settings: Settings) -> str:
+    """The step inside a flow, as in a release."""
+    return localize(output, settings)
 
 
 def test_two_workers_find_what_one_process_finds(run, tiny_model, tmp_path):
