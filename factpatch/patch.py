@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from factpatch.config import ModelSettings, Settings, to_dict
+from factpatch.config import ModelSettings, Settings
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_file, digest_value, new_folder, read_json, write_json
 from factpatch.models import LoadedModel, fingerprint, load_model, tensor_digest, tensor_digests, write_values
+from factpatch.stores import shown_settings
 from factpatch.structure import Location
 
 SCHEMA = 1
@@ -78,8 +79,8 @@ def save_patch(
             },
             "files": {name: digest_file(temporary / name) for name in ("patch.safetensors", "undo.safetensors")},
             "edits": edits,
-            "config": to_dict(settings),
-            "config_digest": digest_value(to_dict(settings)),
+            "config": shown_settings(settings),
+            "config_digest": digest_value(shown_settings(settings)),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             "training": training,
         }

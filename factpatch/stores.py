@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
-from factpatch.config import RegistrySettings
+from factpatch.config import RegistrySettings, Settings, to_dict
 from factpatch.errors import FactpatchError, InputError, RefusedError, UnavailableError
 
 SECONDS_TO_ANSWER = 5.0  # of a server, before it counts as out of reach
@@ -34,6 +34,13 @@ def without_password(uri: str) -> str:
     """The address as it may be shown."""
     password = urlsplit(uri).password
     return uri.replace(f":{password}@", ":***@", 1) if password else uri
+
+
+def shown_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as they may be kept with a patch and shown: without the password of the registry's address."""
+    values = to_dict(settings)
+    address = values["registry"]["tracking_uri"]
+    return values | {"registry": values["registry"] | {"tracking_uri": address and without_password(address)}}
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from mlflow.models import Model
 from prefect import task
 
 import factpatch
-from factpatch.config import Settings, to_dict
+from factpatch.config import Settings
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.gates import judge_reload
 from factpatch.files import output_folder, read_json
@@ -45,7 +45,7 @@ from factpatch.release import (
     with_gate,
 )
 from factpatch.report import read_evidence, render_report
-from factpatch.stores import reaching, tracking_uri, without_password
+from factpatch.stores import reaching, shown_settings, tracking_uri, without_password
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
@@ -238,7 +238,7 @@ def log_numbers(
     metrics += [Metric("loss", loss, now, epoch) for epoch, loss in enumerate(losses, start=1)]
     params = [
         Param(f"{section}.{key}", value if isinstance(value, str) else json.dumps(value))
-        for section, values in to_dict(settings).items()
+        for section, values in shown_settings(settings).items()
         for key, value in values.items()
     ]
     for start in range(0, len(metrics), BATCH):

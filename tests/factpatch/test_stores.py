@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from factpatch.config import RegistrySettings
+from factpatch.config import RegistrySettings, Settings, to_dict
 from factpatch.errors import InputError, RefusedError, UnavailableError
-from factpatch.stores import lock_file, locked, reaching, tracking_uri, without_password
+from factpatch.stores import lock_file, locked, reaching, shown_settings, tracking_uri, without_password
 
 HOLD = """
 import sys, time
@@ -31,6 +31,13 @@ def test_the_store_is_named_and_passwords_are_not(monkeypatch, tmp_path):
     assert tracking_uri(RegistrySettings()) == "http://127.0.0.1:9"
     assert tracking_uri(RegistrySettings(tracking_uri="http://127.0.0.1:8")) == "http://127.0.0.1:8"
     assert without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+def test_settings_are_shown_without_a_password():
+    address = "postgresql://me:secret@host/db"
+    shown = shown_settings(Settings(registry=RegistrySettings(tracking_uri=address)))
+    assert shown == to_dict(Settings(registry=RegistrySettings(tracking_uri="postgresql://me:***@host/db")))
+    assert shown_settings(Settings()) == to_dict(Settings())
 
 
 def test_what_cannot_be_reached_is_told_at_once_in_one_line(tmp_path):
