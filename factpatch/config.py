@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from factpatch.errors import InputError
+from factpatch.recipe import PAPER, TrainingSettings, check_strengths
 
 
 @dataclass(frozen=True)
@@ -64,64 +65,6 @@ class LocalizationSettings:
     reuse: bool = True  # keep an earlier choice for edits of the same kind, after a check on a few of them (auto)
     workers: int = 1  # processes that share a grid, through Prefect's Dask task runner; 1: none but this one
     cache: str | None = ".cache/localization"  # folder where trials and choices stay for later runs; null keeps none
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How the located parameters are trained."""
-
-    method: Literal["breadth-first", "depth-first"] = "breadth-first"  # depth-first is the baseline
-    recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, whatever the keys below say (see PAPER)
-    learning_rate: float = 3e-3  # Adam's step size; 5e-4 for models of 7B and more
-    schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
-    batch_size: int | None = None  # rows a step; null: a tenth of those an epoch visits, but 16 to 100
-    micro_batch: int | None = None  # edits a forward pass at most; halves by itself when memory runs out
-    epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
-    revisit: bool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
-    confidence: float = 0.98  # probability of every target token from which on an edit counts as learnt
-    stop_loss: float = 0.01  # without revisits: stop once an epoch's mean loss is below
-    seed: int = 0  # of the order of edits
-    resume: bool = False  # continue a killed run from the checkpoint in its output folder
-    checkpoint_seconds: float = 20.0  # between checkpoints
-    rank: int | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
-    protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
-    neighbours: float = 6.0  # further prompts to keep for each edit: its kind of question about other subjects
-    protect_ratio: float = 3.0  # kept prompts an epoch visits for each row of an edit that it visits
-    protect_least: int = 1024  # kept prompts an epoch visits at least, so that few edits are safe too
-    keep: Literal["answers", "divergence"] = "divergence"  # what is kept: the greedy answers / the distribution (KL)
-    keep_weight: float = 1.0  # of a kept row's loss beside an edit's
-    keep_memory_gb: float = 1.0  # for the base model's distributions; beyond it they are computed in every step
-    project: Literal["none", "soft", "hard"] = "none"  # turn updates away from directions that kept prompts use
-    project_share: float = 0.1  # of those directions' variance that updates may reach
-    wordings: int = 2  # further wordings trained for each edit: its question as other edits or `templates` put it
-    templates: str | None = None  # file with lists of wordings that ask the same, "{}" standing for the subject
-    prefixes: int = 0  # times that each edit is also trained after an unrelated sentence
-    both_forms: bool = False  # each edit is also trained in the other form: chat beside plain, plain beside chat
-    adaptive: bool = False  # `keep_weight` follows kept prompts and wordings that are held out
-
-    def rows_a_step(self, visited: int) -> int:
-        """Rows of a mini-batch where an epoch visits `visited`: small sets need steps more than large batches."""
-        return self.batch_size or min(100, max(16, visited // 10))
-
-
-PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
-    "method": "breadth-first",
-    "learning_rate": 5e-4,
-    "schedule": "constant",
-    "batch_size": 100,
-    "epochs": 25,
-    "revisit": False,
-    "stop_loss": 0.01,
-    "rank": None,
-    "protect": None,
-    "neighbours": 0.0,
-    "project": "none",
-    "wordings": 0,
-    "templates": None,
-    "prefixes": 0,
-    "both_forms": False,
-    "adaptive": False,
-}
 
 
 @dataclass(frozen=True)
@@ -248,25 +191,7 @@ class Settings:
             if not low <= value or (high is not None and value > high):
                 upper = "" if high is None else f" and at most {high:g}"
                 raise InputError(f"{name} is {value:g}; it must be at least {low:g}{upper}")
-        _check_strengths(self.training)
-
-
-def _check_strengths(training: TrainingSettings) -> None:
-    """InputError for choices that contradict each other."""
-    visited = training.keep_weight and (training.protect_ratio or training.protect_least)
-    if (training.protect or training.neighbours) and not visited and training.project == "none":
-        name = "keep_weight" if not training.keep_weight else "protect_ratio"
-        raise InputError(
-            f"training.protect and training.neighbours ask to keep prompts, but training.{name} is 0 and nothing is "
-            f"projected, so nothing would; raise {name}, or set protect to null and neighbours to 0"
-        )
-    if training.rank is not None and training.project != "none":
-        raise InputError(
-            "training.rank trains low-rank factors, whose steps training.project cannot turn; set rank to null or "
-            "project to none"
-        )
-    if training.templates is not None and not training.wordings:
-        raise InputError("training.templates names wordings, but training.wordings is 0; raise it, or set no templates")
+        check_strengths(self.training)
 
 
 def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:

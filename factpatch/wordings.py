@@ -92,7 +92,8 @@ def _alike(loaded: LoadedModel, subjects: Mapping[str, Sequence[EditRequest]], s
     asked = {template: list(subjects[template])[:ASKED] for template in subjects}
     requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
     said = collect_answers(loaded, requests, settings).outputs if requests else {}
-    groups, left = [], list(asked)
+    groups: list[list[str]] = []
+    left = list(asked)
     while left and len(groups) < GROUPS:
         first, *left = left
         pairs = [(other, _crossed(first, other, asked, said)) for other in left]
