@@ -44,6 +44,7 @@ KEPT = 2  # wordings of every fact that is neither edited nor asked
 RECIPE: dict[str, Any] = {
     "learning_rate": 4e-3,
     "batch_size": None,
+    "epochs": 25,
     "protect": None,  # what is kept is given directly
     "protect_ratio": 6.0,
     "protect_least": 0,
@@ -51,6 +52,7 @@ RECIPE: dict[str, Any] = {
     "neighbours": 0.0,
     "wordings": 0,
     "project": "none",
+    "adaptive": False,
 }
 SAMPLE = 100  # live edits whose paraphrases are asked after a round
 
