@@ -54,7 +54,7 @@ def reaching(uri: str, *errors: type[Exception]) -> Iterator[None]:
         reason = error.strerror or error
         told = f"MLflow at '{shown}' cannot be reached ({reason}); start it, or correct the address"
         raise UnavailableError(told) from error
-    kinds = (*errors, OSError)
+    kinds: tuple[type[Exception], ...] = (*errors, OSError)
     try:
         yield
     except kinds as error:

@@ -212,7 +212,7 @@ def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
     from flows.monitor import describe
     from flows.monitor import monitor as watch
 
-    value = read_json(Path(watch(args.of, args.config, args.output, overrides, args.patch)))
+    value = read_json(Path(str(watch(args.of, args.config, args.output, overrides, args.patch))))
     print("\n".join(describe(value)))
     return 0 if value["status"] == "held" else 1
 
