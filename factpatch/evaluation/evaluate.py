@@ -135,8 +135,8 @@ def measure(
 
 
 def _questions(edits: Iterable[EditRequest], before: Answers | None) -> Iterable[tuple[str, str]]:
-    """Every (prompt, guess at its answer): the target; on locality probes, what the model said before; and where nothing
-    was said before, the first of the old answers as well."""
+    """Every (prompt, guess at its answer): the target; on locality probes, what the model said before; and without such
+    answers, the first of the old ones that the edit lists as well."""
     for edit in edits:
         asked = (edit.prompt, *edit.paraphrases)
         yield from ((prompt, edit.target) for prompt in asked)
