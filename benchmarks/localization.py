@@ -3,6 +3,8 @@
     python -m benchmarks.localization                 # grids and searches on three samples of the demo edits
     python -m benchmarks.localization --sharing       # what a grid would cost without shared activations
     python -m benchmarks.localization --random 32     # a search on a Llama of 32 layers with random weights
+    python -m benchmarks.localization --kept          # signals against the trials that a grid has made so far
+    python -m benchmarks.localization --places 5:mlp  # all edits written at the places named
 
 The first prints, for each sample: the grid's best places, what each signal's ranking has to do with the grid's
 (Spearman), the place that the search chooses, and its cost as a share of the grid's. Then all edits are written at the
@@ -33,8 +35,10 @@ from factpatch.localization.cells import SharedTrunk, try_cell
 from factpatch.localization.exam import ABSENT, make_exam
 from factpatch.localization.memory import Trials, base_digest
 from factpatch.localization.pictures import draw
+from factpatch.localization.places import candidate_locations
 from factpatch.localization.score import Scorer
 from factpatch.localization.search import localize
+from factpatch.localization.signals import rank_places
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.progress import show_progress
 from factpatch.protection import protected_rows, sample_rows
@@ -60,10 +64,43 @@ def main() -> None:
     if args.sharing:
         compare_sharing(loaded, edits, settings)
         return
-    chosen: dict[str, str] = {}
-    for seed in args.seeds:
+    if args.kept:
+        for seed in args.seeds:
+            compare_kept(loaded, edits, configure(args, seed), seed)
+        return
+    chosen = dict.fromkeys(args.places, "named")
+    for seed in [] if args.places else args.seeds:
         chosen |= one_sample(loaded, edits, configure(args, seed), seed)
     write_everything(loaded, edits, configure(args, 0), chosen)
+
+
+def compare_kept(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, seed: int) -> None:
+    """What signals and short runs have to do with the whole runs that there are."""
+    exam = make_exam(loaded, edits, settings, settings.localization.sample)
+    trials = Trials.start(Path(settings.localization.cache or "."), base_digest(loaded), exam, settings)
+    scorer, scores, short = Scorer(exam, settings.localization.weights), {}, {}
+    candidates = candidate_locations(loaded.model, settings.localization)
+    for location in candidates:
+        for whole, found in ((True, scores), (False, short)):
+            if cell := trials.read(loaded, location.name, whole):
+                found[location.name] = scorer.score(cell)
+    places = [location for location in candidates if location.name in scores]
+    layers = sorted({location.layer for location in places})
+    print(f"\nsample {seed}: {exam.edits} edits, {len(places)} places of layers {layers}")
+    for one in sorted(scores.values(), key=lambda one: -one.score):
+        shares = ", ".join(f"{name} {one.metrics[name]['value']:.3f}" for name in ABSENT)
+        print(f"  {one.cell.location.name:<18} {one.score:.3f} ± {one.margin:.3f}  {shares}, {one.cell.epochs} epochs")
+    for name in SIGNALS:
+        pairs = [
+            (place.signals[name], scores[place.location.name].score) for place in rank_places(loaded, exam, places)
+        ]
+        print(f"  {name:<9} against whole runs: Spearman {spearmanr(*zip(*pairs, strict=True)).statistic:+.2f}")
+    both = [(short[name].score, scores[name].score) for name in scores if name in short]
+    print(
+        f"  short runs against whole runs: Spearman {spearmanr(*zip(*both, strict=True)).statistic:+.2f}, n {len(both)}"
+    )
+    operations = [sum(one.cell.operations for one in found.values()) for found in (short, scores)]
+    print(f"  operations of the short runs: {operations[0] / operations[1]:.1%} of the whole ones'")
 
 
 def one_sample(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, seed: int) -> dict[str, str]:
@@ -119,6 +156,7 @@ def write_everything(loaded: LoadedModel, edits: list[EditRequest], settings: Se
     scorer, trunk = Scorer(exam, settings.localization.weights), SharedTrunk(loaded, exam, settings)
     print(f"\nall {len(edits)} edits | why | mean | " + " | ".join(ABSENT) + " | epochs | seconds")
     for name, why in places.items():
+        name = locate(loaded.model, name).name
         cell = trials.read(loaded, name, True)
         if cell is None:
             cell = try_cell(trunk, locate(loaded.model, name), settings, whole=True)
@@ -226,6 +264,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=384, help="edits that a search may try, a trial after the other")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--sharing", action="store_true", help="what a grid would cost without shared activations")
+    parser.add_argument("--kept", action="store_true", help="signals against the trials that a grid has made so far")
+    parser.add_argument("--places", nargs="+", default=[], help="write all edits at these places, and nothing else")
     parser.add_argument("--random", type=int, metavar="LAYERS", help="search a random model of so many layers instead")
     return parser.parse_args()
 

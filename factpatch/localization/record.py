@@ -70,7 +70,7 @@ def judged(
     value = record(
         method,
         chosen.cell.location,
-        _reason(scorer, chosen, best, len(ranked)),
+        _reason(scorer, chosen, best, len(ranked), len(last)),
         sample,
         [scorer.score(cell) for cell in sorted(last, key=lambda cell: cell.location.layer)],
         ranking,
@@ -90,9 +90,11 @@ def judged(
     return value
 
 
-def _reason(scorer: Scorer, chosen: Scored, best: Scored, tried: int) -> str:
+def _reason(scorer: Scorer, chosen: Scored, best: Scored, tried: int, places: int) -> str:
     text = f"{chosen.cell.location.name} scores {chosen.score:.3f} ± {chosen.margin:.3f}"
     kind = "whole" if chosen.cell.whole else "short"
+    if tried == 1:
+        return f"{text}, and stood first of the {places} places tried"
     if chosen is best:
         return f"{text}, the best of {tried} {kind} runs"
     _, low, high = scorer.fall(best.cell, chosen.cell)
