@@ -3,7 +3,7 @@
     python -m benchmarks.localization                 # grids and searches on three samples of the demo edits
     python -m benchmarks.localization --sharing       # what a grid would cost without shared activations
     python -m benchmarks.localization --random 32     # a search on a Llama of 32 layers with random weights
-    python -m benchmarks.localization --kept          # signals against the trials that a grid has made so far
+    python -m benchmarks.localization --layers 4 5    # signals and short runs against the whole runs of these layers
     python -m benchmarks.localization --places 5:mlp  # all edits written at the places named
 
 The first prints, for each sample: the grid's best places, what each signal's ranking has to do with the grid's
@@ -64,9 +64,9 @@ def main() -> None:
     if args.sharing:
         compare_sharing(loaded, edits, settings)
         return
-    if args.kept:
+    if args.layers:
         for seed in args.seeds:
-            compare_kept(loaded, edits, configure(args, seed), seed)
+            compare_layers(loaded, edits, configure(args, seed), seed, args.layers)
         return
     chosen = dict.fromkeys(args.places, "named")
     for seed in [] if args.places else args.seeds:
@@ -74,18 +74,23 @@ def main() -> None:
     write_everything(loaded, edits, configure(args, 0), chosen)
 
 
-def compare_kept(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, seed: int) -> None:
-    """What signals and short runs have to do with the whole runs that there are."""
+def compare_layers(
+    loaded: LoadedModel, edits: list[EditRequest], settings: Settings, seed: int, layers: list[int]
+) -> None:
+    """What signals and short runs have to do with whole runs, at every place of some layers."""
     exam = make_exam(loaded, edits, settings, settings.localization.sample)
     trials = Trials.start(Path(settings.localization.cache or "."), base_digest(loaded), exam, settings)
     scorer, scores, short = Scorer(exam, settings.localization.weights), {}, {}
-    candidates = candidate_locations(loaded.model, settings.localization)
-    for location in candidates:
+    trunk = SharedTrunk(loaded, exam, settings)
+    places = [one for one in candidate_locations(loaded.model, settings.localization) if one.layer in layers]
+    for number, location in enumerate(places):
         for whole, found in ((True, scores), (False, short)):
-            if cell := trials.read(loaded, location.name, whole):
-                found[location.name] = scorer.score(cell)
-    places = [location for location in candidates if location.name in scores]
-    layers = sorted({location.layer for location in places})
+            cell = trials.read(loaded, location.name, whole)
+            if cell is None:
+                trunk.prepare(places[number:])
+                cell = try_cell(trunk, location, settings, whole)
+                trials.write(cell)
+            found[location.name] = scorer.score(cell)
     print(f"\nsample {seed}: {exam.edits} edits, {len(places)} places of layers {layers}")
     for one in sorted(scores.values(), key=lambda one: -one.score):
         shares = ", ".join(f"{name} {one.metrics[name]['value']:.3f}" for name in ABSENT)
@@ -260,11 +265,11 @@ def _share(value: dict[str, Any]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="runs/localization", help="folder for trials and pictures")
-    parser.add_argument("--sample", type=int, default=32, help="edits of a sample")
-    parser.add_argument("--budget", type=int, default=384, help="edits that a search may try, a trial after the other")
+    parser.add_argument("--sample", type=int, default=16, help="edits of a sample")
+    parser.add_argument("--budget", type=int, default=192, help="edits that a search may try, a trial after the other")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--sharing", action="store_true", help="what a grid would cost without shared activations")
-    parser.add_argument("--kept", action="store_true", help="signals against the trials that a grid has made so far")
+    parser.add_argument("--layers", type=int, nargs="+", help="signals and short runs against whole runs, there alone")
     parser.add_argument("--places", nargs="+", default=[], help="write all edits at these places, and nothing else")
     parser.add_argument("--random", type=int, metavar="LAYERS", help="search a random model of so many layers instead")
     return parser.parse_args()
