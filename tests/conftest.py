@@ -17,6 +17,16 @@ SENTENCES = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _no_store_left(monkeypatch) -> None:
+    """Undo what `mlflow.set_tracking_uri` writes into the environment, so that no test finds another's registry."""
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", os.environ["MLFLOW_TRACKING_URI"])
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_place(tmp_path_factory) -> Iterator[None]:
     """Tests stand in a temporary folder, so that what a run keeps where it stands stays out of the checkout."""

@@ -16,6 +16,7 @@ def released(prefect_home, reference_model, tmp_path_factory):
     root = reference_model.parents[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # which `mlflow.set_tracking_uri` sets for later tests too
         options = [
             *("--config", str(root / "params.yaml"), "--model", str(reference_model)),
             *("--edits", str(root / "data" / "edits"), "--set", f"edits.limit={LIMIT}"),
