@@ -7,9 +7,9 @@
 The plain loop is what a fine-tuning script does: every step runs the whole model forward and backward, with logits at
 all positions of a randomly drawn, padded batch. `plain, frozen` is the same with gradients for the located tensors
 alone, so that the backward pass ends there. Each row of the table is a process of its own, so that peak memory is its
-own. Both have the same step size; the engine chooses its batches, the plain loop has the paper's 100 edits. Both end
-when 99 % of the edits are right, or after the epochs or seconds given. Right means that each token of the target is the
-most likely one; checking that is not timed.
+own. All have the same step size; the plain loop has the paper's 100 edits in a batch, the engine chooses batches,
+and in a second row has the same 100. All end when 99 % of the edits are right, or after the epochs or seconds given.
+Right means that each token of the target is the most likely one; checking that is not timed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PAPER_STEP, GOAL = 5e-4, 0.99
 class Case:
     """One row of the table: how to train, where, with what."""
 
-    engine: str  # "factpatch", "plain", "plain, frozen"
+    engine: str  # "factpatch", "factpatch, batch 100", "plain", "plain, frozen"
     model: ModelSettings
     location: str
     training: TrainingSettings
@@ -85,7 +85,8 @@ def main() -> None:
                 revisit=False,
             )
             own = replace(plain, batch_size=None, revisit=True, confidence=0.6)
-            cases = [("factpatch", own), ("plain", plain), ("plain, frozen", plain)]
+            same = replace(own, batch_size=plain.batch_size)
+            cases = [("factpatch", own), ("factpatch, batch 100", same), ("plain", plain), ("plain, frozen", plain)]
             if args.paper:
                 cases.append(("plain", replace(plain, learning_rate=PAPER_STEP, epochs=25)))
             first = None
@@ -110,7 +111,7 @@ def run_case(case: Case) -> str:
     loaded = load_model(case.model)
     rows = encode_edits(loaded, read_accepted(Path(case.edits)), False)
     base = _peak(case.model.device)
-    train = train_factpatch if case.engine == "factpatch" else train_plain
+    train = train_factpatch if case.engine.startswith("factpatch") else train_plain
     result = train(loaded, rows, case)
     return json.dumps(result | {"peak": _peak(case.model.device), "loaded": base})
 
