@@ -1,7 +1,8 @@
 """A certificate for a patch: proof that it changes the located tensors only, and gives the outputs that were measured.
 
-It is made from the patch as it lies on disk, and written into its folder as `certificate.json`. It is no signature:
-it shows damage, mix-ups and careless changes, not a forger who rewrites every file.
+It is made from the patch as it lies on disk and from every tensor of the model, hashed anew (`tensor_digests`, never
+`known_digests`), and written into its folder as `certificate.json`. It is no signature: it shows damage, mix-ups and
+careless changes, not a forger who rewrites every file.
 """
 
 from __future__ import annotations

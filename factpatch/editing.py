@@ -12,7 +12,7 @@ from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError
 from factpatch.files import digest_value
-from factpatch.models import LoadedModel, fingerprint, tensor_digest, tensor_digests
+from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.structure import Location
 from factpatch.training import Progress, Survival, TrainingResult, breadth_first, depth_first
 from factpatch.trunk import open_rows
@@ -81,7 +81,7 @@ def run_identity(
     for name in ("resume", "checkpoint_seconds"):  # they change no result
         del training[name]
     return {
-        "base model": fingerprint(tensor_digests(loaded.model)),
+        "base model": fingerprint(known_digests(loaded.model)),
         "edits": digest_value([(row.ids, row.prompt_length) for row in rows]),
         "further wordings": digest_value([(row.ids, row.prompt_length) for row in wordings]),
         "protected prompts": digest_value([(row.ids, row.prompt_length) for row in protected]),

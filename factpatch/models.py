@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from pathlib import Path
 import huggingface_hub
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -19,6 +21,8 @@ from factpatch.config import ModelSettings
 from factpatch.errors import InputError
 
 HUB_TIMEOUT = 10  # seconds that the hub has to answer
+
+_known = WeakTensorKeyDictionary()  # tensor -> its state when it was hashed last, and its digest
 
 
 @dataclass(frozen=True)
@@ -120,17 +124,50 @@ def write_values(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> Non
 def tensor_digest(tensor: torch.Tensor) -> str:
     """SHA-256 over dtype, shape and bytes of a tensor."""
     digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def tensor_digests(model: PreTrainedModel, but: Collection[str] = ()) -> dict[str, str]:
-    """The digest of every parameter and buffer by name, `but` some; tied tensors stand under each of their names."""
+def tensor_digests(model: PreTrainedModel) -> dict[str, str]:
+    """The digest of every parameter and buffer by name, each hashed now; tied tensors stand under each of their
+    names."""
+    return _hash(_tensors(model))
+
+
+def known_digests(model: PreTrainedModel, but: Collection[str] = ()) -> dict[str, str]:
+    """As `tensor_digests`, `but` for some; a tensor that nothing wrote to since it was hashed is not hashed again.
+
+    Writes are seen by torch's version counter, as all operations in place count them. What goes through `.data` evades
+    it, so this is no proof: what must be proven takes `tensor_digests`.
+    """
+    tensors = {name: tensor for name, tensor in _tensors(model).items() if name not in but}
+    kept = {name: _known[tensor] for name, tensor in tensors.items() if tensor in _known}
+    digests = {name: digest for name, (state, digest) in kept.items() if state == _state(tensors[name])}
+    digests |= _hash({name: tensor for name, tensor in tensors.items() if name not in digests})
+    return {name: digests[name] for name in tensors}
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer."""
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    wanted = [(name, tensor) for name, tensor in named if name not in but]
+    return dict(named)
+
+
+def _hash(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Digests by name, which are remembered."""
+    distinct = {id(tensor): tensor for tensor in tensors.values()}
     with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
-        digests = pool.map(tensor_digest, (tensor for _, tensor in wanted))
-    return {name: digest for (name, _), digest in zip(wanted, digests, strict=True)}
+        digests = dict(zip(distinct, pool.map(tensor_digest, distinct.values()), strict=True))
+    for key, tensor in distinct.items():
+        if not tensor.is_inference():  # their writes are not counted
+            _known[tensor] = (_state(tensor), digests[key])
+    return {name: digests[id(tensor)] for name, tensor in tensors.items()}
+
+
+def _state(tensor: torch.Tensor) -> tuple[object, ...]:
+    """Another one once the tensor was written to, or got other memory (whose address may be the old one)."""
+    storage = StorageWeakRef(tensor.untyped_storage())
+    return storage, tensor.storage_offset(), tensor.dtype, tensor.shape, tensor._version
 
 
 def fingerprint(digests: dict[str, str]) -> str:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from factpatch.config import ModelSettings, Settings
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_file, digest_value, new_folder, read_json, write_json
-from factpatch.models import LoadedModel, fingerprint, load_model, tensor_digest, tensor_digests, write_values
+from factpatch.models import LoadedModel, fingerprint, known_digests, load_model, tensor_digest, tensor_digests, write_values
 from factpatch.stores import shown_settings
 from factpatch.structure import Location
 
@@ -53,7 +53,7 @@ def save_patch(
     broken = [name for name, value in values.items() if not torch.isfinite(value).all()]
     if broken:
         raise RefusedError(f"new values of {', '.join(broken)} are not finite; no patch was written")
-    digests = tensor_digests(loaded.model)
+    digests = known_digests(loaded.model)  # whether they are the model's, the certificate proves
     old = {name: loaded.model.get_parameter(name).detach().cpu().clone() for name in values}
     new = {name: value.cpu().contiguous() for name, value in values.items()}
     with new_folder(folder, replace=True) as temporary:

@@ -18,7 +18,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import Interval, bootstrap_interval, score_interval
 from factpatch.files import output_folder, read_json, write_json
-from factpatch.models import LoadedModel, fingerprint, tensor_digests
+from factpatch.models import LoadedModel, fingerprint, known_digests
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def model_identity(loaded: LoadedModel, settings: Settings) -> dict[str, Any]:
     backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend else json.dumps(loaded.tokenizer.get_vocab(), sort_keys=True)
     return {
-        "base": fingerprint(tensor_digests(loaded.model)),
+        "base": fingerprint(known_digests(loaded.model)),
         "config": loaded.model.config.to_json_string(),
         "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
         "dtype": settings.model.dtype,

@@ -13,7 +13,7 @@ from factpatch.evaluation.scorecard import relation_of, source_of
 from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
 from factpatch.localization.cells import Cell, trial_training
 from factpatch.localization.exam import Exam, from_json, to_json
-from factpatch.models import LoadedModel, fingerprint, tensor_digests
+from factpatch.models import LoadedModel, fingerprint, known_digests
 from factpatch.structure import locate
 
 FORM = 1  # of the files; another number never reads these
@@ -98,7 +98,7 @@ class Choices:
 
 def base_digest(loaded: LoadedModel) -> str:
     """Names the base model's values and the dtype that they are used in."""
-    return digest_value([fingerprint(tensor_digests(loaded.model)), str(loaded.model.dtype)])
+    return digest_value([fingerprint(known_digests(loaded.model)), str(loaded.model.dtype)])
 
 
 def kind_of(edit: EditRequest) -> str:

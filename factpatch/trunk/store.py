@@ -23,7 +23,7 @@ from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_value, new_file, output_folder, remove_litter
-from factpatch.models import LoadedModel, fingerprint, tensor_digest, tensor_digests
+from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.trunk.activations import Activations, Shard
 from factpatch.trunk.plan import Plan
 from factpatch.trunk.replay import capture
@@ -102,7 +102,7 @@ def row_digest(row: Encoded) -> str:
 def trunk_digest(loaded: LoadedModel, plan: Plan) -> str:
     """Names everything but the rows that kept activations depend on. The located tensors are not among it: a patched
     model has its base model's trunk."""
-    frozen = fingerprint(tensor_digests(loaded.model, but=plan.location.parameters))
+    frozen = fingerprint(known_digests(loaded.model, but=plan.location.parameters))
     parts = (FORM, frozen, plan.layer, plan.mixer, plan.entry, plan.packed, str(loaded.model.dtype))
     config = loaded.model.config.to_json_string(use_diff=False)
     return hashlib.sha256(f"{parts} {loaded.model.device.type} {config}".encode()).hexdigest()[:32]
