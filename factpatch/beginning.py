@@ -13,6 +13,7 @@ from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.files import digest_value, new_folder, read_json, write_json
+from factpatch.recipe import decisive
 
 if TYPE_CHECKING:  # the command line decides without torch
     from factpatch.patch import Patch
@@ -147,8 +148,7 @@ def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -
 
 def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
     """Digest of what a decision is made for."""
-    values = to_dict(settings)
-    del values["training"]["resume"]  # a run that is continued is the same run
+    values = to_dict(settings) | {"training": decisive(settings.training)}  # a run that is continued is the same run
     return digest_value({"edits": digest_edits(list(edits)), "settings": values})
 
 

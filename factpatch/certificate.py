@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from factpatch.batches import in_batches
 from factpatch.encoding import Encoded, padding_id
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_file, digest_value, read_json, write_json
@@ -24,7 +25,7 @@ from factpatch.patch import Patch, read_patch
 SCHEMA = 1
 NAME = "certificate.json"
 FILES = ("manifest.json", "patch.safetensors", "undo.safetensors")
-BATCH = 32  # rows of a forward pass; fixed, since another padding may turn a near tie
+BATCH = 32  # rows of a forward pass; fixed while memory lasts, since another padding may turn a near tie
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -127,13 +128,16 @@ def output_digest(loaded: LoadedModel, rows: Sequence[Encoded]) -> str:
     """SHA-256 over the most likely token at every target position (EOS included) of every row, in their order."""
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index].ids), rows[index].prompt_length, index))
     ids: dict[int, list[int]] = {}
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
+
+    def likely(chosen: Sequence[int]) -> list[list[int]]:
         batch = collate([rows[index] for index in chosen], padding_id(loaded.tokenizer), loaded.model.device)
         with torch.no_grad():
-            likely_BK = target_logits(loaded.model, batch).argmax(-1).cpu()
-        for index, likely_K, mask_K in zip(chosen, likely_BK, batch.target_mask_BK.cpu(), strict=True):
-            ids[index] = likely_K[mask_K].tolist()
+            likely_BK = target_logits(loaded.model, batch).argmax(-1)
+        pairs = zip(likely_BK.cpu(), batch.target_mask_BK.cpu(), strict=True)
+        return [likely_K[mask_K].tolist() for likely_K, mask_K in pairs]
+
+    for chosen, found in in_batches(likely, order, BATCH):
+        ids.update(zip(chosen, found, strict=True))
     return digest_value([ids[index] for index in range(len(rows))])
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from factpatch.config import Settings, to_dict
+from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError
 from factpatch.files import digest_value
 from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_digest
+from factpatch.recipe import decisive
 from factpatch.structure import Location
 from factpatch.training import Progress, Survival, TrainingResult, breadth_first, depth_first
 from factpatch.trunk import open_rows
@@ -77,15 +78,12 @@ def run_identity(
     wordings: Sequence[Encoded] = (),
 ) -> dict[str, str]:
     """What a run's state belongs to, by digest; the keys are words for messages."""
-    training = to_dict(settings)["training"]
-    for name in ("resume", "checkpoint_seconds"):  # they change no result
-        del training[name]
     return {
         "base model": fingerprint(known_digests(loaded.model)),
         "edits": digest_value([(row.ids, row.prompt_length) for row in rows]),
         "further wordings": digest_value([(row.ids, row.prompt_length) for row in wordings]),
         "protected prompts": digest_value([(row.ids, row.prompt_length) for row in protected]),
         "location": location.name,
-        "training settings": digest_value(training),
+        "training settings": digest_value(decisive(settings.training)),
         "values to begin with": digest_value({name: tensor_digest(value) for name, value in start.items()}),
     }

@@ -18,7 +18,15 @@ from transformers import PreTrainedModel
 from factpatch.config import ModelSettings, Settings
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_file, digest_value, new_folder, read_json, write_json
-from factpatch.models import LoadedModel, fingerprint, known_digests, load_model, tensor_digest, tensor_digests, write_values
+from factpatch.models import (
+    LoadedModel,
+    fingerprint,
+    known_digests,
+    load_model,
+    tensor_digest,
+    tensor_digests,
+    write_values,
+)
 from factpatch.stores import shown_settings
 from factpatch.structure import Location
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from factpatch.errors import InputError
@@ -17,14 +17,14 @@ class TrainingSettings:
     learning_rate: float = 3e-3  # Adam's step size; 5e-4 for models of 7B and more
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
     batch_size: int | None = None  # rows a step; null: a tenth of those an epoch visits, but 16 to 100
-    micro_batch: int | None = None  # edits a forward pass at most; halves by itself when memory runs out
+    micro_batch: int | None = None  # rows a forward pass at most; halves by itself when memory runs out
     epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
     revisit: bool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
     confidence: float = 0.98  # probability of every target token from which on an edit counts as learnt
     stop_loss: float = 0.01  # without revisits: stop once an epoch's mean loss is below
     seed: int = 0  # of the order of edits
     resume: bool = False  # continue a killed run from the checkpoint in its output folder
-    checkpoint_seconds: float = 20.0  # between checkpoints
+    checkpoint_seconds: float = 20.0  # between checkpoints; more where writing one takes long; 0: after every step
     rank: int | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
     neighbours: float = 6.0  # further prompts to keep for each edit: its kind of question about other subjects
@@ -44,6 +44,14 @@ class TrainingSettings:
     def rows_a_step(self, visited: int) -> int:
         """Rows of a mini-batch where an epoch visits `visited`: small sets need steps more than large batches."""
         return self.batch_size or min(100, max(16, visited // 10))
+
+
+MEANS = ("resume", "checkpoint_seconds", "micro_batch")  # they change no result; the last one, but for rounding
+
+
+def decisive(training: TrainingSettings) -> dict[str, Any]:
+    """The settings that a result depends on, as plain values."""
+    return {name: value for name, value in asdict(training).items() if name not in MEANS}
 
 
 PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072

@@ -23,6 +23,7 @@ from factpatch.roles import attention_module
 from factpatch.structure import Location, decoder_blocks
 from factpatch.training.breadth_first import CHECK_ROWS, guards_of
 from factpatch.training.steps import micro_batches
+from factpatch.trunk.plan import entry_of, read_width
 from factpatch.trunk.replay import ROWS, WIDTH
 
 SAVED = 1.2  # activations that a pass saves for its gradients, as a multiple of what the matrices' shapes say
@@ -92,7 +93,8 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> Shape:
     count = sum(parameter.numel() for parameter in located)
     mixer = _frozen_mixer(own, located)
     packed = keep and mixer is not None and not len(above)
-    entry = _entry_width(model, location) if packed else 0
+    projection = entry_of(model, location) if packed else None
+    entry = read_width(model.get_submodule(projection)) if projection else 0
     trained = min(count, active[location.layer])  # of many experts a position passes through a few
     live = trained if entry else active[location.layer] - (_active(mixer, config) if mixer is not None else 0)
     return Shape(
@@ -162,17 +164,10 @@ def term_bytes(
         base = 4 * shape.vocabulary * sum(len(row.ids) - row.prompt_length for row in kept)
         held += base if base <= settings.keep_memory_gb * 2**30 else 0
     if settings.project != "none":
-        widths = [_read_width(model, name) for name in location.parameters]
-        held += 4 * shape.located + sum(4 * width**2 for width in widths) + 16 * max(widths) ** 2
+        owners = [model.get_submodule(name.rpartition(".")[0]) for name in location.parameters]
+        widths = [read_width(owner) for owner in owners if isinstance(owner, (nn.Linear, Conv1D))]
+        held += 4 * shape.located + sum(4 * width**2 for width in widths) + 16 * max(widths, default=0) ** 2
     return held
-
-
-def _read_width(model: PreTrainedModel, name: str) -> int:
-    """What a located matrix reads; 0 for a stack of experts, which is not projected."""
-    shape = model.get_parameter(name).shape
-    if len(shape) > 2:
-        return 0
-    return shape[0] if isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D) else shape[1]
 
 
 def pass_bytes(one: Pass, shape: Shape, size: int) -> int:
@@ -228,12 +223,3 @@ def _frozen_mixer(block: nn.Module, located: Sequence[nn.Parameter]) -> nn.Modul
     except InputError:
         return None
     return None if {id(one) for one in mixer.parameters()} & {id(one) for one in located} else mixer
-
-
-def _entry_width(model: PreTrainedModel, location: Location) -> int:
-    """What the one projection that is located reads; 0 if the location is no single projection."""
-    owners = {name.rpartition(".")[0] for name in location.parameters}
-    owner = model.get_submodule(owners.pop()) if len(owners) == 1 else None
-    if isinstance(owner, Conv1D):
-        return owner.weight.shape[0]
-    return owner.in_features if isinstance(owner, nn.Linear) else 0

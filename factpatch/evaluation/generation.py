@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
+from factpatch.batches import in_batches
 from factpatch.encoding import padding_id
 from factpatch.errors import InputError
 from factpatch.forward import target_counts
@@ -42,16 +44,16 @@ def verify(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Check each guess (rows opened with `factpatch.trunk`) by one forward pass, in input order."""
+    """Check each guess (rows opened with `factpatch.trunk`) by one forward pass, in input order. Batches halve when
+    memory runs out, as in `decode`."""
     model, tokenizer = loaded.model, loaded.tokenizer
     guesses = rows.rows
     check_length(loaded, [guess.ids for guess in guesses])
     stops = stop_ids(model, tokenizer)
     order = sorted(range(len(guesses)), key=lambda index: (guesses[index].prompt_length, len(guesses[index].ids)))
     verdicts: dict[int, Verdict] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        for index, right in zip(chosen, _hits(rows, chosen), strict=True):
+    for chosen, hits in in_batches(partial(_hits, rows), order, batch_size):
+        for index, right in zip(chosen, hits, strict=True):
             ids = guesses[index].ids[guesses[index].prompt_length :]
             text = _text(tokenizer, ids[:max_new_tokens], stops) if all(right[:max_new_tokens]) else None
             tokens = right[:-1] or right
@@ -85,14 +87,17 @@ def decode(
     newline = StopAtNewline(tokenizer)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts: dict[int, str] = {}
+
+    def generate(chosen: Sequence[int]) -> list[list[int]]:
+        ids_BT, mask_BT = _pad_left([prompts[index] for index in chosen], padding_id(tokenizer), model.device)
+        out_BT = model.generate(  # type: ignore[operator]  # torch types every unknown attribute as a tensor
+            ids_BT, attention_mask=mask_BT, generation_config=config, stopping_criteria=[newline]
+        )
+        return out_BT[:, ids_BT.shape[1] :].tolist()
+
     with _neutral_defaults(model), torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            ids_BT, mask_BT = _pad_left([prompts[index] for index in chosen], padding_id(tokenizer), model.device)
-            out_BT = model.generate(  # type: ignore[operator]  # torch types every unknown attribute as a tensor
-                ids_BT, attention_mask=mask_BT, generation_config=config, stopping_criteria=[newline]
-            )
-            for index, row in zip(chosen, out_BT[:, ids_BT.shape[1] :].tolist(), strict=True):
+        for chosen, out in in_batches(generate, order, batch_size):
+            for index, row in zip(chosen, out, strict=True):
                 texts[index] = _text(tokenizer, row, stops)
             if progress:
                 progress(len(texts), len(prompts))
@@ -135,12 +140,12 @@ def check_length(loaded: LoadedModel, rows: Sequence[Sequence[int]], max_new_tok
         )
 
 
-def _hits(rows: Rows, chosen: Sequence[int]) -> Iterator[list[bool]]:
+def _hits(rows: Rows, chosen: Sequence[int]) -> list[list[bool]]:
     """For each row: is the arg-max right, at every token of the guess and at EOS?"""
     with torch.no_grad():
         found = rows.predict(chosen)
         right_P = (found.logits_PV.argmax(-1) == found.target_P)[found.real_P].cpu()
-    yield from (right_K.tolist() for right_K in right_P.split(target_counts(found).tolist()))
+    return [right_K.tolist() for right_K in right_P.split(target_counts(found).tolist())]
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], stops: frozenset[int]) -> str:

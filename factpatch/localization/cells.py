@@ -18,7 +18,7 @@ from factpatch.training import breadth_first
 from factpatch.trunk import Rows
 from factpatch.trunk.activations import Activations
 from factpatch.trunk.opening import make_plan
-from factpatch.trunk.plan import Plan
+from factpatch.trunk.plan import Plan, kept_bytes
 from factpatch.trunk.replay import capture, head_side
 from factpatch.trunk.store import GIB
 from factpatch.workload import shape_of
@@ -74,7 +74,8 @@ class SharedTrunk:
         places: dict[object, int] = {}
         for location in locations:
             plan = make_plan(self.loaded, location, self._rows) if self._settings.keep else None
-            wanted = {} if plan is None else self._sizes(plan)
+            sizes = kept_bytes(self.loaded.model, plan, self._rows) if plan else {}
+            wanted = {plan.place(site): size for site, size in sizes.items()} if plan else {}
             if self._plans and sum((places | wanted).values()) > self._settings.memory_gb * GIB:
                 break
             places |= wanted
@@ -99,13 +100,6 @@ class SharedTrunk:
                 Rows(self.loaded, training, plan, kept.select(self._training), run),
                 Rows(self.loaded, asked, plan, kept.select(self._asked), run),
             )
-
-    def _sizes(self, plan: Plan) -> dict[object, int]:
-        """Bytes that each of a plan's sites takes."""
-        width = self.loaded.model.config.get_text_config().hidden_size
-        entry = max(self.loaded.model.get_parameter(plan.location.parameters[0]).shape)
-        each = sum(map(plan.positions, self._rows)) * self.loaded.model.dtype.itemsize
-        return {plan.place(site): each * (entry if site == "entry" else width) for site in plan.sites}
 
 
 def try_cell(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from factpatch.files import digest_file, digest_value, output_folder, read_json,
 from factpatch.localization.cells import Cell, trial_training
 from factpatch.localization.exam import Exam, from_json, to_json
 from factpatch.models import LoadedModel, fingerprint, known_digests
+from factpatch.recipe import decisive
 from factpatch.structure import locate
 
 FORM = 1  # of the files; another number never reads these
@@ -32,9 +32,9 @@ class Trials:
     @staticmethod
     def start(root: Path, base: str, exam: Exam, settings: Settings) -> Trials:
         """The folder for these trials, with the exam in it."""
-        training = [asdict(trial_training(settings, exam, whole)) for whole in (False, True)]
-        for one in training:  # they change no result, or are in the exam
-            del one["resume"], one["checkpoint_seconds"], one["protect"]
+        training = [decisive(trial_training(settings, exam, whole)) for whole in (False, True)]
+        for one in training:
+            del one["protect"]  # it is in the exam
         parts = [FORM, base, exam.digest, training, settings.trunk.keep, settings.evaluation.max_new_tokens]
         folder = output_folder(root / "trials" / digest_value(parts)[:32])
         if not (folder / "exam.json").exists():
@@ -113,8 +113,8 @@ def _relevant(settings: Settings) -> Record:
         name: value["localization"][name]
         for name in ("modules", "method", "sample", "budget_edits", "budget_minutes", "weights")
     }
-    training = {k: v for k, v in value["training"].items() if k not in ("resume", "checkpoint_seconds", "protect")}
-    protect = settings.training.protect
+    training = decisive(settings.training)
+    protect = training.pop("protect")  # its content counts
     return {
         "localization": localization,
         "training": training,

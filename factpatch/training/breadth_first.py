@@ -14,7 +14,7 @@ import torch
 from factpatch.config import TrainingSettings
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
-from factpatch.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from factpatch.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint, wait
 from factpatch.training.keeping import Keeping
 from factpatch.training.masters import Masters, masters_of
 from factpatch.training.projection import make_projection
@@ -31,7 +31,7 @@ CHECK_ROWS = 256  # rows of a forward pass that only checks
 
 @dataclass(frozen=True)
 class Survival:
-    """Where a run keeps its state, how often, and whose it is; `resume` continues from it."""
+    """Where a run keeps its state, every how many seconds at most, and whose it is; `resume` continues from it."""
 
     path: Path
     identity: dict[str, str]
@@ -41,7 +41,7 @@ class Survival:
 
 @dataclass
 class Position:
-    """Where a run stands: everything but tensors that the optimizer owns."""
+    """Where a run stands: everything but tensors."""
 
     epoch: int = 0
     cursor: int = 0  # rows of this epoch's order that are done
@@ -50,6 +50,17 @@ class Position:
     total: float = 0.0  # loss summed over the rows visited in this epoch
     weight: float = 1.0  # of kept rows
     losses: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """All that changes while a run goes on, and that a checkpoint holds; `order` are the rows of the present epoch."""
+
+    stepper: Stepper
+    revisits: Revisits
+    generator: torch.Generator
+    position: Position
+    order: torch.Tensor
 
 
 def breadth_first(
@@ -72,57 +83,41 @@ def breadth_first(
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
     epoch, and then visited in turn along with what is due. The model is left as found; the result holds the new values.
     """
-    generator = torch.Generator().manual_seed(settings.seed)
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
-    position, revisits = Position(weight=settings.keep_weight), Revisits.start(parts.taught, settings.confidence)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
         stepper = _stepper(loaded, masters, rows, parts, settings)
         still = likely(stepper, parts.still)
-        finished = False
-        order = torch.empty(0, dtype=torch.long)
+        run = Run(
+            stepper,
+            revisits=Revisits.start(parts.taught, settings.confidence),
+            generator=torch.Generator().manual_seed(settings.seed),
+            position=Position(weight=settings.keep_weight),
+            order=torch.empty(0, dtype=torch.long),
+        )
         if start is not None:
             masters.begin_with(start)
-        if survival and survival.resume and survival.path.exists():
-            order, position = _restore(survival, stepper, revisits, generator)
-        else:
-            if survival:
-                remove_checkpoint(survival.path)
-            if start is not None and settings.revisit:
-                check(stepper, parts.taught, revisits, -1)
-                revisits.line_up(generator)
-                finished = _learnt(revisits.unsure(), parts)
-        saved = time.monotonic()
+        finished = _begin(run, parts, settings, survival, start is not None)
+        position, due = run.position, time.monotonic() + (survival.seconds if survival else math.inf)
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
-                order = _epoch_order(parts, settings, revisits, position.epoch, generator)
-            size = settings.rows_a_step(len(order))
-            while position.cursor < len(order):
-                batch = order[position.cursor : position.cursor + size]
-                _set_step_size(stepper, settings, position, len(order))
-                loss, hardest_B = stepper.gradients(batch.tolist(), position.weight)
-                stepper.step()
-                taught = batch < parts.taught
-                revisits.note(batch[taught], hardest_B[taught], position.epoch)
-                position.total += loss * len(batch)
-                position.cursor += len(batch)
-                position.steps += 1
-                position.visits += len(batch)
-                if survival and time.monotonic() - saved > survival.seconds:
-                    _save(survival, stepper, revisits, generator, order, position)
-                    saved = time.monotonic()
-            position.losses.append(position.total / len(order) if len(order) else position.losses[-1])
-            finished = _finished(stepper, parts, settings, revisits, position)
+                run.order = _epoch_order(run, parts, settings)
+            while position.cursor < len(run.order):
+                _step(run, parts, settings)
+                if survival and time.monotonic() >= due:
+                    due = _save(run, survival)
+            position.losses.append(position.total / len(run.order) if len(run.order) else position.losses[-1])
+            finished = _finished(run, parts, settings)
             if settings.adaptive:
                 signals = look_at(stepper, parts.wordings, still)
                 position.weight = next_weight(position.weight, settings.keep_weight, signals)
             position.epoch, position.cursor, position.total = position.epoch + 1, 0, 0.0
             if progress:
                 progress(position.epoch, settings.epochs, position.losses[-1])
-        unsure: tuple[int, ...] | None = () if settings.revisit else None
-        if settings.revisit and not finished:
-            check(stepper, parts.taught, revisits, position.epoch)
+        unsure: tuple[int, ...] | None = None
         if settings.revisit:
-            unsure = tuple(index for index in revisits.unsure().tolist() if index < edits)
+            if not finished:
+                check(stepper, parts.taught, run.revisits, position.epoch)
+            unsure = tuple(index for index in run.revisits.unsure().tolist() if index < edits)
         values = masters.values(loaded.stored_dtype)
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
@@ -139,6 +134,36 @@ def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: Parts, se
     return Stepper(rows, masters, settings.learning_rate, settings.micro_batch, keeping, projection)
 
 
+def _begin(run: Run, parts: Parts, settings: TrainingSettings, survival: Survival | None, begun: bool) -> bool:
+    """Continue from the checkpoint, or start anew, without what is left of another; `begun` are values of an earlier
+    patch, to be verified first. Is there nothing to train?"""
+    if survival and survival.resume and survival.path.exists():
+        _restore(run, survival)
+        return False
+    if survival:
+        remove_checkpoint(survival.path)
+    if not begun or not settings.revisit:
+        return False
+    check(run.stepper, parts.taught, run.revisits, -1)
+    run.revisits.line_up(run.generator)
+    return _learnt(run.revisits.unsure(), parts)
+
+
+def _step(run: Run, parts: Parts, settings: TrainingSettings) -> None:
+    """One mini-batch: the next rows of the epoch's order."""
+    position = run.position
+    batch = run.order[position.cursor : position.cursor + settings.rows_a_step(len(run.order))]
+    _set_step_size(run, settings)
+    loss, hardest_B = run.stepper.gradients(batch.tolist(), position.weight)
+    run.stepper.step()
+    taught = batch < parts.taught
+    run.revisits.note(batch[taught], hardest_B[taught], position.epoch)
+    position.total += loss * len(batch)
+    position.cursor += len(batch)
+    position.steps += 1
+    position.visits += len(batch)
+
+
 def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torch.Tensor:
     """Look at all rows of edits without training; indices of those that are not learnt. They are due in the next
     epoch."""
@@ -148,13 +173,13 @@ def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torc
     return revisits.unsure()
 
 
-def _finished(
-    stepper: Stepper, parts: Parts, settings: TrainingSettings, revisits: Revisits, position: Position
-) -> bool:
+def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
     """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt."""
     if not settings.revisit:
-        return position.losses[-1] < settings.stop_loss
-    return _learnt(revisits.unsure(), parts) and _learnt(check(stepper, parts.taught, revisits, position.epoch), parts)
+        return run.position.losses[-1] < settings.stop_loss
+    return _learnt(run.revisits.unsure(), parts) and _learnt(
+        check(run.stepper, parts.taught, run.revisits, run.position.epoch), parts
+    )
 
 
 def _learnt(unsure: torch.Tensor, parts: Parts) -> bool:
@@ -162,15 +187,13 @@ def _learnt(unsure: torch.Tensor, parts: Parts) -> bool:
     return not (unsure < parts.edits).any() and len(unsure) <= SPARED * (parts.taught - parts.edits)
 
 
-def _epoch_order(
-    parts: Parts, settings: TrainingSettings, revisits: Revisits, epoch: int, generator: torch.Generator
-) -> torch.Tensor:
+def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Tensor:
     """Rows of one epoch in random order: those due, as many that an earlier run learnt, and kept ones."""
-    due = revisits.due(epoch) if settings.revisit else torch.arange(parts.taught)
+    due = run.revisits.due(run.position.epoch) if settings.revisit else torch.arange(parts.taught)
     guards = guards_of(settings, len(due), len(parts.kept))
-    drawn = parts.kept.start + torch.randperm(len(parts.kept), generator=generator)[:guards]
-    visited = torch.cat([due, revisits.turns(len(due)), drawn])
-    return visited[torch.randperm(len(visited), generator=generator)]
+    drawn = parts.kept.start + torch.randperm(len(parts.kept), generator=run.generator)[:guards]
+    visited = torch.cat([due, run.revisits.turns(len(due)), drawn])
+    return visited[torch.randperm(len(visited), generator=run.generator)]
 
 
 def guards_of(settings: TrainingSettings, due: int, kept: int) -> int:
@@ -178,39 +201,38 @@ def guards_of(settings: TrainingSettings, due: int, kept: int) -> int:
     return min(kept, max(round(due * settings.protect_ratio), settings.protect_least if due else 0))
 
 
-def _set_step_size(stepper: Stepper, settings: TrainingSettings, position: Position, rows: int) -> None:
+def _set_step_size(run: Run, settings: TrainingSettings) -> None:
     """Constant, or: up in the first steps, then down along half a cosine to the floor at the end of the last epoch."""
-    size = settings.learning_rate
+    size, position = settings.learning_rate, run.position
     if settings.schedule == "decay":
-        done = (position.epoch + position.cursor / rows) / settings.epochs
+        done = (position.epoch + position.cursor / len(run.order)) / settings.epochs
         size *= min(1.0, (position.steps + 1) / WARM_UP)
         size *= FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
-    for group in stepper.optimizer.param_groups:
+    for group in run.stepper.optimizer.param_groups:
         group["lr"] = size
 
 
-def _save(
-    survival: Survival,
-    stepper: Stepper,
-    revisits: Revisits,
-    generator: torch.Generator,
-    order: torch.Tensor,
-    position: Position,
-) -> None:
-    tensors = {"order": order, "generator": generator.get_state(), "hardest": revisits.hardest_N}
+def _save(run: Run, survival: Survival) -> float:
+    """Write the checkpoint; when the next one is due."""
+    start = time.monotonic()
+    stepper, revisits = run.stepper, run.revisits
+    tensors = {"order": run.order, "generator": run.generator.get_state(), "hardest": revisits.hardest_N}
     tensors |= {"due": revisits.due_N, "wait": revisits.wait_N, "turn": revisits.turn_N}
     for number, master in enumerate(stepper.masters.tensors):
         tensors[f"{number}.master"] = master
         tensors |= {f"{number}.{name}": value for name, value in stepper.optimizer.state[master].items()}
-    numbers: dict[str, Any] = {**vars(position), "micro": stepper.micro}
+    numbers: dict[str, Any] = {**vars(run.position), "micro": stepper.micro}
     save_checkpoint(survival.path, tensors, numbers, survival.identity)
+    end = time.monotonic()
+    return end + wait(survival.seconds, end - start)
 
 
-def _restore(
-    survival: Survival, stepper: Stepper, revisits: Revisits, generator: torch.Generator
-) -> tuple[torch.Tensor, Position]:
+def _restore(run: Run, survival: Survival) -> None:
+    """Put a run where the checkpoint says. Of two bounds of the micro-batch, that which it had come to and the one
+    asked for now, the smaller holds."""
     tensors, numbers = load_checkpoint(survival.path, survival.identity)
-    generator.set_state(tensors["generator"])
+    stepper, revisits = run.stepper, run.revisits
+    run.generator.set_state(tensors["generator"])
     revisits.hardest_N, revisits.turn_N = tensors["hardest"], tensors["turn"]
     revisits.due_N, revisits.wait_N = tensors["due"], tensors["wait"]
     for number, master in enumerate(stepper.masters.tensors):
@@ -220,5 +242,5 @@ def _restore(
             name: value if name == "step" else value.to(master.device) for name, value in state.items()
         }
     stepper.masters.write_back()
-    stepper.micro = numbers.pop("micro")
-    return tensors["order"], Position(**numbers)
+    stepper.micro = min((size for size in (numbers.pop("micro"), stepper.micro) if size), default=None)
+    run.order, run.position = tensors["order"], Position(**numbers)

@@ -16,6 +16,14 @@ from factpatch.files import digest_value, new_file, remove_litter
 from factpatch.models import tensor_digest
 
 NAME = "checkpoint.safetensors"
+FORM = "1"  # of the file; another number is never read
+SHARE = 20  # of the time that a save takes, the least that goes by before the next
+
+
+def wait(seconds: float, took: float) -> float:
+    """Seconds until the next save, after one that took so many: those asked for, or more, so that saving large tensors
+    to a slow disk takes but a small share of a run. Where none are asked for, none are waited."""
+    return max(seconds, SHARE * took) if seconds else 0.0
 
 
 def save_checkpoint(
@@ -23,7 +31,7 @@ def save_checkpoint(
 ) -> None:
     """Replace the checkpoint. `identity` names what the state belongs to: each value a digest, each key in words."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    about = {"numbers": json.dumps(dict(numbers)), "identity": json.dumps(dict(identity))}
+    about = {"form": FORM, "numbers": json.dumps(dict(numbers)), "identity": json.dumps(dict(identity))}
     about["sha256"] = _content(kept, about)
     try:
         with new_file(path) as temporary:
@@ -36,7 +44,11 @@ def load_checkpoint(path: Path, identity: Mapping[str, str]) -> tuple[dict[str, 
     """Tensors and numbers of a checkpoint; InputError if it is broken or belongs to another run."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata()
+            about = file.metadata() or {}
+        if about.get("form") != FORM:
+            raise InputError(
+                f"checkpoint '{path}' was written by another version of factpatch; run without --resume to start anew"
+            )
         tensors = load_file(path)
         if _content(tensors, about) != about["sha256"]:
             raise ValueError("its content is not what was written")

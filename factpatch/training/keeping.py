@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from factpatch.batches import in_batches
 from factpatch.forward import Predictions, target_counts
 from factpatch.training.masters import Masters
 from factpatch.trunk import Rows
@@ -27,8 +28,8 @@ class Keeping:
     """The term that keeps rows `first` and later of `rows` where the base model had them.
 
     With `targets` it is the cross-entropy with their targets (the base model's own answers), else the divergence. The
-    base model's log-probabilities are kept in memory where they take no more
-    than `memory_gb`, and asked for again in every step otherwise.
+    base model's log-probabilities are kept in memory where they take no more than `memory_gb`, and asked for again in
+    every step otherwise.
     """
 
     def __init__(self, rows: Rows, masters: Masters, first: int, targets: bool = False, memory_gb: float = 1.0) -> None:
@@ -36,8 +37,7 @@ class Keeping:
         self._rows, self._masters, self._targets = rows, masters, targets
         self._kept: list[torch.Tensor] | None = None
         if not targets and base_bytes(rows, first) <= memory_gb * GIB:
-            starts = range(first, len(rows), ROWS)
-            self._kept = [part for start in starts for part in self._ask(range(start, min(start + ROWS, len(rows))))]
+            self._kept = [one for _, found in in_batches(self._ask, range(first, len(rows)), ROWS) for one in found]
 
     def recall(self, indices: Sequence[int]) -> list[torch.Tensor]:
         """What the base model said on those of the rows that are kept; to be called before their predictions, as the

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from factpatch.batches import in_batches
 from factpatch.trunk import Rows
 
 Kind = Literal["hard", "soft"]
@@ -67,16 +68,20 @@ def second_moments(
 ) -> dict[str, torch.Tensor]:
     """Mean of x x' over all positions of the chosen rows, for each named weight of a linear module."""
     sums: dict[str, torch.Tensor] = {}
-    positions = 0
+    positions = sum(rows.lengths[index] for index in chosen)
+
+    def moments(part: Sequence[int]) -> dict[str, torch.Tensor]:
+        rows.predict(part)
+        lengths = [rows.lengths[index] for index in part]
+        found = {}
+        for name, hidden in seen.items():
+            real_PW = hidden.flatten(0, -2) if rows.packed else _real(hidden, lengths)
+            found[name] = real_PW.float().T @ real_PW.float()
+        return found
+
     with torch.no_grad(), _inputs(model, names) as seen:
-        for start in range(0, len(chosen), ROWS):
-            part = list(chosen[start : start + ROWS])
-            rows.predict(part)
-            lengths = [rows.lengths[index] for index in part]
-            positions += sum(lengths)
-            for name, hidden in seen.items():
-                real_PW = hidden.flatten(0, -2) if rows.packed else _real(hidden, lengths)
-                moment = real_PW.float().T @ real_PW.float()
+        for _, found in in_batches(moments, chosen, ROWS):
+            for name, moment in found.items():
                 sums[name] = sums[name] + moment if name in sums else moment
     return {name: total / positions for name, total in sums.items()}
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from factpatch.batches import within_memory
 from factpatch.errors import RefusedError
 from factpatch.forward import edit_losses, hardest, token_losses
 from factpatch.training.keeping import Keeping
@@ -70,41 +71,33 @@ class Stepper:
 
         RefusedError if the loss or a gradient is not finite, or one row alone does not fit in memory.
         """
-        return self._within_memory(lambda rows: self._gradients(rows, weight), indices)
+        return self._within_memory(lambda rows, micro: self._gradients(rows, micro, weight), indices)
 
     def look(self, indices: Sequence[int]) -> torch.Tensor:
         """Each row's hardest token loss without training, in the order of `indices`; memory as in `gradients`."""
         with torch.no_grad():
             return self._within_memory(self._look, indices)
 
-    def _within_memory(self, work: Callable[[Sequence[int]], Found], indices: Sequence[int]) -> Found:
-        """`work`, again with half the micro-batch each time that memory runs out."""
-        while True:
-            try:
-                return work(indices)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                self.micro = min(self.micro or len(indices), len(indices)) // 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                if self.micro == 0:
-                    raise RefusedError(
-                        "memory runs out with a single edit in a batch; use a smaller model.dtype or a later location"
-                    ) from error
+    def _within_memory(self, work: Callable[[Sequence[int], int], Found], indices: Sequence[int]) -> Found:
+        """`work` on the rows in micro-batches; half as large, from now on, each time that memory runs out."""
+        most = min(self.micro or len(indices), len(indices))
+        found, micro = within_memory(lambda size: work(indices, size), most)
+        if micro < most:
+            self.micro = micro
+        return found
 
-    def _look(self, indices: Sequence[int]) -> torch.Tensor:
-        parts = micro_batches([self._lengths[index] for index in indices], self.micro, self.rows.packed)
+    def _look(self, indices: Sequence[int], micro: int) -> torch.Tensor:
+        parts = micro_batches([self._lengths[index] for index in indices], micro, self.rows.packed)
         hard = []
         for part in parts:
             predictions = self.rows.predict([indices[place] for place in part])
             hard.append(hardest(predictions, token_losses(predictions)))
         return _in_order(torch.cat(hard), parts)
 
-    def _gradients(self, indices: Sequence[int], weight: float) -> tuple[float, torch.Tensor]:
+    def _gradients(self, indices: Sequence[int], micro: int, weight: float) -> tuple[float, torch.Tensor]:
         self.masters.clear_gradients()
         losses, hard = [], []
-        parts = micro_batches([self._lengths[index] for index in indices], self.micro, self.rows.packed)
+        parts = micro_batches([self._lengths[index] for index in indices], micro, self.rows.packed)
         for part in parts:
             chosen = [indices[place] for place in part]
             recalled = self.keeping.recall(chosen) if self.keeping else []
@@ -158,9 +151,3 @@ def micro_batches(lengths: Sequence[int], largest: int | None, packed: bool) -> 
         groups.append([place])
         filled = lengths[place]
     return groups
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Is this how a machine says that memory ran out?"""
-    text = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from factpatch.batches import out_of_memory, within_memory
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded, padding_id
 from factpatch.forward import Predictions, collate, predict_whole, token_losses
@@ -100,7 +101,12 @@ def make_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) 
     The proof moves the located tensors first, so that a plan that keeps what depends on them is not taken.
     """
     probes = list(dict.fromkeys(rows))[:PROBES]
-    return next((plan for plan in possible_plans(loaded, location, probes) if _agrees(loaded, plan, probes)), None)
+
+    def first(count: int) -> Plan | None:
+        few = probes[:count]
+        return next((plan for plan in possible_plans(loaded, location, few) if _agrees(loaded, plan, few)), None)
+
+    return within_memory(first, len(probes))[0]
 
 
 def _agrees(loaded: LoadedModel, plan: Plan, probes: Sequence[Encoded]) -> bool:
@@ -121,7 +127,9 @@ def _agrees(loaded: LoadedModel, plan: Plan, probes: Sequence[Encoded]) -> bool:
             whole = _outcome(loaded, plan, predict_whole(model, batch))
             with head_side(model, plan) as run:
                 head = _outcome(loaded, plan, run(probes, kept))
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError):
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        if out_of_memory(error):
+            raise
         return False  # a model that cannot be cut here runs whole
     return all(map(_close, whole, head, (AGREEMENT[model.dtype], SLOPES[model.dtype])))
 

@@ -60,6 +60,20 @@ class Plan:
         return len(row.ids) - (row.prompt_length if self.packed else 1)
 
 
+def kept_bytes(model: PreTrainedModel, plan: Plan, rows: Sequence[Encoded]) -> dict[str, int]:
+    """What each of a plan's sites takes for the rows."""
+    hidden = model.config.get_text_config().hidden_size
+    entry = read_width(model.get_submodule(plan.entry)) if plan.entry else 0
+    each = sum(map(plan.positions, rows)) * model.dtype.itemsize
+    return {site: each * (entry if site == "entry" else hidden) for site in plan.sites}
+
+
+def read_width(projection: nn.Module) -> int:
+    """Length of the vectors that a projection reads."""
+    rows, columns = projection.weight.shape
+    return rows if isinstance(projection, Conv1D) else columns
+
+
 def possible_plans(loaded: LoadedModel, location: Location, probes: Sequence[Encoded]) -> Iterator[Plan]:
     """Plans from the cheapest to the plainest that the structure allows; `open_rows` proves the one it takes."""
     model = loaded.model
@@ -81,7 +95,7 @@ def possible_plans(loaded: LoadedModel, location: Location, probes: Sequence[Enc
         kept = replace(plain, mixer=mixer, mixer_items=outputs[mixer].items)
         if location.layer == len(blocks) - 1:
             packed = replace(kept, packed=True)
-            entry = _entry(model, location)
+            entry = entry_of(model, location)
             if entry:
                 silenced = tuple(
                     (path, output.width)
@@ -134,8 +148,8 @@ def _probe(loaded: LoadedModel, location: Location, probes: Sequence[Encoded], b
     return outputs
 
 
-def _entry(model: PreTrainedModel, location: Location) -> str | None:
-    """The one projection that holds all located tensors."""
+def entry_of(model: PreTrainedModel, location: Location) -> str | None:
+    """The one projection that holds all located tensors; None if there is no such."""
     owners = {name.rpartition(".")[0] for name in location.parameters}
     owner = owners.pop() if len(owners) == 1 else ""
     return owner if owner and isinstance(model.get_submodule(owner), (nn.Linear, Conv1D)) else None

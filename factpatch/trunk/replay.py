@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from factpatch.batches import within_memory
 from factpatch.encoding import Encoded, padding_id
 from factpatch.errors import RefusedError
 from factpatch.forward import Predictions, collate, flatten, supported, target_logits
@@ -23,7 +24,7 @@ from factpatch.structure import decoder_blocks
 from factpatch.trunk.activations import Activations
 from factpatch.trunk.plan import Plan
 
-ROWS = 32  # rows of a trunk batch, always
+ROWS = 32  # rows of a trunk batch, always, but where memory runs out
 WIDTH = 8  # input tokens of a trunk batch are a multiple of it
 
 HeadRun = Callable[[Sequence[Encoded], Activations], Predictions]
@@ -43,22 +44,20 @@ def capture(
     once: they share the tensor.
 
     Batches have a fixed number of rows and a length that depends on the row alone, so that what is kept of a row does
-    not depend, to the last bit, on which other rows were asked for.
+    not depend, to the last bit, on which other rows were asked for. Two things may still change last bits: experts, as
+    they take the tokens of all rows of a batch together, and memory that runs out, as batches then halve.
     """
     order = sorted(range(len(rows)), key=lambda index: (_width(rows[index]), index))
     found: dict[tuple[str, str, bool], dict[int, torch.Tensor]] = {}
+    size = ROWS
     while order:
         width = _width(rows[order[0]])
-        chosen = [index for index in order[:ROWS] if _width(rows[index]) == width]
+        chosen = [index for index in order[:size] if _width(rows[index]) == width]
+        filled = [rows[index] for index in chosen] + [rows[chosen[-1]]] * (size - len(chosen))
+        seen, size = within_memory(lambda count, filled=filled: _see(loaded, plans, filled[:count]), size)
+        chosen = chosen[:size]
         order = order[len(chosen) :]
-        filled = [rows[index] for index in chosen] + [rows[chosen[-1]]] * (ROWS - len(chosen))
-        batch = collate(filled, padding_id(loaded.tokenizer), loaded.model.device, width + 1)
-        with _watching(loaded.model, plans) as seen, torch.no_grad(), suppress(_AllSeen):
-            target_logits(loaded.model, batch)
-        real_BT = batch.attention_BT[:, :-1].bool()
         for number, plan in enumerate(plans):
-            if not all(torch.isfinite(seen[number, site][real_BT]).all() for site in plan.sites):
-                raise RefusedError(f"the base model's activations at layer {plan.layer} are not finite; check it")
             for site in plan.sites:
                 parts = found.setdefault(plan.place(site), {})
                 for line, index in enumerate(chosen):
@@ -73,6 +72,21 @@ def capture(
         )
         for plan in plans
     ]
+
+
+def _see(loaded: LoadedModel, plans: Sequence[Plan], rows: Sequence[Encoded]) -> dict[tuple[int, str], torch.Tensor]:
+    """One pass over rows of one width: (number of the plan, site) -> activations (B, T, W), each row at the end of T.
+
+    RefusedError where a number is not finite.
+    """
+    batch = collate(rows, padding_id(loaded.tokenizer), loaded.model.device, _width(rows[0]) + 1)
+    with _watching(loaded.model, plans) as seen, torch.no_grad(), suppress(_AllSeen):
+        target_logits(loaded.model, batch)
+    real_BT = batch.attention_BT[:, :-1].bool()
+    for number, plan in enumerate(plans):
+        if not all(torch.isfinite(seen[number, site][real_BT]).all() for site in plan.sites):
+            raise RefusedError(f"the base model's activations at layer {plan.layer} are not finite; check it")
+    return seen
 
 
 def _width(row: Encoded) -> int:

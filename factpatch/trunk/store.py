@@ -25,7 +25,7 @@ from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_value, new_file, output_folder, remove_litter
 from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.trunk.activations import Activations, Shard
-from factpatch.trunk.plan import Plan
+from factpatch.trunk.plan import Plan, kept_bytes
 from factpatch.trunk.replay import capture
 
 GIB = 2**30
@@ -54,12 +54,13 @@ def kept_activations(
     """The rows' activations, from the cache where it has them; new ones are computed and added to it."""
     distinct = list(dict.fromkeys(rows))
     if settings.folder is None:
-        kept = capture(loaded, [plan], distinct, progress)[0]
-        if kept.bytes > settings.memory_gb * GIB:
+        need = sum(kept_bytes(loaded.model, plan, distinct).values())
+        if need > settings.memory_gb * GIB:
             raise InputError(
-                f"the trunk's activations take {kept.bytes / GIB:.1f} GB, more than trunk.memory_gb "
+                f"the trunk's activations take {need / GIB:.1f} GB, more than trunk.memory_gb "
                 f"({settings.memory_gb:g}); name a trunk.folder to keep them on disk, or raise the limit"
             )
+        kept = capture(loaded, [plan], distinct, progress)[0]
         return _in_order(kept, [row_digest(row) for row in distinct], rows)
     folder = _own_folder(settings.folder, trunk_digest(loaded, plan))
     wanted = {row_digest(row) for row in distinct}
