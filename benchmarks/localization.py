@@ -41,7 +41,7 @@ from factpatch.localization.search import localize
 from factpatch.localization.signals import rank_places
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.progress import show_progress
-from factpatch.protection import protected_rows, sample_rows
+from factpatch.protection import answered_rows, protected_requests
 from factpatch.structure import locate
 from tasks.validate import validate
 
@@ -191,7 +191,8 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
         shared = time.process_time() - start
         start = time.process_time()
         sample = random.Random(settings.training.seed).sample(edits, size)
-        protected = sample_rows(protected_rows(loaded, edits, whole), share, settings.training.seed)
+        answered = [row for row in answered_rows(loaded, protected_requests(edits, whole), whole) if row]
+        protected = random.Random(settings.training.seed).sample(answered, round(len(answered) * share))
         before = collect_answers(loaded, sample, whole)
         result = run_edit(loaded, location, sample, whole, protected)
         with preserved(loaded.model, location.parameters):

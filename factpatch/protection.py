@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from factpatch.config import Settings
@@ -12,11 +11,6 @@ from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.models import LoadedModel
-
-
-def protected_rows(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> list[Encoded]:
-    """Training rows of the protected prompts, each with the model's own greedy answer."""
-    return [row for row in answered_rows(loaded, protected_requests(edits, settings), settings) if row]
 
 
 def protected_requests(edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
@@ -58,8 +52,3 @@ def asked_prompts(edit: EditRequest) -> list[str]:
     """Every prompt on which an edit is measured."""
     probes = [probe.prompt for probe in (*edit.locality, *edit.portability)]
     return [edit.prompt, *edit.paraphrases, *probes]
-
-
-def sample_rows(rows: Sequence[Encoded], share: float, seed: int) -> list[Encoded]:
-    """A seeded share of the rows, as large a share as a sample is of all edits."""
-    return random.Random(seed).sample(list(rows), round(len(rows) * share))

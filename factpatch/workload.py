@@ -22,9 +22,10 @@ from factpatch.models import check_source
 from factpatch.roles import attention_module
 from factpatch.structure import Location, decoder_blocks
 from factpatch.training.breadth_first import CHECK_ROWS, guards_of
+from factpatch.training.keeping import base_bytes
 from factpatch.training.steps import micro_batches
-from factpatch.trunk.plan import entry_of, read_width
-from factpatch.trunk.replay import ROWS, WIDTH
+from factpatch.trunk.plan import entry_of, positions, read_width
+from factpatch.trunk.replay import ROWS, batch_width
 
 SAVED = 1.2  # activations that a pass saves for its gradients, as a multiple of what the matrices' shapes say
 
@@ -115,14 +116,14 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> Shape:
 
 def trunk_positions(rows: Iterable[Encoded]) -> tuple[int, int]:
     """Positions that the trunk computes for the rows, padding included, and in how many batches."""
-    widths = Counter(-(-(len(row.ids) - 1) // WIDTH) * WIDTH for row in set(rows))
+    widths = Counter(map(batch_width, set(rows)))
     batches = {width: -(-count // ROWS) for width, count in widths.items()}
     return sum(width * count * ROWS for width, count in batches.items()), sum(batches.values())
 
 
 def kept_positions(rows: Iterable[Encoded], packed: bool) -> int:
     """Positions whose activations the trunk keeps."""
-    return sum(_positions(row, packed) for row in set(rows))
+    return sum(positions(row, packed) for row in set(rows))
 
 
 def epoch_passes(
@@ -161,7 +162,7 @@ def term_bytes(
         return 0
     held = 0
     if settings.keep == "divergence":
-        base = 4 * shape.vocabulary * sum(len(row.ids) - row.prompt_length for row in kept)
+        base = base_bytes(kept, shape.vocabulary)
         held += base if base <= settings.keep_memory_gb * 2**30 else 0
     if settings.project != "none":
         owners = [model.get_submodule(name.rpartition(".")[0]) for name in location.parameters]
@@ -189,7 +190,7 @@ def logits_bytes(size: int) -> int:
 def _passes(rows: Sequence[Encoded], batch: int, micro: int | None, packed: bool) -> Iterable[Pass]:
     for start in range(0, len(rows), batch):
         chosen = rows[start : start + batch]
-        for part in micro_batches([_positions(row, packed) for row in chosen], micro, packed):
+        for part in micro_batches([positions(row, packed) for row in chosen], micro, packed):
             yield _pass([chosen[place] for place in part], packed)
 
 
@@ -198,10 +199,6 @@ def _pass(rows: Sequence[Encoded], packed: bool) -> Pass:
     if packed:
         return Pass(len(rows), sum(predicted), sum(predicted))
     return Pass(len(rows), len(rows) * max(len(row.ids) - 1 for row in rows), len(rows) * max(predicted))
-
-
-def _positions(row: Encoded, packed: bool) -> int:
-    return len(row.ids) - (row.prompt_length if packed else 1)
 
 
 def _active(module: nn.Module, config: object) -> int:

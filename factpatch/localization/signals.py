@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from factpatch.batches import in_batches
 from factpatch.encoding import Encoded, padding_id
 from factpatch.forward import Predictions, collate, predict_whole
 from factpatch.localization.exam import Exam
@@ -74,35 +75,33 @@ def sketch_gradients(
 ) -> Gradients:
     """The gradients of the rows' margins by the named matrices, of those that plain projections hold."""
     model = loaded.model
-    parts: dict[str, list[torch.Tensor]] = {}
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    found = []
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
+
+    def sketch(chosen: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch = collate([rows[index] for index in chosen], padding_id(loaded.tokenizer), model.device)
-        real_RT = batch.attention_BT[:, :-1].bool()
-        with _sketching(loaded, names, real_RT, parts), torch.enable_grad():
+        with _sketching(loaded, names, batch.attention_BT[:, :-1].bool()) as sketches, torch.enable_grad():
             margin_R = margins(predict_whole(model, batch))
             margin_R.sum().backward()
-        found.append(margin_R.detach().cpu())
+        return margin_R.detach().cpu(), sketches
+
+    found = [pair for _, pair in in_batches(sketch, order, BATCH)]
     back = torch.tensor(order).argsort()
-    sketch_RK = {name: torch.cat(of_batches)[back] for name, of_batches in parts.items()}
+    sketch_RK = {name: torch.cat([sketches[name] for _, sketches in found])[back] for name in found[0][1]}
     norm = {name: float(model.get_parameter(name).float().norm()) for name in sketch_RK}
-    return Gradients(sketch_RK, norm, torch.cat(found)[back])
+    return Gradients(sketch_RK, norm, torch.cat([margin_R for margin_R, _ in found])[back])
 
 
 @contextmanager
-def _sketching(
-    loaded: LoadedModel, names: Sequence[str], real_RT: torch.Tensor, parts: dict[str, list[torch.Tensor]]
-) -> Iterator[None]:
-    """While the block runs, backward passes append each matrix's sketches. Only activations get gradients."""
+def _sketching(loaded: LoadedModel, names: Sequence[str], real_RT: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+    """Collects each matrix's sketches in the block's backward pass. Only activations get gradients."""
     model = loaded.model
+    sketches: dict[str, torch.Tensor] = {}
 
     def take(name: str, input_RTI: torch.Tensor, gradient_RTO: torch.Tensor) -> None:
         real_RT1 = real_RT[:, :, None]
         left_RTK = _project(torch.where(real_RT1, gradient_RTO, 0).float(), f"{name} out")
         right_RTK = _project(torch.where(real_RT1, input_RTI, 0).float(), f"{name} in")
-        parts.setdefault(name, []).append(torch.einsum("rtk,rtl->rkl", left_RTK, right_RTK).flatten(1).cpu())
+        sketches[name] = torch.einsum("rtk,rtl->rkl", left_RTK, right_RTK).flatten(1).cpu()
 
     def watch(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if output.shape[:2] == real_RT.shape:  # experts see some positions only
@@ -118,7 +117,7 @@ def _sketching(
             module = model.get_submodule(owner)
             if leaf == "weight" and isinstance(module, (nn.Linear, Conv1D)):
                 hooks.callback(module.register_forward_hook(partial(watch, name)).remove)
-        yield
+        yield sketches
 
 
 def _project(value_RTD: torch.Tensor, seed: str) -> torch.Tensor:

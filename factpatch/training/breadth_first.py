@@ -31,7 +31,8 @@ CHECK_ROWS = 256  # rows of a forward pass that only checks
 
 @dataclass(frozen=True)
 class Survival:
-    """Where a run keeps its state, every how many seconds at most, and whose it is; `resume` continues from it."""
+    """Where a run keeps its state, how many seconds go by between saves at least, and whose it is; `resume` continues
+    from it."""
 
     path: Path
     identity: dict[str, str]

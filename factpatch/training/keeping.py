@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from factpatch.batches import in_batches
+from factpatch.encoding import Encoded
 from factpatch.forward import Predictions, target_counts
 from factpatch.training.masters import Masters
 from factpatch.trunk import Rows
@@ -36,7 +37,7 @@ class Keeping:
         self.first = first
         self._rows, self._masters, self._targets = rows, masters, targets
         self._kept: list[torch.Tensor] | None = None
-        if not targets and base_bytes(rows, first) <= memory_gb * GIB:
+        if not targets and base_bytes(rows.rows[first:], rows.vocabulary) <= memory_gb * GIB:
             self._kept = [one for _, found in in_batches(self._ask, range(first, len(rows)), ROWS) for one in found]
 
     def recall(self, indices: Sequence[int]) -> list[torch.Tensor]:
@@ -74,7 +75,6 @@ class Keeping:
             return list(logits_PV.log_softmax(-1).split(target_counts(predictions).tolist()))
 
 
-def base_bytes(rows: Rows, first: int) -> int:
-    """Memory that the base model's log-probabilities of the kept rows take."""
-    positions = sum(len(row.ids) - row.prompt_length for row in rows.rows[first:])
-    return 4 * positions * rows.vocabulary
+def base_bytes(rows: Sequence[Encoded], vocabulary: int) -> int:
+    """Memory that the base model's log-probabilities of kept rows take."""
+    return 4 * vocabulary * sum(len(row.ids) - row.prompt_length for row in rows)

@@ -25,14 +25,6 @@ class Activations:
     length_R: numpy.ndarray
 
     @staticmethod
-    def from_rows(rows: Sequence[Shard]) -> Activations:
-        """One shard from the rows' own tensors."""
-        lengths = [len(next(iter(row.values()))) for row in rows]
-        return Activations.of_shard(
-            {site: torch.cat([row[site] for row in rows]) for site in rows[0]} if rows else {}, lengths
-        )
-
-    @staticmethod
     def of_shard(shard: Shard, lengths: Sequence[int]) -> Activations:
         """Rows that lie one after the other in one shard."""
         length_R = numpy.array(lengths, dtype=numpy.int64)

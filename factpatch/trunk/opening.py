@@ -14,7 +14,7 @@ from factpatch.forward import Predictions, collate, predict_whole, token_losses
 from factpatch.models import LoadedModel, preserved
 from factpatch.structure import Location
 from factpatch.trunk.activations import Activations
-from factpatch.trunk.plan import Plan, possible_plans
+from factpatch.trunk.plan import Plan, positions, possible_plans
 from factpatch.trunk.replay import HeadRun, capture, head_side
 from factpatch.trunk.store import kept_activations
 
@@ -43,7 +43,7 @@ class Rows:
     ) -> None:
         self.rows = tuple(rows)
         self.plan = plan
-        self.lengths = [plan.positions(row) if plan else len(row.ids) - 1 for row in self.rows]
+        self.lengths = [positions(row, self.packed) for row in self.rows]
         self._loaded, self._kept, self._run = loaded, kept, run
 
     def __len__(self) -> int:

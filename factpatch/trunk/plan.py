@@ -56,8 +56,13 @@ class Plan:
         return site, module or "", self.packed
 
     def positions(self, row: Encoded) -> int:
-        """How many positions of a row are kept: all that predict, or those alone that predict target tokens."""
-        return len(row.ids) - (row.prompt_length if self.packed else 1)
+        """How many positions of a row are kept."""
+        return positions(row, self.packed)
+
+
+def positions(row: Encoded, packed: bool) -> int:
+    """Of a row in a pass: all that predict, or, packed, those alone that predict target tokens."""
+    return len(row.ids) - (row.prompt_length if packed else 1)
 
 
 def kept_bytes(model: PreTrainedModel, plan: Plan, rows: Sequence[Encoded]) -> dict[str, int]:

@@ -47,12 +47,12 @@ def capture(
     not depend, to the last bit, on which other rows were asked for. Two things may still change last bits: experts, as
     they take the tokens of all rows of a batch together, and memory that runs out, as batches then halve.
     """
-    order = sorted(range(len(rows)), key=lambda index: (_width(rows[index]), index))
+    order = sorted(range(len(rows)), key=lambda index: (batch_width(rows[index]), index))
     found: dict[tuple[str, str, bool], dict[int, torch.Tensor]] = {}
     size = ROWS
     while order:
-        width = _width(rows[order[0]])
-        chosen = [index for index in order[:size] if _width(rows[index]) == width]
+        width = batch_width(rows[order[0]])
+        chosen = [index for index in order[:size] if batch_width(rows[index]) == width]
         filled = [rows[index] for index in chosen] + [rows[chosen[-1]]] * (size - len(chosen))
         seen, size = within_memory(lambda count, filled=filled: _see(loaded, plans, filled[:count]), size)
         chosen = chosen[:size]
@@ -79,7 +79,7 @@ def _see(loaded: LoadedModel, plans: Sequence[Plan], rows: Sequence[Encoded]) ->
 
     RefusedError where a number is not finite.
     """
-    batch = collate(rows, padding_id(loaded.tokenizer), loaded.model.device, _width(rows[0]) + 1)
+    batch = collate(rows, padding_id(loaded.tokenizer), loaded.model.device, batch_width(rows[0]) + 1)
     with _watching(loaded.model, plans) as seen, torch.no_grad(), suppress(_AllSeen):
         target_logits(loaded.model, batch)
     real_BT = batch.attention_BT[:, :-1].bool()
@@ -89,8 +89,8 @@ def _see(loaded: LoadedModel, plans: Sequence[Plan], rows: Sequence[Encoded]) ->
     return seen
 
 
-def _width(row: Encoded) -> int:
-    """Input tokens of a row, rounded up."""
+def batch_width(row: Encoded) -> int:
+    """Input tokens of the batches that a row is computed in: its own, rounded up."""
     return -(-(len(row.ids) - 1) // WIDTH) * WIDTH
 
 

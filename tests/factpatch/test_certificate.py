@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from factpatch.config import ModelSettings, Settings
 from factpatch.encoding import encode_edit
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_file, write_json
-from factpatch.models import load_model, preserved, tensor_digests, write_values
+from factpatch.models import known_digests, load_model, preserved, tensor_digests, write_values
 from factpatch.patch import read_patch, save_patch
 from factpatch.structure import default_module, locate
 
@@ -69,6 +70,21 @@ def test_a_moved_tensor_elsewhere_is_refused_by_name(tiny_model, tmp_path):
     loaded.model.get_parameter("model.layers.0.mlp.up_proj.weight")[0, 0] += 1e-3
     with pytest.raises(RefusedError, match=r"not located differ from the base model: model\.layers\.0\.mlp\.up_proj"):
         certify(loaded, patch, rows)
+
+
+def test_a_tensor_that_changed_unseen_is_refused_though_its_digest_is_remembered(tiny_model, tmp_path):
+    """A write through `.data` escapes the memory of digests, before the patch was saved or after, and not the proof."""
+    for place, early in (("model.layers.0.mlp.up_proj", True), ("model.layers.3.mlp.up_proj", False)):
+        loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+        remembered = known_digests(loaded.model)
+        if early:
+            loaded.model.get_parameter(f"{place}.weight").data.mul_(1.5)
+            assert known_digests(loaded.model) == remembered != tensor_digests(loaded.model)
+        patch = save_patch(tmp_path / place, loaded, locate(loaded.model, "2:down"), {}, Settings(), {}, {})
+        if not early:
+            loaded.model.get_parameter(f"{place}.weight").data.mul_(1.5)
+        with pytest.raises(RefusedError, match=rf"not located differ from the base model: {re.escape(place)}"):
+            certify(loaded, patch, [])
 
 
 def test_a_moved_buffer_is_refused_by_name(tiny_model, tmp_path):

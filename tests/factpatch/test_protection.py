@@ -8,7 +8,7 @@ from factpatch.encoding import Encoded
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import decode
 from factpatch.models import load_model
-from factpatch.protection import protected_rows, sample_rows
+from factpatch.protection import answered_rows, protected_requests
 from factpatch.structure import locate
 from factpatch.training import breadth_first
 from factpatch.trunk import open_rows
@@ -25,29 +25,24 @@ def write(tmp_path, prompts):
 def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_model, tmp_path):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     settings = write(tmp_path, ["Who?", "Who is it?", "Where?", "The capital of France is"])
-    rows = protected_rows(loaded, [EDIT], settings)
-    tokenizer = loaded.tokenizer
-    assert [tokenizer.decode(row.ids[: row.prompt_length]) for row in rows] == ["The capital of France is"]
+    requests = protected_requests([EDIT], settings)
+    assert [request.prompt for request in requests] == ["The capital of France is"]
+    (row,), tokenizer = answered_rows(loaded, requests, settings), loaded.tokenizer
+    assert tokenizer.decode(row.ids[: row.prompt_length]) == "The capital of France is"
     (answer,) = decode(loaded, [tuple(tokenizer("The capital of France is").input_ids)], 32, 1)
-    assert tokenizer.decode(rows[0].ids[rows[0].prompt_length : -1]).strip() == answer
+    assert tokenizer.decode(row.ids[row.prompt_length : -1]).strip() == answer
 
 
-def test_without_a_file_nothing_is_protected(tiny_model):
-    assert protected_rows(load_model(ModelSettings(path=str(tiny_model("llama")))), [EDIT], Settings()) == []
+def test_without_a_file_nothing_is_protected():
+    assert protected_requests([EDIT], Settings()) == []
 
 
-def test_a_row_without_a_prompt_is_named(tiny_model, tmp_path):
+def test_a_row_without_a_prompt_is_named(tmp_path):
     settings = write(tmp_path, ["Who?"])
     path = tmp_path / "protected.jsonl"
     path.write_text(path.read_text() + '{"prompt": 7, "target": "x"}\n')
     with pytest.raises(InputError, match="row 2"):
-        protected_rows(load_model(ModelSettings(path=str(tiny_model("llama")))), [EDIT], settings)
-
-
-def test_a_share_is_drawn_by_seed():
-    rows = [Encoded((number, 0), 1) for number in range(10)]
-    assert sample_rows(rows, 0.3, seed=1) == sample_rows(rows, 0.3, seed=1)
-    assert len(sample_rows(rows, 0.3, seed=1)) == 3
+        protected_requests([EDIT], settings)
 
 
 def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):

@@ -45,9 +45,9 @@ def test_gathering_is_plain_indexing(shard_lengths, data):
 
 
 @given(LENGTHS)
-def test_rows_become_one_shard(lengths):
-    _, rows = make([lengths])
-    kept = Activations.from_rows(rows)
+def test_rows_of_one_shard_lie_one_after_the_other(lengths):
+    made, rows = make([lengths])
+    kept = Activations.of_shard(made.shards[0], lengths)
     assert kept.bytes == sum(lengths) * 4 * 4
     for index, row in enumerate(rows):
         assert torch.equal(kept.select([index]).packed(CPU)["block"][0], row["block"])

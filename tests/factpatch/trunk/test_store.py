@@ -183,9 +183,13 @@ def test_what_was_not_used_for_longest_goes_first(tiny_model, trunk):
 
 
 def test_memory_alone_has_its_limit(opened):
-    with pytest.raises(InputError, match=r"more than trunk\.memory_gb \(1e-06\)") as caught:
-        opened.keep(TrunkSettings(folder=None, memory_gb=1e-6))
+    need = opened.keep(TrunkSettings(folder=None))[0]
+    passes, exact = opened.passes, sum(tensor.nbytes for tensor in need.values()) / GIB
+    with pytest.raises(InputError, match=r"more than trunk\.memory_gb \([\de.-]+\); name a trunk\.folder") as caught:
+        opened.keep(TrunkSettings(folder=None, memory_gb=exact * 0.999))
     assert "\n" not in str(caught.value)
+    assert opened.passes == passes  # it is known before anything is computed
+    assert opened.keep(TrunkSettings(folder=None, memory_gb=exact * 1.001))[1] > 0
 
 
 def test_beyond_the_memory_limit_shards_stay_on_disk(opened, trunk):
