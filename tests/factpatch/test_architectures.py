@@ -192,6 +192,27 @@ def test_the_trunk_changes_no_loss_and_no_weight(architecture):
             torch.testing.assert_close(value, whole.values[name], rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_with_experts_a_cache_of_the_same_rows_gives_the_same_bits(reference_model, tmp_path, kind):
+    """One that other edits filled gives the same numbers but for rounding: an expert takes the tokens of all rows of a
+    batch together, and the product of a few more rows may be rounded otherwise."""
+    loaded = load_model(ModelSettings(path=str(make_model(kind, ARCHITECTURES[kind][0], reference_model, tmp_path))))
+    location, rows = locate(loaded.model, "2:attention"), encode_edits(loaded, EDITS, False)
+    others = [encode_edit(loaded.tokenizer, edit.prompt, "Nobody knows", False) for edit in EDITS]
+
+    def train(folder, rows):
+        trunk = TrunkSettings(folder=str(tmp_path / folder))
+        with open_rows(loaded, location, rows, trunk) as opened:
+            return breadth_first(loaded, location, opened, len(rows), EXACT)
+
+    cold, warm = train("own", rows), train("own", rows)
+    assert cold.losses == warm.losses
+    assert all(torch.equal(value, warm.values[name]) for name, value in cold.values.items())
+    train("shared", [*others, rows[1]])
+    shared = train("shared", rows)
+    torch.testing.assert_close(torch.tensor(cold.losses), torch.tensor(shared.losses), rtol=1e-5, atol=1e-5)
+
+
 def test_guards_and_further_wordings(architecture, tmp_path, monkeypatch):
     """With everything on, kept answers move less than without; what stacks of experts read cannot be seen, though."""
     monkeypatch.chdir(tmp_path)
