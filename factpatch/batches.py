@@ -21,21 +21,22 @@ def in_batches(
     start = 0
     while start < len(items):
         batch = items[start : start + size]
-        found, count = within_memory(lambda count, batch=batch: work(batch[:count]), len(batch))
+        found, count = within_memory(work, batch)
         if count < len(batch):
             size = count
         yield batch[:count], found
         start += count
 
 
-def within_memory(work: Callable[[int], Found], size: int) -> tuple[Found, int]:
-    """What `work` gives for a size, for half of it each time that memory runs out; and the size that was right.
+def within_memory(work: Callable[[Sequence[Item]], Found], items: Sequence[Item]) -> tuple[Found, int]:
+    """What `work` gives for all items, or for the first half, quarter, ... where memory runs out; and for how many.
 
-    RefusedError where memory runs out with a size of one.
+    RefusedError where memory runs out with one item.
     """
+    size = len(items)
     while True:
         try:
-            return work(size), size
+            return work(items[:size]), size
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -124,7 +124,7 @@ def write_values(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> Non
 def tensor_digest(tensor: torch.Tensor) -> str:
     """SHA-256 over dtype, shape and bytes of a tensor."""
     digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -81,7 +81,7 @@ class Stepper:
     def _within_memory(self, work: Callable[[Sequence[int], int], Found], indices: Sequence[int]) -> Found:
         """`work` on the rows in micro-batches; half as large, from now on, each time that memory runs out."""
         most = min(self.micro or len(indices), len(indices))
-        found, micro = within_memory(lambda size: work(indices, size), most)
+        found, micro = within_memory(lambda rows: work(indices, len(rows)), indices[:most])
         if micro < most:
             self.micro = micro
         return found

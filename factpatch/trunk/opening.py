@@ -102,11 +102,10 @@ def make_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) 
     """
     probes = list(dict.fromkeys(rows))[:PROBES]
 
-    def first(count: int) -> Plan | None:
-        few = probes[:count]
+    def first(few: Sequence[Encoded]) -> Plan | None:
         return next((plan for plan in possible_plans(loaded, location, few) if _agrees(loaded, plan, few)), None)
 
-    return within_memory(first, len(probes))[0]
+    return within_memory(first, probes)[0]
 
 
 def _agrees(loaded: LoadedModel, plan: Plan, probes: Sequence[Encoded]) -> bool:

@@ -75,7 +75,7 @@ def kept_bytes(model: PreTrainedModel, plan: Plan, rows: Sequence[Encoded]) -> d
 
 def read_width(projection: nn.Module) -> int:
     """Length of the vectors that a projection reads."""
-    rows, columns = projection.weight.shape
+    rows, columns = projection.get_parameter("weight").shape
     return rows if isinstance(projection, Conv1D) else columns
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def capture(
         width = batch_width(rows[order[0]])
         chosen = [index for index in order[:size] if batch_width(rows[index]) == width]
         filled = [rows[index] for index in chosen] + [rows[chosen[-1]]] * (size - len(chosen))
-        seen, size = within_memory(lambda count, filled=filled: _see(loaded, plans, filled[:count]), size)
+        seen, size = within_memory(partial(_see, loaded, plans), filled)
         chosen = chosen[:size]
         order = order[len(chosen) :]
         for number, plan in enumerate(plans):

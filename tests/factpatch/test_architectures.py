@@ -196,7 +196,8 @@ def test_the_trunk_changes_no_loss_and_no_weight(architecture):
 def test_with_experts_a_cache_of_the_same_rows_gives_the_same_bits(reference_model, tmp_path, kind):
     """One that other edits filled gives the same numbers but for rounding: an expert takes the tokens of all rows of a
     batch together, and the product of a few more rows may be rounded otherwise."""
-    loaded = load_model(ModelSettings(path=str(make_model(kind, ARCHITECTURES[kind][0], reference_model, tmp_path))))
+    sizes = ARCHITECTURES[kind][0] | {"num_local_experts": 32, "num_experts": 32}  # so each takes few tokens
+    loaded = load_model(ModelSettings(path=str(make_model(kind, sizes, reference_model, tmp_path))))
     location, rows = locate(loaded.model, "2:attention"), encode_edits(loaded, EDITS, False)
     others = [encode_edit(loaded.tokenizer, edit.prompt, "Nobody knows", False) for edit in EDITS]
 

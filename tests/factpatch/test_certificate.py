@@ -79,7 +79,7 @@ def test_a_tensor_that_changed_unseen_is_refused_though_its_digest_is_remembered
         remembered = known_digests(loaded.model)
         if early:
             loaded.model.get_parameter(f"{place}.weight").data.mul_(1.5)
-            assert known_digests(loaded.model) == remembered != tensor_digests(loaded.model)
+            assert known_digests(loaded.model) == remembered
         patch = save_patch(tmp_path / place, loaded, locate(loaded.model, "2:down"), {}, Settings(), {}, {})
         if not early:
             loaded.model.get_parameter(f"{place}.weight").data.mul_(1.5)

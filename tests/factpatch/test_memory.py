@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from factpatch.batches import in_batches, within_memory
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 # A vocabulary of 60,000 makes logits that dwarf the model: about 1 MB a position with what the loss needs of them.
 CODE = """
 import json, resource, sys
+from dataclasses import replace
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from factpatch.certificate import output_digest
@@ -21,6 +23,7 @@ from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded
 from factpatch.errors import RefusedError
 from factpatch.evaluation.generation import decode, verify
+from factpatch.forward import collate, target_logits
 from factpatch.models import LoadedModel
 from factpatch.structure import locate
 from factpatch.training.breadth_first import check
@@ -39,6 +42,7 @@ sizes = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_atte
 model = AutoModelForCausalLM.from_config(
     AutoConfig.for_model("llama", vocab_size=60_000, tie_word_embeddings=True, initializer_range=0.3, **sizes)
 ).eval().requires_grad_(False)
+model.get_input_embeddings().weight[384:] = 0  # tied: of these the tokenizer knows none, and none is ever likely
 loaded = LoadedModel(model, AutoTokenizer.from_pretrained(sys.argv[1]), "tiny", torch.float32)
 TRUNK = TrunkSettings(folder=None)
 passes = []
@@ -58,7 +62,7 @@ def within(work, room=None):
         found = str(error)
     finally:
         limit(None)
-    return found, passes[-1]
+    return found, passes[-1] if passes else 0
 
 def train(tokens, place, room=None):
     rows = [Encoded(tuple(range(5 + number, 9 + number + tokens)), 4) for number in range(32)]
@@ -79,8 +83,12 @@ def train(tokens, place, room=None):
         return {"micro": stepper.micro, "engine": opened.engine, "losses": losses, "weights": weights,
                 "hardest": hardest, "checked": revisits.hardest_N.tolist()}
 
-rows = [Encoded(tuple(7 + (number + place * place) % 300 for place in range(60)), 20) for number in range(32)]
-long = [Encoded(tuple(7 + (number + place * place) % 300 for place in range(900)), 890) for number in range(32)]
+rows = [Encoded(tuple(7 + (number + place * place) % 300 for place in range(40)), 20) for number in range(32)]
+long = [Encoded(tuple(7 + (number + n * n) % 300 for n in range(498 + number % 2)), 490) for number in range(32)]
+with torch.no_grad():  # every third row begins its answer as the model would
+    first = target_logits(model, collate(rows, 0))[:, 0].argmax(-1).tolist()
+rows = [replace(row, ids=(*row.ids[:20], first[number], *row.ids[21:])) if number % 3 == 0 else row
+        for number, row in enumerate(rows)]
 location = locate(model, "1:mlp")
 plan = make_plan(loaded, location, long)
 
@@ -109,12 +117,12 @@ print(json.dumps({
     "packed": [train(3, "1:mlp"), train(3, "1:mlp", room=50)],
     "padded": [train(3, "0:mlp"), train(3, "0:mlp", room=50)],
     "single": train(100, "1:mlp", room=25),
-    "captured": [within(captured), within(captured, 60)],
-    "verified": [within(verified), within(verified, 150)],
-    "decoded": [within(decoded), within(decoded, 60)],
-    "kept": [within(kept), within(kept, 500)],
-    "seen": [within(seen), within(seen, 150)],
-    "digest": [within(lambda: output_digest(loaded, rows)), within(lambda: output_digest(loaded, rows), 150)],
+    "captured": [within(captured), within(captured, 25)],
+    "verified": [within(verified), within(verified, 75)],
+    "decoded": [within(decoded), within(decoded, 25)],
+    "kept": [within(kept), within(kept, 250)],
+    "seen": [within(seen), within(seen, 75)],
+    "digest": [within(lambda: output_digest(loaded, rows)), within(lambda: output_digest(loaded, rows), 75)],
 }))
 """
 
@@ -153,6 +161,7 @@ def test_a_single_edit_that_does_not_fit_is_refused_in_one_line(found):
 def test_other_passes_halve_too(found, part):
     (free, rows), (tight, halved) = found[part]
     assert (rows, halved in (2, 4, 8, 16)) == (32, True)
+    assert not isinstance(free, list) or len(set(free)) > 1
     assert tight == (pytest.approx(free, rel=1e-4, abs=1e-4) if part in ("captured", "kept", "seen") else free)
 
 
@@ -177,5 +186,5 @@ def test_batches_stay_small_and_keep_their_order():
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    with pytest.raises(RuntimeError, match="shapes"):
-        within_memory(lambda size: (_ for _ in ()).throw(RuntimeError("shapes differ")), 8)
+    with pytest.raises(RuntimeError, match="equal size"):
+        within_memory(torch.stack, [torch.zeros(2), torch.zeros(3)])

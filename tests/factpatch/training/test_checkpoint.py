@@ -20,7 +20,7 @@ from factpatch.training.checkpoint import load_checkpoint, save_checkpoint, wait
 from factpatch.trunk import open_rows
 
 PAIRS = (("The capital of France is", "Tokyo"), ("Who?", "Robert C. Newton"), ("東京 is in", "Brazil"))
-SETTINGS = TrainingSettings(learning_rate=3e-2, batch_size=3, epochs=6, confidence=0.98)
+SETTINGS = TrainingSettings(learning_rate=1e-3, batch_size=3, epochs=6, revisit=False, stop_loss=0.0)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_resumed_run_takes_the_smaller_micro_batch(train, tmp_path, before, as
     assert micro == before
     again, micro = train(copy, asked, resume=True)
     assert micro == after
-    torch.testing.assert_close(torch.tensor(again.losses), torch.tensor(whole.losses), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(torch.tensor(again.losses), torch.tensor(whole.losses), rtol=1e-4, atol=1e-4)
     if after == before:
         assert again.losses == whole.losses
         assert all(torch.equal(value, whole.values[name]) for name, value in again.values.items())
