@@ -158,6 +158,16 @@ def test_a_resumed_run_does_only_what_is_left(here):
     assert all(torch.equal(value, anew[name]) for name, value in resumed.items())
 
 
+def test_a_smaller_micro_batch_continues_the_same_run(here):
+    (here / "params.yaml").write_text(
+        (here / "params.yaml").read_text().replace("batch_size: 2", "batch_size: 2, micro_batch: 1")
+    )
+    assert main(["edit", *ARGUMENTS, "--resume"]) == 0
+    resumed = json.loads((here / "out" / "edit.json").read_text())["losses"]
+    assert main(["edit", *ARGUMENTS]) == 0
+    assert resumed == pytest.approx(json.loads((here / "out" / "edit.json").read_text())["losses"], rel=1e-4)
+
+
 def test_an_edit_step_leaves_a_patch_that_its_certificate_vouches_for(here):
     assert main(["edit", *ARGUMENTS]) == 0
     result = json.loads((here / "out" / "edit.json").read_text())
