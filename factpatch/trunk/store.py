@@ -52,21 +52,20 @@ def kept_activations(
     progress: Callable[[int, int], None] | None = None,
 ) -> Activations:
     """The rows' activations, from the cache where it has them; new ones are computed and added to it."""
-    distinct = list(dict.fromkeys(rows))
+    names = {row: row_digest(row) for row in rows}
+    wanted = [names[row] for row in rows]
     if settings.folder is None:
-        need = sum(kept_bytes(loaded.model, plan, distinct).values())
+        need = sum(kept_bytes(loaded.model, plan, list(names)).values())
         if need > settings.memory_gb * GIB:
             raise InputError(
                 f"the trunk's activations take {need / GIB:.1f} GB, more than trunk.memory_gb "
                 f"({settings.memory_gb:g}); name a trunk.folder to keep them on disk, or raise the limit"
             )
-        kept = capture(loaded, [plan], distinct, progress)[0]
-        return _in_order(kept, [row_digest(row) for row in distinct], rows)
+        return _in_order(capture(loaded, [plan], list(names), progress)[0], names.values(), wanted)
     folder = _own_folder(settings.folder, trunk_digest(loaded, plan))
-    wanted = {row_digest(row) for row in distinct}
-    entries = _entries(folder, wanted)
+    entries = _entries(folder, set(wanted))
     have = {name for entry in entries for name in entry.rows}
-    missing = [row for row in distinct if row_digest(row) not in have]
+    missing = [row for row, name in names.items() if name not in have]
     for start in range(0, len(missing), SHARD_ROWS):
         chunk = missing[start : start + SHARD_ROWS]
         report = (lambda done, _, start=start: progress(start + done, len(missing))) if progress else None
@@ -81,7 +80,7 @@ def kept_activations(
         numpy.concatenate([numpy.cumsum(length) - length for length in lengths]),
         numpy.concatenate(lengths),
     )
-    return _in_order(kept, [name for entry in entries for name in entry.rows], rows)
+    return _in_order(kept, [name for entry in entries for name in entry.rows], wanted)
 
 
 def _own_folder(root: str, name: str) -> Path:
@@ -109,9 +108,9 @@ def trunk_digest(loaded: LoadedModel, plan: Plan) -> str:
     return hashlib.sha256(f"{parts} {loaded.model.device.type} {config}".encode()).hexdigest()[:32]
 
 
-def _in_order(kept: Activations, names: Sequence[str], rows: Iterable[Encoded]) -> Activations:
+def _in_order(kept: Activations, names: Iterable[str], wanted: Sequence[str]) -> Activations:
     place = {name: index for index, name in enumerate(names)}
-    return kept.select([place[row_digest(row)] for row in rows])
+    return kept.select([place[name] for name in wanted])
 
 
 def _write(folder: Path, rows: Sequence[Encoded], kept: Activations) -> _Entry:
