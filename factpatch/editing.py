@@ -9,7 +9,7 @@ import torch
 
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded, encode_edit
+from factpatch.encoding import Encoded, encode_pairs
 from factpatch.errors import InputError
 from factpatch.files import digest_value
 from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_digest
@@ -21,7 +21,7 @@ from factpatch.trunk import open_rows
 
 def encode_edits(loaded: LoadedModel, edits: Sequence[EditRequest], chat_template: bool) -> list[Encoded]:
     """The training rows: prompts and targets only, never a paraphrase or a probe."""
-    return [encode_edit(loaded.tokenizer, edit.prompt, edit.target, chat_template) for edit in edits]
+    return encode_pairs(loaded.tokenizer, [(edit.prompt, edit.target) for edit in edits], chat_template)
 
 
 def run_edit(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from factpatch.errors import InputError
@@ -19,14 +21,27 @@ class Encoded:
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat_template: bool = False) -> tuple[int, ...]:
     """The ids of a prompt exactly as at inference."""
+    return encode_prompts(tokenizer, [prompt], chat_template)[0]
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], chat_template: bool = False
+) -> list[tuple[int, ...]]:
+    """The ids of many prompts, which a tokenizer gives far sooner in one call than one by one."""
     if not chat_template:
-        return tuple(tokenizer(prompt).input_ids)
+        return _ids(tokenizer, prompts, add_special_tokens=True)
     if tokenizer.chat_template is None:
         raise InputError("edits.chat_template is on, but the model's tokenizer has no chat template; turn it off")
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
-    return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    questions = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    try:
+        texts = [
+            tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+            for question in questions
+        ]
+    except (TemplateError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the model's chat template takes no question by itself ({reason}); turn it off") from error
+    return _ids(tokenizer, texts)
 
 
 def encode_edit(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, chat_template: bool = False) -> Encoded:
@@ -36,25 +51,50 @@ def encode_edit(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, ch
     ids begin with the prompt's; where a tokenizer merges across the border, the target is encoded on its own, so the
     prompt's ids are always a prefix of the ids trained on.
     """
+    return encode_pairs(tokenizer, [(prompt, target)], chat_template)[0]
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], chat_template: bool = False
+) -> list[Encoded]:
+    """Many prompts with their targets, each as `encode_edit` encodes it."""
     if tokenizer.eos_token_id is None:
         raise InputError("the model's tokenizer has no EOS token; set one in tokenizer_config.json")
-    prompt_ids = encode_prompt(tokenizer, prompt, chat_template)
-    space = "" if chat_template or not prompt or prompt[-1].isspace() or target[:1].isspace() else " "
-    continuation = space + target
-    target_ids: tuple[int, ...] | None = None
-    if not chat_template:
-        joined = tuple(tokenizer(prompt + continuation, add_special_tokens=False).input_ids)
-        bare = tuple(tokenizer(prompt, add_special_tokens=False).input_ids)
-        if joined[: len(bare)] == bare:
-            target_ids = joined[len(bare) :]
-    if target_ids is None:
-        target_ids = tuple(tokenizer(continuation, add_special_tokens=False).input_ids)
-    if not prompt_ids or not target_ids:
-        raise InputError(f"prompt {prompt!r} with target {target!r} gives no tokens; both must hold text")
-    ids = prompt_ids + target_ids
-    if ids[-1] != tokenizer.eos_token_id:
-        ids += (tokenizer.eos_token_id,)
-    return Encoded(ids, len(prompt_ids))
+    prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    asked = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat_template), strict=True))
+    continued = [_continuation(prompt, target, chat_template) for prompt, target in pairs]
+    if chat_template:
+        targets = _ids(tokenizer, continued)
+    else:
+        texts = [prompt + continuation for (prompt, _), continuation in zip(pairs, continued, strict=True)]
+        bare = dict(zip(prompts, _ids(tokenizer, prompts), strict=True))
+        targets = [
+            joined[len(bare[prompt]) :]
+            if joined[: len(bare[prompt])] == bare[prompt]
+            else _ids(tokenizer, [continuation])[0]
+            for (prompt, _), continuation, joined in zip(pairs, continued, _ids(tokenizer, texts), strict=True)
+        ]
+    rows = []
+    for (prompt, target), target_ids in zip(pairs, targets, strict=True):
+        if not asked[prompt] or not target_ids:
+            raise InputError(f"prompt {prompt!r} with target {target!r} gives no tokens; both must hold text")
+        end = () if target_ids[-1] == tokenizer.eos_token_id else (tokenizer.eos_token_id,)
+        rows.append(Encoded(asked[prompt] + target_ids + end, len(asked[prompt])))
+    return rows
+
+
+def _continuation(prompt: str, target: str, chat_template: bool) -> str:
+    """The target as it follows the prompt."""
+    bare = chat_template or not prompt or prompt[-1].isspace() or target[:1].isspace()
+    return target if bare else f" {target}"
+
+
+def _ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = False
+) -> list[tuple[int, ...]]:
+    if not texts:
+        return []
+    return list(map(tuple, tokenizer(list(texts), add_special_tokens=add_special_tokens).input_ids))
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from factpatch.config import Settings
 from factpatch.edits.formats import read_file
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import encode_edit
+from factpatch.encoding import encode_pairs
 from factpatch.errors import InputError
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.evaluation.generation import verify
@@ -128,7 +128,7 @@ def _crossed(
 def _proven(loaded: LoadedModel, questions: Iterable[tuple[str, str]], settings: Settings) -> list[bool]:
     """Is this the base model's greedy answer?"""
     chat, measuring = settings.edits.chat_template, settings.evaluation
-    rows = [encode_edit(loaded.tokenizer, prompt, answer, chat) for prompt, answer in questions]
+    rows = encode_pairs(loaded.tokenizer, list(questions), chat)
     with open_rows(loaded, None, rows, settings.trunk) as opened:
         verdicts = verify(loaded, opened, measuring.max_new_tokens, measuring.batch_size)
     return [verdict.text is not None for verdict in verdicts]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factpatch.encoding import encode_edit, encode_prompt
+from factpatch.encoding import encode_edit, encode_pairs, encode_prompt
 from factpatch.errors import InputError
 
 text = st.text(min_size=1).filter(lambda value: value.strip() and value.isprintable())
@@ -15,6 +15,11 @@ def test_the_prompt_is_a_prefix_of_what_is_trained_on(tiny_tokenizer, prompt, ta
     assert row.ids[-1] == tiny_tokenizer.eos_token_id
     space = "" if prompt[-1].isspace() or target[0].isspace() else " "
     assert tiny_tokenizer.decode(row.ids[:-1]) == prompt + space + target
+
+
+@given(pairs=st.lists(st.tuples(text, text)))
+def test_many_at_once_are_encoded_as_one_by_one(tiny_tokenizer, pairs):
+    assert encode_pairs(tiny_tokenizer, pairs) == [encode_edit(tiny_tokenizer, *pair) for pair in pairs]
 
 
 def test_a_target_that_brings_its_space_gets_no_second(tiny_tokenizer):
@@ -50,3 +55,4 @@ def test_a_tokenizer_that_merges_across_the_border_still_gives_the_prompt_first(
     assert tokenizer("a b").input_ids == [5]
     row = encode_edit(tokenizer, "a", "b")
     assert (row.ids, row.prompt_length) == ((1, 2, 3, 0), 1)
+    assert encode_pairs(tokenizer, [("b", "b"), ("a", "b")])[1] == row
