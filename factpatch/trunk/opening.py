@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
+from transformers import PreTrainedModel
 
 from factpatch.batches import out_of_memory, within_memory
 from factpatch.config import TrunkSettings
@@ -24,6 +26,8 @@ AGREEMENT = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}  # 
 SLOPES = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}  # of gradients, relative to the largest
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
+
+_proven: WeakKeyDictionary[PreTrainedModel, dict[Location, Plan]] = WeakKeyDictionary()
 
 
 class Rows:
@@ -86,13 +90,23 @@ def open_rows(
     Nothing but the located tensors may change meanwhile. Where there is no location, no plan gives the whole model's
     logits, or the settings turn the trunk off, rows run through the whole model.
     """
-    plan = make_plan(loaded, location, rows) if location and settings.keep and rows else None
+    plan = proven_plan(loaded, location, rows) if location and settings.keep and rows else None
     if plan is None:
         yield Rows(loaded, rows)
         return
     kept = kept_activations(loaded, plan, rows, settings, progress)
     with head_side(loaded.model, plan) as run:
         yield Rows(loaded, rows, plan, kept, run)
+
+
+def proven_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) -> Plan | None:
+    """As `make_plan`, but proven once for each model in memory and location: how a model can be cut does not hang on
+    the located values, and the proof takes as long as verifying a thousand answers of a small model."""
+    plans = _proven.setdefault(loaded.model, {})
+    plan = plans.get(location) or make_plan(loaded, location, rows)
+    if plan is not None:
+        plans[location] = plan
+    return plan
 
 
 def make_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) -> Plan | None:

@@ -8,7 +8,7 @@ from factpatch.encoding import encode_edit
 from factpatch.forward import collate, predict_whole
 from factpatch.models import load_model, preserved, tensor_digests
 from factpatch.structure import locate
-from factpatch.trunk import open_rows
+from factpatch.trunk import open_rows, opening
 from factpatch.trunk.opening import make_plan
 from factpatch.trunk.plan import kept_bytes, possible_plans
 
@@ -86,6 +86,20 @@ def test_the_head_side_follows_the_located_tensors(tiny_model, kind):
                 loaded.model.get_parameter(name).copy_(value)
             wanted = predict_whole(loaded.model, collate([rows[2], rows[0]], 0))
         torch.testing.assert_close(found.logits_PV[found.real_P], wanted.logits_PV[wanted.real_P], rtol=1e-4, atol=1e-4)
+
+
+def test_a_plan_is_proven_once_for_each_model_and_location(tiny_model, monkeypatch):
+    proofs = []
+    prove = opening.make_plan
+    monkeypatch.setattr(opening, "make_plan", lambda *given: proofs.append(given[1].name) or prove(*given))
+    loaded, rows = load(tiny_model("llama"))
+    for place in ("3:down", "3:down", "1:mlp", "3:down"):
+        with open_rows(loaded, locate(loaded.model, place), rows[:2], MEMORY) as opened:
+            assert opened.plan is not None
+    assert proofs == ["3:mlp.down_proj", "1:mlp"]
+    again, rows = load(tiny_model("llama"))
+    with open_rows(again, locate(again.model, "1:mlp"), rows, MEMORY):
+        assert proofs == ["3:mlp.down_proj", "1:mlp", "1:mlp"]
 
 
 def test_a_model_that_cannot_be_cut_runs_whole(tiny_model):
