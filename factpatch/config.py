@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -87,6 +88,30 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
+class JudgeSettings:
+    """A model that judges the answers that exact match calls wrong. docs/gates.md says how; none without an address."""
+
+    address: str | None = None  # of a server of OpenAI's kind, such as http://127.0.0.1:8000/v1; its key, if it wants
+    # one, comes from the environment variable OPENAI_API_KEY alone
+    model: str | None = None  # as the server names it
+    calls: int = 1000  # budget: requests of a run, repeated ones too; what is beyond stays unjudged
+    seconds: float = 30.0  # that the server may take for an answer
+    retries: int = 2  # of a request that the server was too slow or too busy for
+    cache: str | None = ".cache/judge"  # folder where its verdicts stay for later runs; null keeps none
+
+    def __post_init__(self) -> None:
+        if self.address is None:
+            return
+        parts = urlsplit(self.address)
+        if parts.username or parts.password or parts.query:
+            raise InputError("judge.address holds a name, password or query; put the key into OPENAI_API_KEY instead")
+        if parts.scheme not in ("http", "https") or not parts.path.rstrip("/").endswith("/v1"):
+            raise InputError(f"judge.address is '{self.address}'; it must begin with http and end in '/v1'")
+        if self.model is None:
+            raise InputError("judge.address is set, but judge.model is not; name the model as the server does")
+
+
+@dataclass(frozen=True)
 class CapabilitySettings:
     """General tasks scored before and after, through lm-evaluation-harness."""
 
@@ -108,6 +133,7 @@ class GateSettings:
     portability: float | None = None  # null: no such gate
     required: tuple[Literal["reliability", "generalization", "locality", "portability"], ...] = ("reliability",)
     # ^ floors that edits without such probes may not skip; portability's, once set, never may
+    judged: bool = False  # the judge's shares in place of exact match, for the floors that it has shares for
     capability_drop: float = 0.05  # margin: largest fall of any capability task, beyond doubt
     canaries: str | None = None  # file of edit requests whose prompts must be answered right after every edit
     weight_change: float | None = 1.0  # largest change of a located tensor, as a share of its norm; null: no such gate
@@ -147,6 +173,7 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     trunk: TrunkSettings = field(default_factory=TrunkSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     capability: CapabilitySettings = field(default_factory=CapabilitySettings)
     gates: GateSettings = field(default_factory=GateSettings)
     monitor: MonitorSettings = field(default_factory=MonitorSettings)
@@ -178,6 +205,9 @@ class Settings:
             ("localization.workers", self.localization.workers, 1, None),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
             ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
+            ("judge.calls", self.judge.calls, 1, None),
+            ("judge.seconds", self.judge.seconds, 0.01, None),
+            ("judge.retries", self.judge.retries, 0, None),
             ("capability.batch_size", self.capability.batch_size, 1, None),
             ("capability.limit", 1 if self.capability.limit is None else self.capability.limit, 1, None),
             *(
@@ -192,6 +222,8 @@ class Settings:
                 upper = "" if high is None else f" and at most {high:g}"
                 raise InputError(f"{name} is {value:g}; it must be at least {low:g}{upper}")
         check_strengths(self.training)
+        if self.gates.judged and self.judge.address is None:
+            raise InputError("gates.judged is true, but there is no judge; set judge.address, or gates.judged to false")
 
 
 def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:

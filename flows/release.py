@@ -17,6 +17,7 @@ from prefect.states import Completed, State
 from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.evaluation.canaries import read_canaries
+from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
 from factpatch.report import read_evidence, render_card
@@ -65,6 +66,7 @@ def release(
         if only_pending and not (work := find_work(settings)).needs_release:
             return Completed(name="Skipped", message=str(work))
         canaries = read_canaries(settings.gates.canaries)
+        check_judge(settings.judge)
         load_tasks(settings.capability)  # what cannot be scored or judged is told before hours of editing
         first, *others = STEPS
         first(folder, settings)

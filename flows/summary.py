@@ -15,7 +15,7 @@ from rich.table import Table
 from factpatch.config import Settings
 from factpatch.files import read_json
 
-SHOWN_METRICS = ("reliability", "generalization", "locality", "portability")
+HIDDEN_METRICS = frozenset({"locality_correct", "token_accuracy"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def sections(release: dict[str, Any]) -> list[Section]:
     metrics = tuple(
         (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), str(value.get("n", 0)))
         for name, value in release["metrics"].items()
-        if name in SHOWN_METRICS and value.get("after") is not None
+        if name not in HIDDEN_METRICS and value.get("after") is not None
     )
     capability = tuple(
         (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), str(value.get("n", "")))

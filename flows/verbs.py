@@ -86,15 +86,17 @@ def edit(args: argparse.Namespace, overrides: Overrides) -> int:
 def evaluate(args: argparse.Namespace, overrides: Overrides) -> int:
     """Measure the edits in the output folder on the model, and on the patched one if there is a patch."""
     settings = _prepare(args, overrides)
+    from factpatch.evaluation.judging import check_judge
     from flows.summary import interval, percent
     from tasks.evaluate import evaluate as step
 
+    check_judge(settings.judge)
     result = read_json(Path(step.fn(args.output, settings, args.patch)))
     for name in result["definitions"]:
         value = result[name]
         note = value.get("reason") or f"{interval(value['ci95'])}, n {value['n']}"
         before = f"{percent(result['before'][name]['value'])} -> " if result["before"] else ""
-        print(f"{name:<18} {before}{percent(value['value'])}  ({note})")
+        print(f"{name:<24} {before}{percent(value['value'])}  ({note})")
     return 0
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 
 from factpatch.config import Settings
 from factpatch.edits.accepted import read_accepted
+from factpatch.edits.request import EditRequest
 from factpatch.files import output_folder, write_json
 from factpatch.progress import show_progress
+
+if TYPE_CHECKING:
+    from factpatch.evaluation.forms import Asked
+    from factpatch.evaluation.judging import Judgement
 
 
 @task(name="evaluate", timeout_seconds=12 * 3600)
@@ -18,11 +25,12 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     """Write `evaluate.json` into the output folder and return its path. Not retried: a failure would repeat.
 
     `patch` is a patch folder, by default `<output>/patch` if it is there. With a patch the model is measured before
-    and after it; without one, as it is, and locality is null. The canaries that the settings name are asked too.
+    and after it; without one, as it is, and locality is null. A model with a chat template is measured in both forms.
+    The canaries and the judge that the settings name are asked too.
     """
     from factpatch.evaluation.canaries import ask_canaries, read_canaries
     from factpatch.evaluation.evaluate import collect_answers
-    from factpatch.evaluation.evaluate import evaluate as run_evaluation
+    from factpatch.evaluation.forms import ask_forms, measure_forms
     from factpatch.models import load_model
     from factpatch.patch import apply_patch, read_patch
     from factpatch.release import digest_patch
@@ -38,12 +46,26 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     if chosen:
         location = locate(loaded.model, read_patch(chosen).manifest["location"]["name"])
         with show_progress("answers before") as report:
-            before = collect_answers(loaded, edits, settings, progress=report, location=location)
+            before = ask_forms(loaded, edits, settings, progress=report, location=location)
             canaries_before = collect_answers(loaded, canaries, settings)
         apply_patch(loaded.model, chosen)
     with show_progress("evaluate") as report:
-        value = run_evaluation(loaded, edits, settings, before, report, location)
+        after = ask_forms(loaded, edits, settings, before, report, location)
+    judgement = ask_judge(edits, after, before, settings)
+    value = measure_forms(edits, after, before, settings, judgement)
     value["canaries"] = ask_canaries(loaded, canaries, settings, canaries_before) if canaries else None
     value["patch"] = digest_patch(Path(chosen)) if chosen else None
     value["seconds"] = round(time.perf_counter() - start, 3)
     return str(write_json(folder / "evaluate.json", value))
+
+
+def ask_judge(edits: Sequence[EditRequest], after: Asked, before: Asked | None, settings: Settings) -> Judgement | None:
+    """What the judge says to the answers in the trained form, the edited model's first; None if there is no judge."""
+    from factpatch.evaluation.forms import trained_answers
+    from factpatch.evaluation.judging import disputed, judge
+
+    if settings.judge.address is None:
+        return None
+    outputs = [trained_answers(asked).outputs for asked in (after, before) if asked]
+    with show_progress("judge") as report:
+        return judge(disputed(edits, outputs, settings.evaluation.protocol), settings.judge, report)

@@ -8,10 +8,11 @@ from typing import Any
 
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import encode_edit, encode_prompt
+from factpatch.encoding import encode_pairs, encode_prompts
 from factpatch.evaluation.answers import Protocol, matches, unchanged
-from factpatch.evaluation.generation import Progress, decode, verify
-from factpatch.evaluation.scorecard import by_group, metrics, relation_of, source_of
+from factpatch.evaluation.generation import Progress, check_length, decode, verify
+from factpatch.evaluation.judging import Judgement
+from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.trunk import open_rows
@@ -47,6 +48,17 @@ METRICS = {
 }
 
 
+JUDGED = {  # where a judge is set; see factpatch/evaluation/judging.py
+    f"judged_{name}": Definition(
+        1,
+        "higher",
+        f"judged by a model: {METRICS[name].meaning}, by exact match or, where that fails, in a judge's eyes; answers "
+        "left unjudged count as wrong",
+    )
+    for name in JUDGEABLE
+}
+
+
 @dataclass(frozen=True)
 class Answers:
     """What one model says to everything an edit set asks.
@@ -57,23 +69,6 @@ class Answers:
 
     outputs: Mapping[str, str]
     token_accuracy: Mapping[tuple[str, str], float]
-
-
-def evaluate(
-    loaded: LoadedModel,
-    edits: Sequence[EditRequest],
-    settings: Settings,
-    before: Answers | None = None,
-    progress: Progress | None = None,
-    location: Location | None = None,
-) -> dict[str, Any]:
-    """Measure `edits` on a model: the value of `evaluate.json`, without its `seconds`.
-
-    `before` holds the answers of the model before the edit; without it locality is null. `progress` is told how many
-    prompts are answered, of how many. `location` is as in `collect_answers`.
-    """
-    after = collect_answers(loaded, edits, settings, before, progress, location)
-    return measure(edits, after, before, settings.evaluation.protocol)
 
 
 def collect_answers(
@@ -95,7 +90,8 @@ def collect_answers(
     guessed = [(prompt, guess) for prompt, guess in asked if guess.strip()]
     total = len({prompt for prompt, _ in asked})
 
-    rows = [encode_edit(tokenizer, prompt, guess, chat) for prompt, guess in guessed]
+    rows = encode_pairs(tokenizer, guessed, chat)
+    check_length(loaded, [row.ids for row in rows])
     with open_rows(loaded, location, rows, settings.trunk) as opened:
         verdicts = verify(loaded, opened, budget, batch_size)
     outputs = {
@@ -107,7 +103,7 @@ def collect_answers(
     open_prompts = list(dict.fromkeys(prompt for prompt, _ in asked if prompt not in outputs))
     texts = decode(
         loaded,
-        [encode_prompt(tokenizer, prompt, chat) for prompt in open_prompts],
+        encode_prompts(tokenizer, open_prompts, chat),
         budget,
         batch_size,
         (lambda done, _: progress(proven + done, total)) if progress else None,
@@ -117,19 +113,30 @@ def collect_answers(
 
 
 def measure(
-    edits: Sequence[EditRequest], after: Answers, before: Answers | None, protocol: Protocol = "default"
+    edits: Sequence[EditRequest],
+    after: Answers,
+    before: Answers | None,
+    protocol: Protocol = "default",
+    judgement: Judgement | None = None,
 ) -> dict[str, Any]:
-    """Metrics and every output, from texts alone."""
-    rows = [_edit_row(edit, after, before, protocol) for edit in edits]
-    rows_before = [_edit_row(edit, before, None, protocol) for edit in edits] if before else None
+    """The value of `evaluate.json`, without its `seconds`: metrics and every output, from texts alone.
+
+    `before` holds the answers of the model before the edit; without it locality is null. With a `judgement` the judged
+    metrics stand beside the others.
+    """
+    rows = [_edit_row(edit, after, before, protocol, judgement) for edit in edits]
+    rows_before = [_edit_row(edit, before, None, protocol, judgement) for edit in edits] if before else None
+    judged = judgement is not None
+    named = METRICS | (JUDGED if judged else {})
     return {
         "schema": SCHEMA,
         "protocol": protocol,
-        "definitions": {name: asdict(definition) for name, definition in METRICS.items()},
-        **metrics(rows),
-        "before": metrics(rows_before) if rows_before is not None else None,
-        "by_source": by_group(edits, source_of, rows, rows_before),
-        "by_relation": by_group(edits, relation_of, rows, rows_before),
+        "definitions": {name: asdict(definition) for name, definition in named.items()},
+        **metrics(rows, judged),
+        "before": metrics(rows_before, judged) if rows_before is not None else None,
+        "judge": judgement.record if judgement else None,
+        "by_source": by_group(edits, source_of, rows, rows_before, judged),
+        "by_relation": by_group(edits, relation_of, rows, rows_before, judged),
         "edits": rows,
     }
 
@@ -147,7 +154,9 @@ def _questions(edits: Iterable[EditRequest], before: Answers | None) -> Iterable
             yield probe.prompt, before.outputs[probe.prompt] if before else probe.target
 
 
-def _edit_row(edit: EditRequest, after: Answers, before: Answers | None, protocol: Protocol) -> dict[str, Any]:
+def _edit_row(
+    edit: EditRequest, after: Answers, before: Answers | None, protocol: Protocol, judgement: Judgement | None
+) -> dict[str, Any]:
     """One edit with what was said; `before` texts are null where they are not known."""
 
     def said(prompt: str) -> dict[str, Any]:
@@ -156,6 +165,11 @@ def _edit_row(edit: EditRequest, after: Answers, before: Answers | None, protoco
             "before": before.outputs[prompt] if before else None,
             "output": after.outputs[prompt],
         }
+
+    def judged(prompt: str, target: str) -> dict[str, Any]:
+        if judgement is None:
+            return {}
+        return {"judged": judgement.accepts(prompt, target, after.outputs[prompt], protocol) if target else None}
 
     def probed(probe: Probe) -> dict[str, Any]:
         correct = matches(after.outputs[probe.prompt], probe.target, protocol) if probe.target else None
@@ -171,11 +185,16 @@ def _edit_row(edit: EditRequest, after: Answers, before: Answers | None, protoco
         "target": edit.target,
         **said(edit.prompt),
         "reliable": matches(after.outputs[edit.prompt], edit.target, protocol),
+        **judged(edit.prompt, edit.target),
         "token_accuracy": after.token_accuracy[edit.prompt, edit.target],
         "paraphrases": [
-            {**said(paraphrase), "correct": matches(after.outputs[paraphrase], edit.target, protocol)}
+            {
+                **said(paraphrase),
+                "correct": matches(after.outputs[paraphrase], edit.target, protocol),
+                **judged(paraphrase, edit.target),
+            }
             for paraphrase in edit.paraphrases
         ],
         "locality": [neighbour(probe) for probe in edit.locality],
-        "portability": [probed(probe) for probe in edit.portability],
+        "portability": [{**probed(probe), **judged(probe.prompt, probe.target)} for probe in edit.portability],
     }

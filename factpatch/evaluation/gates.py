@@ -9,6 +9,7 @@ from typing import Any, Literal
 from factpatch.config import GateSettings
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import items_needed, score_interval
+from factpatch.evaluation.scorecard import JUDGEABLE
 
 ROUNDING = 1e-9  # 0.96 - 0.94 is a hair more than 0.02 in binary; that hair refuses nothing
 FLOORS = ("reliability", "generalization", "locality", "portability")
@@ -51,11 +52,10 @@ def judge(metrics: Mapping[str, Json], capability: Mapping[str, Json] | None, se
         capability: a row a task as in `regress.json`; None or empty if no task was scored.
         settings: floors, margin, and whether there must be canaries.
     """
-    floors = [(name, getattr(settings, name)) for name in FLOORS]
     gates = [
-        _floor(name, metrics.get(name) or {}, limit, name in settings.required)
-        for name, limit in floors
-        if limit is not None
+        _floor(name, metrics, limit, name in settings.required, settings.judged and name in JUDGEABLE)
+        for name in FLOORS
+        if (limit := getattr(settings, name)) is not None
     ]
     if capability:
         gates += [_non_inferior(task, capability[task], settings.capability_drop) for task in sorted(capability)]
@@ -107,11 +107,12 @@ def judge_reload(asked: int, moved: Sequence[str]) -> Gate:
     return _gate("reload", "failed", share, 1.0, wilson(asked - len(moved), asked), reason)
 
 
-def _floor(name: str, metric: Json, limit: float, required: bool) -> Gate:
-    title, value = name.capitalize(), metric.get("value")
+def _floor(name: str, metrics: Mapping[str, Json], limit: float, required: bool, judged: bool) -> Gate:
+    metric = metrics.get(f"judged_{name}" if judged else name) or {}
+    title, value = name.capitalize() + (", judged by a model," if judged else ""), metric.get("value")
     if value is None:
         why = metric.get("reason", "there is no such number")
-        if required:
+        if required or (judged and not metric):  # no judge was asked, though the settings want it to decide
             reason = f"{title} was not measured ({why}); it must be."
             return _gate(name, "failed", None, limit, None, reason)
         reason = f"{title} was not measured ({why}), so this gate was skipped."

@@ -10,19 +10,21 @@ from factpatch.evaluation.intervals import share
 
 GROUPS = 40  # of one kind at most; what is beyond is one group more
 OTHERS = "(others)"
+JUDGEABLE = ("reliability", "generalization", "portability")  # metrics that compare an answer with a target
 
 Row = Mapping[str, Any]
 
 
-def metrics(rows: Sequence[Row]) -> dict[str, Any]:
-    """Every metric of a set of edits, from their rows in `evaluate.json`; null with a reason where nothing counts."""
+def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
+    """Every metric of a set of edits, from their rows in `evaluate.json`; null with a reason where nothing counts.
+    `judged` adds those that a judge's verdicts in the rows give."""
 
     def pooled(kind: str, field: str) -> list[float]:
         return [item[field] for row in rows for item in row[kind] if item[field] is not None]
 
     probes = any(row["locality"] for row in rows)
     no_probe, no_edit = "no edit has a locality probe", "there are no edits"
-    return {
+    found = {
         "reliability": share([row["reliable"] for row in rows], no_edit),
         "generalization": share(pooled("paraphrases", "correct"), "no edit has a paraphrase"),
         "locality": share(
@@ -35,6 +37,21 @@ def metrics(rows: Sequence[Row]) -> dict[str, Any]:
         "portability": share(pooled("portability", "correct"), "no edit has a portability probe"),
         "token_accuracy": share([row["token_accuracy"] for row in rows], no_edit),
     }
+    if not judged:
+        return found
+    asked = {
+        "reliability": list(rows),
+        "generalization": [item for row in rows for item in row["paraphrases"]],
+        "portability": [item for row in rows for item in row["portability"] if item["correct"] is not None],
+    }
+    return found | {f"judged_{name}": _judged(asked[name], found[name].get("reason", "")) for name in JUDGEABLE}
+
+
+def _judged(items: Sequence[Row], absent: str) -> dict[str, Any]:
+    """The share that the judge accepts. What it did not get to counts as wrong, so that nothing is gained by asking
+    less, and its number is told."""
+    unjudged = sum(item["judged"] is None for item in items)
+    return {**share([item["judged"] is True for item in items], absent), "unjudged": unjudged}
 
 
 def by_group(
@@ -42,6 +59,7 @@ def by_group(
     name_of: Callable[[EditRequest], str],
     rows: Sequence[Row],
     rows_before: Sequence[Row] | None,
+    judged: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The metrics of each group of edits by its name, largest first: `{"edits", <metric>..., "before": {<metric>}}`."""
     members: dict[str, list[int]] = {}
@@ -52,8 +70,8 @@ def by_group(
     return {
         name: {
             "edits": len(positions),
-            **metrics([rows[position] for position in positions]),
-            "before": metrics([rows_before[position] for position in positions]) if rows_before else None,
+            **metrics([rows[position] for position in positions], judged),
+            "before": metrics([rows_before[position] for position in positions], judged) if rows_before else None,
         }
         for name, positions in [*ordered[:GROUPS], *([(OTHERS, rest)] if rest else [])]
     }

@@ -11,7 +11,7 @@ from factpatch.report.evidence import Json, Score
 ROWS = 5  # edits and probes shown; the report and evaluate.json hold more
 TEXT = 120  # characters of one text
 MARKUP = {ord(character): f"&#{ord(character)};" for character in "&<>|*_`[]\\~#!"}
-SHOWN = ("reliability", "generalization", "locality", "portability", "token_accuracy")
+HIDDEN = frozenset({"locality_correct"})  # of the metrics
 MEASURED = ("", "before", "after", "95 % interval", "n")
 
 
@@ -23,7 +23,9 @@ def render_card(evidence: Json, room: int | None = None) -> str:
         room: the most characters there may be; parts that do not fit are left out from the end on, and it says so.
     """
     release, evaluate = evidence.get("release") or {}, evidence.get("evaluate") or {}
-    scores = [score for score in facts.scorecard(release, evaluate) if score.name in SHOWN and score.after is not None]
+    scores = [
+        score for score in facts.scorecard(release, evaluate) if score.name not in HIDDEN and score.after is not None
+    ]
     rows = evaluate.get("edits") or []
     failed, moved = [row for row in rows if not row["reliable"]], facts.moved_neighbours(rows)
     gates = sorted(release.get("gates") or [], key=lambda gate: facts.VERDICTS.index(facts.verdict(gate)))
@@ -32,7 +34,7 @@ def render_card(evidence: Json, room: int | None = None) -> str:
     written = ", ".join(f"`{name}`" for name in location.get("parameters") or [])
     parts = [
         f"# {plain(title)}\n\n{plain(facts.decision(release))}\n",
-        _section("Edits", MEASURED, map(_measured, scores)),
+        _section("Edits", MEASURED, map(_measured, scores)) + _judge(evaluate.get("judge")),
         _section("Capability", MEASURED, map(_measured, facts.capability_scores(release, evidence.get("regress")))),
         _section(
             "Gates", ("gate", "verdict", "why"), ((gate["name"], facts.verdict(gate), gate["reason"]) for gate in gates)
@@ -63,6 +65,17 @@ def _measured(score: Score) -> tuple[object, ...]:
         facts.interval(score.ci95_after),
         score.n,
     )
+
+
+def _judge(record: Json | None) -> str:
+    """Who judged, and what stayed unjudged; the report has its instructions too. Empty where there was no judge."""
+    if not record:
+        return ""
+    told = (
+        f"Judged: {record['answers']} answers, before and after, that exact match calls wrong were put to "
+        f"{plain(record['model'])} at {plain(record['address'])}, which accepted {record['accepted']}."
+    )
+    return "\n" + "\n\n".join((told, *map(plain, record["notes"]))) + "\n"
 
 
 def _provenance(evidence: Json) -> Iterable[tuple[str, str]]:

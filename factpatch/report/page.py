@@ -23,6 +23,15 @@ PLAIN = {
     "locality": "other facts answered as before",
     "portability": "conclusions drawn from the new fact",
 }
+PLAIN |= {
+    f"{kind}_{name}": f"{meaning}, {how}"
+    for name, meaning in PLAIN.items()
+    for kind, how in (
+        ("judged", "by exact match or in a judge's eyes"),
+        ("chat", "asked through the chat template"),
+        ("plain", "asked without the chat template"),
+    )
+}
 
 
 def render_report(evidence: Json) -> str:
@@ -54,6 +63,7 @@ def render_report(evidence: Json) -> str:
             breakdowns=facts.breakdowns(evaluate),
             plain=PLAIN,
             protocol=evaluate.get("protocol"),
+            judge=evaluate.get("judge"),
             capability=capability,
             capability_axis=share_axis(value for score in capability for value in extent(score)),
             least=least_allowed(release, capability),

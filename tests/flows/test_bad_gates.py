@@ -25,6 +25,8 @@ def server(prefect_home):
         ("gates.portability=0.5", "gates.portability is 0.5, but none of the 1 accepted edits has a portability probe"),
         ("gates.required=[locality]", "gates.locality is 0.5, but none of the 1 accepted edits has a locality probe"),
         ("gates.required=[fluency]", "gates.required is 'fluency'; choose one of reliability, generalization"),
+        ("gates.judged=true", "gates.judged is true, but there is no judge"),
+        ("judge.address=http://127.0.0.1:9/v1", "'http://127.0.0.1:9/v1/chat/completions' does not answer"),
         ("gates.canaries=nowhere.jsonl", "nowhere.jsonl"),
         ("gates.canaries=empty.jsonl", "empty.jsonl"),
         ("gates.canaries=against.jsonl", "but the canary at against.jsonl row 1 must say 'Paris'"),
@@ -44,7 +46,8 @@ def test_one_line_before_any_editing(tiny_model, tmp_path, monkeypatch, capsys, 
         )
     options = ("--model", str(tiny_model("llama")), "--edits", "edits.jsonl", "--output", "out")
     fixed = ("--set", "capability.tasks=[]", "--set", f"capability.include={tmp_path}")
-    code = main(["run", *options, *fixed, "--set", wish])
+    judge = ("--set", "judge.model=referee", "--set", "judge.retries=0")
+    code = main(["run", *options, *fixed, *judge, "--set", wish])
     errors = capsys.readouterr().err.splitlines()
     assert code == 2
     assert [line for line in errors if line.startswith("error: ") and words in line]
