@@ -35,7 +35,7 @@ def encode_prompts(
     questions = [[{"role": "user", "content": prompt}] for prompt in prompts]
     try:
         texts = [
-            tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+            str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
             for question in questions
         ]
     except (TemplateError, ValueError) as error:
