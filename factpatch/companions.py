@@ -53,7 +53,7 @@ def find_companions(loaded: LoadedModel, edits: Sequence[EditRequest], settings:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
     wordings = find_wordings(loaded, edits, settings) if grouped else None
-    kept = [*file, *(neighbours(edits, file, wordings, held, settings) if wordings else ())]
+    kept = [*file, *(neighbours(edits, file, wordings, held, settings, loaded.tokenizer) if wordings else ())]
     answered = [(request, row) for request, row in zip(kept, answered_rows(loaded, kept, settings), strict=True) if row]
     sampled: list[Encoded] = []
     if not answered and training.neighbours:

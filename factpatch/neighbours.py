@@ -6,6 +6,8 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.leakage import HeldOut
@@ -21,14 +23,15 @@ def neighbours(
     wordings: Wordings,
     held: HeldOut,
     settings: Settings,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[EditRequest]:
     """`training.neighbours` for each edit, drawn by seed, without answers.
 
     A kept prompt that is put in one of the wordings is asked in the others too. A subject that is edited is asked what
     other subjects of its sort are: subjects are of one sort if they are asked, directly or through others, the same.
     And what an edit asks is asked about mixed names, such as nobody may have: what the model says there matters less
-    than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg. Nothing is asked that an edit sets or a probe
-    asks, in whatever wording.
+    than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Finland nor Theland.
+    So subjects are guarded that no file names. Nothing is asked that an edit sets or a probe asks, in whatever wording.
     """
     generator = random.Random(settings.training.seed)
     edited = {
@@ -37,7 +40,7 @@ def neighbours(
     probed = {question for edit in edits for text in _held_prompts(edit) for question in _questions(text, wordings)}
     listed = {question: request.target for request in kept for question in _questions(request.prompt, wordings)}
     others = {(group, subject): "" for subject, groups in _sorts(edited, listed).items() for group in groups}
-    others |= dict.fromkeys(_mixed(edited, listed, generator), "")
+    others |= dict.fromkeys(_mixed(edited, listed, tokenizer, generator), "")
     measured = edited | probed
     known = {request.prompt for request in kept} | {edit.prompt for edit in edits}
     candidates = [
@@ -53,19 +56,36 @@ def neighbours(
     return [EditRequest("neighbour", prompt, target) for prompt, target in drawn]
 
 
-def _mixed(edited: Collection[Question], listed: Collection[Question], generator: random.Random) -> list[Question]:
-    """Questions of the edits about subjects that share with theirs all but the first or the last word."""
-    names: dict[int, list[str]] = defaultdict(list)
+def _mixed(
+    edited: Collection[Question],
+    listed: Collection[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    generator: random.Random,
+) -> list[Question]:
+    """Questions of the edits about subjects that share with theirs all but the first or the last part."""
+    parts = {subject: name_parts(tokenizer, subject) for _, subject in sorted({*edited, *listed})}
+    alike: dict[tuple[int, bool], list[list[str]]] = defaultdict(list)  # names of several words, and single words
     for group, subject in sorted({*edited, *listed}):
-        if " " in subject:
-            names[group].append(subject)
-    known = {subject for _, subject in (*edited, *listed)}
+        if len(parts[subject]) > 1:
+            alike[group, " " in subject].append(parts[subject])
     mixed = []
     for group, subject in sorted(edited):
-        for other in generator.choices(names[group], k=MIXED) if " " in subject else ():
-            mixed.append((group, f"{subject.rpartition(' ')[0]} {other.rpartition(' ')[2]}"))
-            mixed.append((group, f"{other.partition(' ')[0]} {subject.partition(' ')[2]}"))
-    return [question for question in mixed if question[1] not in known]
+        own = parts[subject]
+        for other in generator.choices(alike[group, " " in subject], k=MIXED) if len(own) > 1 else ():
+            mixed += [(group, "".join([*own[:-1], other[-1]])), (group, "".join([other[0], *own[1:]]))]
+    return [(group, name) for group, name in mixed if name not in parts]
+
+
+def name_parts(tokenizer: PreTrainedTokenizerBase, name: str) -> list[str]:
+    """The words of a name, or the tokens of a single word as they stand after a blank; joined they are the name. The
+    whole name where its tokens are no text of their own."""
+    first, *words = name.split(" ")
+    if words:
+        return [first, *(f" {word}" for word in words)]
+    ids = tokenizer(f" {name}", add_special_tokens=False).input_ids
+    start, *pieces = (str(tokenizer.decode([token])) for token in ids)
+    parts = [start.strip(), *pieces]
+    return parts if "".join(parts) == name and parts[0] else [name]
 
 
 def _held_prompts(edit: EditRequest) -> Iterable[str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies
 
 from factpatch.companions import find_companions
 from factpatch.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
@@ -14,7 +15,7 @@ from factpatch.evaluation.answers import same
 from factpatch.evaluation.generation import decode
 from factpatch.leakage import held_out
 from factpatch.models import load_model
-from factpatch.neighbours import neighbours
+from factpatch.neighbours import name_parts, neighbours
 from factpatch.rewording import reword
 from factpatch.wordings import Wordings, find_wordings, template_of
 
@@ -102,7 +103,7 @@ def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
     assert companions == find_companions(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
 
 
-def test_neighbours_ask_nothing_that_is_edited_or_probed():
+def test_neighbours_ask_nothing_that_is_edited_or_probed(loaded):
     wordings = Wordings(
         tuple(TEMPLATES.values()),
         {template: number for number, group in enumerate(TEMPLATES.values()) for template in group},
@@ -111,14 +112,36 @@ def test_neighbours_ask_nothing_that_is_edited_or_probed():
     edits = [edit("{}'s capital is", "Peru", locality=(probe,)), edit("The currency of {} is the", "Japan")]
     edits.append(edit("{}'s capital is", "Spain"))
     kept = [EditRequest("k", "The capital of Japan is", "Tokyo"), EditRequest("k", "Ivo Penova loves to eat", "pizza")]
-    found = neighbours(edits, kept, wordings, held_out(edits), settings_with(neighbours=100.0))
-    assert {(one.prompt, one.target) for one in found} == {
+    found = neighbours(edits, kept, wordings, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
+    named = {
+        (one.prompt, one.target) for one in found if any(name in one.prompt for name in (*SUBJECTS["capital"], "Ivo"))
+    }
+    assert named == {
         ("The currency of Peru is the", ""),
         ("People in Peru pay with the", ""),
         ("Japan's capital is", "Tokyo"),
         ("What is the capital of Japan?", "Tokyo"),
         ("Ivo Penova's favourite dish is", "pizza"),
     }
+    mixed = {one.prompt for one in found} - {prompt for prompt, _ in named}
+    pairs = [
+        (first, last) for first in ("Peru", "Spain", "Japan") for last in ("Peru", "Spain", "Japan") if first != last
+    ]
+    parts = {name: name_parts(loaded.tokenizer, name) for name in ("Peru", "Spain", "Japan")}
+    names = {"".join([*parts[first][:-1], parts[last][-1]]) for first, last in pairs}
+    names |= {"".join([parts[first][0], *parts[last][1:]]) for first, last in pairs}
+    assert mixed and all(any(name in prompt for name in names) for prompt in mixed)
+
+
+@pytest.mark.parametrize(("name", "count"), [("Ada Berg", 2), ("New Zealand", 2), ("Thailand", 3), ("Lebanon", 3)])
+def test_a_name_has_parts_to_exchange(loaded, name, count):
+    parts = name_parts(loaded.tokenizer, name)
+    assert "".join(parts) == name and len(parts) == count
+
+
+@given(strategies.text())
+def test_the_parts_of_any_name_make_the_name(loaded, name):
+    assert "".join(name_parts(loaded.tokenizer, name)) == name
 
 
 def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, demo, tmp_path):
