@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -124,19 +125,18 @@ def test_neighbours_ask_nothing_that_is_edited_or_probed(loaded):
         ("Ivo Penova's favourite dish is", "pizza"),
     }
     mixed = {one.prompt for one in found} - {prompt for prompt, _ in named}
-    pairs = [
-        (first, last) for first in ("Peru", "Spain", "Japan") for last in ("Peru", "Spain", "Japan") if first != last
-    ]
-    parts = {name: name_parts(loaded.tokenizer, name) for name in ("Peru", "Spain", "Japan")}
-    names = {"".join([*parts[first][:-1], parts[last][-1]]) for first, last in pairs}
-    names |= {"".join([parts[first][0], *parts[last][1:]]) for first, last in pairs}
-    assert mixed and all(any(name in prompt for name in names) for prompt in mixed)
+    pairs = list(permutations([name_parts(loaded.tokenizer, name) for name in SUBJECTS["capital"]], 2))
+    names = {"".join([*first[:-1], last[-1]]) for first, last in pairs}
+    names |= {"".join([first[0], *last[1:]]) for first, last in pairs}
+    assert mixed
+    assert all(any(name in prompt for name in names) for prompt in mixed)
 
 
 @pytest.mark.parametrize(("name", "count"), [("Ada Berg", 2), ("New Zealand", 2), ("Thailand", 3), ("Lebanon", 3)])
 def test_a_name_has_parts_to_exchange(loaded, name, count):
     parts = name_parts(loaded.tokenizer, name)
-    assert "".join(parts) == name and len(parts) == count
+    assert "".join(parts) == name
+    assert len(parts) == count
 
 
 @given(strategies.text())
