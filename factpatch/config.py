@@ -85,6 +85,7 @@ class EvaluationSettings:
     protocol: Literal["default", "paper"] = "default"  # paper: "." ends every answer, even one that holds a "."
     max_new_tokens: int = 32  # generation budget of an answer
     batch_size: int = 64  # prompts a forward pass
+    cache: str | None = ".cache/answers"  # folder where the base model's answers stay for later runs; null keeps none
 
 
 @dataclass(frozen=True)

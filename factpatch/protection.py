@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from factpatch.answered import recall_answers, remembered
 from factpatch.config import Settings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded, encode_edit
+from factpatch.encoding import Encoded, encode_pairs
 from factpatch.errors import InputError
-from factpatch.evaluation.evaluate import collect_answers
 from factpatch.models import LoadedModel
 
 
@@ -39,13 +39,12 @@ def listed_requests(settings: Settings) -> list[EditRequest]:
 
 def answered_rows(loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings) -> list[Encoded | None]:
     """Each prompt with the model's own greedy answer; None where it says nothing."""
-    answers = collect_answers(loaded, requests, settings).outputs
-    return [
-        encode_edit(loaded.tokenizer, request.prompt, answers[request.prompt], settings.edits.chat_template)
-        if answers[request.prompt].strip()
-        else None
-        for request in requests
-    ]
+    chat = settings.edits.chat_template
+    with remembered(loaded, settings) as memory:
+        answers = recall_answers(loaded, requests, settings, memory)
+    said = [(request.prompt, answer) for request, answer in zip(requests, answers, strict=True) if answer.strip()]
+    rows = iter(encode_pairs(loaded.tokenizer, said, chat))
+    return [next(rows) if answer.strip() else None for answer in answers]
 
 
 def asked_prompts(edit: EditRequest) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from factpatch.answered import remembered
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_prompt
@@ -49,5 +50,10 @@ def reword(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings
 
 def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings) -> list[str]:
     """The model's greedy answers."""
-    prompts = [encode_prompt(loaded.tokenizer, text, chat) for text in texts]
-    return decode(loaded, prompts, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
+
+    def ask(places: list[int]) -> list[str]:
+        prompts = [encode_prompt(loaded.tokenizer, texts[place], chat) for place in places]
+        return decode(loaded, prompts, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
+
+    with remembered(loaded, settings) as memory:
+        return memory.recall("answer", [[text, chat] for text in texts], ask)

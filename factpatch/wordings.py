@@ -7,16 +7,16 @@ the same subjects, answers alike; so nobody has to name relations. A file of the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from factpatch.answered import Memory, recall_answers, remembered
 from factpatch.config import Settings
 from factpatch.edits.formats import read_file
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_pairs
 from factpatch.errors import InputError
-from factpatch.evaluation.evaluate import collect_answers
 from factpatch.evaluation.generation import verify
 from factpatch.models import LoadedModel
 from factpatch.trunk import open_rows
@@ -64,7 +64,9 @@ def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     groups = [list(group) for group in read_templates(settings.training.templates)]
     known = {template for group in groups for template in group}
     frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATES]
-    groups += _alike(loaded, {template: subjects[template] for template in frequent if template not in known}, settings)
+    compared = {template: subjects[template] for template in frequent if template not in known}
+    with remembered(loaded, settings) as memory:
+        groups += _alike(loaded, compared, settings, memory)
     return Wordings(
         tuple(map(tuple, groups)), {template: number for number, group in enumerate(groups) for template in group}
     )
@@ -87,17 +89,20 @@ def read_templates(path: str | None) -> list[list[str]]:
     return groups
 
 
-def _alike(loaded: LoadedModel, subjects: Mapping[str, Sequence[EditRequest]], settings: Settings) -> list[list[str]]:
+def _alike(
+    loaded: LoadedModel, subjects: Mapping[str, Sequence[EditRequest]], settings: Settings, memory: Memory
+) -> list[list[str]]:
     """Groups of templates with equal answers, each grown around its most frequent template."""
     asked = {template: list(subjects[template])[:ASKED] for template in subjects}
     requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
-    said = collect_answers(loaded, requests, settings).outputs if requests else {}
+    answers = recall_answers(loaded, requests, settings, memory)
+    said = {request.prompt: answer for request, answer in zip(requests, answers, strict=True)}
     groups: list[list[str]] = []
     left = list(asked)
     while left and len(groups) < GROUPS:
         first, *left = left
         pairs = [(other, _crossed(first, other, asked, said)) for other in left]
-        right = iter(_proven(loaded, [question for _, questions in pairs for question in questions], settings))
+        right = iter(_proven(loaded, [question for _, questions in pairs for question in questions], settings, memory))
         joined = [first]
         for other, questions in pairs:
             hits = [next(right) for _ in questions]
@@ -125,10 +130,16 @@ def _crossed(
     ]
 
 
-def _proven(loaded: LoadedModel, questions: Iterable[tuple[str, str]], settings: Settings) -> list[bool]:
+def _proven(
+    loaded: LoadedModel, questions: Sequence[tuple[str, str]], settings: Settings, memory: Memory
+) -> list[bool]:
     """Is this the base model's greedy answer?"""
     chat, measuring = settings.edits.chat_template, settings.evaluation
-    rows = encode_pairs(loaded.tokenizer, list(questions), chat)
-    with open_rows(loaded, None, rows, settings.trunk) as opened:
-        verdicts = verify(loaded, opened, measuring.max_new_tokens, measuring.batch_size)
-    return [verdict.text is not None for verdict in verdicts]
+
+    def ask(places: list[int]) -> list[bool]:
+        rows = encode_pairs(loaded.tokenizer, [questions[place] for place in places], chat)
+        with open_rows(loaded, None, rows, settings.trunk) as opened:
+            verdicts = verify(loaded, opened, measuring.max_new_tokens, measuring.batch_size)
+        return [verdict.text is not None for verdict in verdicts]
+
+    return memory.recall("proven", [[*question, chat] for question in questions], ask)

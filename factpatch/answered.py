@@ -1,0 +1,136 @@
+"""What a model was asked and said, kept on disk: a later run with the same model asks only what is new.
+
+A file holds one model's answers, as JSON with a digest of its content: a damaged file counts as none. It is replaced
+whole, so a killed run leaves the old one; of two runs at once the later one's stays, and costs the other's time again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from factpatch.config import Settings
+from factpatch.edits.request import EditRequest
+from factpatch.errors import InputError
+from factpatch.evaluation.evaluate import collect_answers
+from factpatch.evaluation.generation import stop_ids
+from factpatch.files import digest_value, output_folder, read_json, remove_litter, write_json
+from factpatch.models import LoadedModel, fingerprint, tensor_digests
+
+FORM = "1"  # of the files; another number never reads these
+MOST = 200_000  # answers of a file; those asked for longest ago go first
+BYTES = 2**28  # of all files; the one used longest ago goes first
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+
+class Memory:
+    """Answers by the digest of what was asked, the last asked for at the end."""
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        self.known = known
+        self.grown = False
+
+    def recall(self, kind: str, asked: Sequence[Any], ask: Callable[[list[int]], Sequence[Answer]]) -> list[Answer]:
+        """An answer to each of `asked` (JSON values, of that kind); `ask` gets the positions of those to be asked now
+        and gives their answers (JSON values too)."""
+        names = [digest_value([kind, one])[:32] for one in asked]
+        missing = [place for place, name in enumerate(names) if name not in self.known]
+        made = dict(zip((names[place] for place in missing), ask(missing) if missing else (), strict=True))
+        answers = {name: made[name] if name in made else self.known.pop(name) for name in dict.fromkeys(names)}
+        self.known |= answers
+        self.grown |= bool(made)
+        return [answers[name] for name in names]
+
+
+def recall_answers(
+    loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: Memory
+) -> list[str]:
+    """The model's greedy answer to each request's prompt; targets only spare decoding where they are the answer."""
+    chat = settings.edits.chat_template
+
+    def ask(places: list[int]) -> list[str]:
+        outputs = collect_answers(loaded, [requests[place] for place in places], settings).outputs
+        return [outputs[requests[place].prompt] for place in places]
+
+    return memory.recall("answer", [[request.prompt, chat] for request in requests], ask)
+
+
+@contextmanager
+def remembered(loaded: LoadedModel, settings: Settings) -> Iterator[Memory]:
+    """The memory of this model as it is loaded now; what is added is written when the block ends well."""
+    if settings.evaluation.cache is None:
+        yield Memory({})
+        return
+    try:
+        folder = output_folder(settings.evaluation.cache)
+    except InputError as error:
+        told = f"evaluation.cache '{settings.evaluation.cache}' cannot be written; name another one, or null for none"
+        raise InputError(told) from error
+    path = folder / f"{_model_digest(loaded, settings)}.json"
+    memory = Memory(_read(path))
+    yield memory
+    if memory.grown:
+        _write(path, dict(list(memory.known.items())[-MOST:]))
+    elif path.exists():
+        os.utime(path)
+    _evict(folder, path)
+
+
+def _model_digest(loaded: LoadedModel, settings: Settings) -> str:
+    """Names all that an answer depends on but the question: weights, configuration, tokenizer, where an answer ends."""
+    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend else json.dumps(loaded.tokenizer.get_vocab(), sort_keys=True)
+    parts = {
+        "form": FORM,
+        "weights": fingerprint(tensor_digests(loaded.model)),
+        "config": loaded.model.config.to_json_string(use_diff=False),
+        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "stops": sorted(stop_ids(loaded.model, loaded.tokenizer)),
+        "device": loaded.model.device.type,
+        "tokens": settings.evaluation.max_new_tokens,
+    }
+    return digest_value(parts)[:32]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = read_json(path)
+        if digest_value(value["answers"]) != value["sha256"]:
+            raise ValueError("its content is not what was written")
+        return dict(value["answers"])
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        log.warning("the answers kept in '%s' are broken (%s); the model is asked anew", path, error)
+        return {}
+
+
+def _write(path: Path, answers: dict[str, Any]) -> None:
+    """As much as the disk takes: what is not kept is asked again."""
+    try:
+        write_json(path, {"sha256": digest_value(answers), "answers": answers})
+    except OSError as error:
+        log.warning("answers cannot be kept in '%s' (%s)", path, error)
+
+
+def _evict(folder: Path, used: Path) -> None:
+    remove_litter(folder)
+    sizes: dict[Path, os.stat_result] = {}
+    for path in folder.glob("*.json"):
+        with suppress(OSError):  # another run has just removed it
+            sizes[path] = path.stat()
+    total = sum(one.st_size for one in sizes.values())
+    for path in sorted(sizes, key=lambda path: sizes[path].st_mtime):
+        if total <= BYTES:
+            break
+        if path != used:
+            total -= sizes[path].st_size
+            path.unlink(missing_ok=True)
