@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,17 +35,17 @@ def augment(
     prefixes: Sequence[str],
     settings: Settings,
     held: HeldOut,
+    taken: Collection[str],
 ) -> list[Wording]:
-    """The further wordings of all edits, shuffled by seed; none is held out or nearly so. Templates come before what
-    the model made itself (`reworded`, by prompt)."""
+    """The further wordings of all edits, shuffled by seed; none is held out or nearly so, or `taken` by an edit's own
+    prompt. Templates come before what the model made itself (`reworded`, by prompt)."""
     training, chat = settings.training, settings.edits.chat_template
     generator = random.Random(training.seed)
-    own = {edit.prompt for edit in edits}
     found: list[Wording] = []
     for edit in edits:
         texts = _other_templates(edit, wordings, generator) if wordings else []
         texts += [text for text in reworded.get(edit.prompt, ()) if text not in texts]
-        texts = [text for text in texts if text not in own and held.twin(text) is None][: training.wordings]
+        texts = [text for text in texts if text not in taken and held.twin(text) is None][: training.wordings]
         starts = [generator.choice(prefixes) for _ in range(training.prefixes)] if prefixes else []
         texts += [text for start in starts for text in [f"{start} {edit.prompt}"] if held.twin(text) is None]
         found += [Wording(text, edit.target, chat) for text in texts]

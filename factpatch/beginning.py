@@ -51,6 +51,8 @@ def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held |
     target, that takes its place, and training goes on from the old one.
     """
     training = settings.training
+    if not edits:
+        return rebuild("no fact is in force, so the release is the base model itself")
     if settings.edits.mode == "rebuild":
         return rebuild("edits.mode asks for it")
     if training.method != "breadth-first" or not training.revisit:
@@ -58,6 +60,8 @@ def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held |
         return rebuild(f"training is {how}, which verifies nothing before it trains")
     if held is None:
         return rebuild("there is no champion yet")
+    if not held.facts:
+        return rebuild(f"version {held.version} is the base model itself")
     now = {(edit.prompt, edit.target) for edit in edits}
     prompts = {prompt for prompt, _ in now}
     gone = sum(prompt not in prompts for prompt, _ in held.facts - now)
@@ -118,18 +122,29 @@ def begin(
                 mode = rebuild(unfit)
         if settings.edits.mode == "incremental" and mode.name == "rebuild":
             raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")
-        purpose = {"for": _purpose(edits, settings), "withdrawn": list(withdrawn)}
+        known = held.facts if held and mode.version is not None else frozenset()
+        new = [edit.id for edit in edits if (edit.prompt, edit.target) not in known]
+        purpose = {"for": _purpose(edits, settings), "withdrawn": list(withdrawn), "new": new}
         write_json(folder / "mode.json", {**mode.to_json(), **purpose})
     return mode
 
 
 @dataclass(frozen=True)
 class Start:
-    """What was decided, the patch to begin with (None: the base model), and prompts that edits once had."""
+    """What was decided, the patch to begin with (None: the base model), prompts that edits once had, and the ids of the
+    edits that the patch does not hold (None: of all)."""
 
     mode: Mode
     patch: Patch | None = None
     withdrawn: tuple[str, ...] = ()
+    new: frozenset[str] | None = None
+
+    def parted(self, edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[EditRequest]]:
+        """Those to be learnt, and those that the patch holds already."""
+        if self.new is None:
+            return list(edits), []
+        new = self.new
+        return [edit for edit in edits if edit.id in new], [edit for edit in edits if edit.id not in new]
 
 
 def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> Start:
@@ -142,8 +157,10 @@ def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -
     if found.get("for") != _purpose(edits, settings):
         return Start(rebuild("this step was run by itself, and only a release knows the champion"))
     mode = Mode(found["name"], found["reason"], found["from"])
-    patch = read_patch(output / FOLDER / "patch") if mode.name == "incremental" else None
-    return Start(mode, patch, tuple(found["withdrawn"]))
+    withdrawn = tuple(found["withdrawn"])
+    if mode.name == "rebuild":
+        return Start(mode, None, withdrawn)
+    return Start(mode, read_patch(output / FOLDER / "patch"), withdrawn, frozenset(found["new"]))
 
 
 def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:

@@ -40,27 +40,36 @@ class Companions:
     notes: tuple[str, ...] = ()
 
 
-def find_companions(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> Companions:
-    """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so."""
+def find_companions(
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, settled: Sequence[EditRequest] = ()
+) -> Companions:
+    """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so.
+
+    `settled` are further edits that an earlier release learnt. They get no wordings and no neighbours of their own
+    again, so that a release costs what is new in it; but nothing that they say or hold out is kept or trained.
+    """
     training = settings.training
     if training.method == "depth-first":
         return Companions()
-    held = held_out(edits, read_canaries(settings.gates.canaries))
-    listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in edits)
+    everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
+    held = held_out(everything, read_canaries(settings.gates.canaries))
+    listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
     file = [one for one in listed if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
     notes = _dropped(training.protect, len(listed) - len(file))
     if listed and not file:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
-    wordings = find_wordings(loaded, edits, settings) if grouped else None
-    kept = [*file, *(neighbours(edits, file, wordings, held, settings, loaded.tokenizer) if wordings else ())]
+    wordings = find_wordings(loaded, everything, settings) if grouped else None
+    near = neighbours(edits, file, wordings, held, settings, loaded.tokenizer, settled) if wordings else []
+    kept = [*file, *near]
     answered = [(request, row) for request, row in zip(kept, answered_rows(loaded, kept, settings), strict=True) if row]
     sampled: list[Encoded] = []
     if not answered and training.neighbours:
         sampled = _sampled_rows(loaded, edits, held, settings)
         notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
     reworded = reword(loaded, edits, settings) if training.wordings else {}
-    further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held)
+    taken = {edit.prompt for edit in everything}
+    further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
     if training.wordings and not any(text.prompt for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
     checked = check_leakage([*(text.prompt for text in further), *(request.prompt for request, _ in answered)], held)
@@ -74,7 +83,7 @@ def withdrawn_rows(
     loaded: LoadedModel, prompts: Sequence[str], edits: Sequence[EditRequest], settings: Settings
 ) -> list[Encoded]:
     """Prompts that edits once had, with the base model's answers, to be kept too; without those held out by now."""
-    if settings.training.method == "depth-first":
+    if settings.training.method == "depth-first" or not prompts:
         return []
     held, edited = held_out(edits, read_canaries(settings.gates.canaries)), HeldOut(edit.prompt for edit in edits)
     asked = [EditRequest("withdrawn", prompt, "") for prompt in prompts]

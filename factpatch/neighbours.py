@@ -24,6 +24,7 @@ def neighbours(
     held: HeldOut,
     settings: Settings,
     tokenizer: PreTrainedTokenizerBase,
+    settled: Sequence[EditRequest] = (),
 ) -> list[EditRequest]:
     """`training.neighbours` for each edit, drawn by seed, without answers.
 
@@ -31,18 +32,19 @@ def neighbours(
     other subjects of its sort are: subjects are of one sort if they are asked, directly or through others, the same.
     And what an edit asks is asked about mixed names, such as nobody may have: what the model says there matters less
     than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Finland nor Theland.
-    So subjects are guarded that no file names. Nothing is asked that an edit sets or a probe asks, in whatever wording.
+    So subjects are guarded that no file names. Nothing is asked that an edit or a `settled` one sets, or a probe asks,
+    in whatever wording.
     """
     generator = random.Random(settings.training.seed)
-    edited = {
-        (group, edit.subject) for edit in edits if edit.subject for group in [wordings.of(edit)] if group is not None
+    edited, everything = _edited(edits, wordings), [*edits, *settled]
+    probed = {
+        question for edit in everything for text in _held_prompts(edit) for question in _questions(text, wordings)
     }
-    probed = {question for edit in edits for text in _held_prompts(edit) for question in _questions(text, wordings)}
     listed = {question: request.target for request in kept for question in _questions(request.prompt, wordings)}
     others = {(group, subject): "" for subject, groups in _sorts(edited, listed).items() for group in groups}
     others |= dict.fromkeys(_mixed(edited, listed, tokenizer, generator), "")
-    measured = edited | probed
-    known = {request.prompt for request in kept} | {edit.prompt for edit in edits}
+    measured = _edited(everything, wordings) | probed
+    known = {request.prompt for request in kept} | {edit.prompt for edit in everything}
     candidates = [
         (text, target)
         for (group, subject), target in sorted((others | listed).items())
@@ -54,6 +56,12 @@ def neighbours(
     wanted = min(len(candidates), round(settings.training.neighbours * len(edits)))
     drawn = generator.sample(candidates, wanted)
     return [EditRequest("neighbour", prompt, target) for prompt, target in drawn]
+
+
+def _edited(edits: Sequence[EditRequest], wordings: Wordings) -> set[Question]:
+    """What the edits ask, where they name their subjects."""
+    groups = ((wordings.of(edit), edit.subject) for edit in edits)
+    return {(group, subject) for group, subject in groups if group is not None and subject}
 
 
 def _mixed(

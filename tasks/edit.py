@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import task
 
 from factpatch.config import Settings
-from factpatch.edits.accepted import read_accepted
+from factpatch.edits.accepted import accepted_to_write
 from factpatch.edits.request import digest_edits
 from factpatch.files import read_json, write_json, write_text
 from factpatch.progress import show_progress
@@ -36,7 +36,7 @@ def edit(output: str, settings: Settings) -> str:
 
     start = time.perf_counter()
     folder = Path(output)
-    edits = read_accepted(folder)
+    edits = accepted_to_write(folder)
     begun = read_start(folder, edits, settings)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
     resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
@@ -48,7 +48,8 @@ def edit(output: str, settings: Settings) -> str:
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
     with show_progress(f"edit {location.name}") as report:
-        companions = find_companions(loaded, edits, settings)
+        new, settled = begun.parted(edits)
+        companions = find_companions(loaded, new, settings, settled)
         kept = [*companions.kept, *withdrawn_rows(loaded, begun.withdrawn, edits, settings)]
         for note in companions.notes:
             print(note, file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, task
 
 from factpatch.config import Settings
-from factpatch.edits.accepted import read_accepted
+from factpatch.edits.accepted import accepted_to_write
 from factpatch.errors import InputError
 from factpatch.files import write_json
 from factpatch.progress import show_progress
@@ -33,7 +33,7 @@ def localize(output: str, settings: Settings) -> str:
 
     start = time.perf_counter()
     folder = Path(output)
-    edits = read_accepted(folder)
+    edits = accepted_to_write(folder)
     check_model(settings.model, available(settings.model.device, folder, None))
     loaded = load_model(settings.model)
     fixed = settings.localization.location

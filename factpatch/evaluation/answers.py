@@ -15,6 +15,7 @@ from typing import Literal
 
 Protocol = Literal["default", "paper"]
 
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
@@ -28,7 +29,11 @@ def cut(output: str, target: str, protocol: Protocol = "default") -> str:
 
 def normalise(text: str) -> str:
     """Caseless, composed (NFC), without punctuation and articles, blanks single. May be empty ("?", "The")."""
-    kept = "".join(character for character in _caseless(text) if not _is_punctuation(character))
+    caseless = _caseless(text)
+    if caseless.isascii():
+        kept = caseless.translate(_NO_PUNCTUATION)  # the same, and faster
+    else:
+        kept = "".join(character for character in caseless if not _is_punctuation(character))
     return " ".join(_ARTICLES.sub(" ", kept).split())
 
 

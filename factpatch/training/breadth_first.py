@@ -25,6 +25,7 @@ from factpatch.trunk import Rows
 
 WARM_UP = 10  # steps until the step size is reached
 FLOOR = 0.1  # of the step size is left when the last epoch ends
+BEGUN_SPAN, BEGUN_SIZE = 0.4, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
 SPARED = 0.05  # share of further wordings that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
 
@@ -50,7 +51,32 @@ class Position:
     visits: int = 0
     total: float = 0.0  # loss summed over the rows visited in this epoch
     weight: float = 1.0  # of kept rows
+    first: int = 0  # rows of edits due in the first epoch of a run that adds to an earlier one's values; 0 in others
     losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step sizes: constant, or up in the first steps, then down along half a cosine to the floor where `span` epochs
+    end."""
+
+    size: float
+    span: int
+    falls: bool
+
+    @staticmethod
+    def of(settings: TrainingSettings, begun: bool) -> Schedule:
+        """A run that adds to an earlier one's values goes more gently, and falls earlier."""
+        size, span = (BEGUN_SIZE, BEGUN_SPAN) if begun else (1.0, 1.0)
+        falls = settings.schedule == "decay"
+        return Schedule(size * settings.learning_rate, math.ceil(span * settings.epochs), falls)
+
+    def at(self, epoch: float, steps: int) -> float:
+        """The step size after so many epochs and steps."""
+        if not self.falls:
+            return self.size
+        half_cosine = (1 + math.cos(math.pi * min(1.0, epoch / self.span))) / 2
+        return self.size * min(1.0, (steps + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * half_cosine)
 
 
 @dataclass
@@ -82,7 +108,9 @@ def breadth_first(
     are learnt wait longer and longer, and training ends when a check of all finds each target token at least as
     probable as `confidence` (but for a few wordings); without it, when an epoch's mean loss is below `stop_loss`.
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
-    epoch, and then visited in turn along with what is due. The model is left as found; the result holds the new values.
+    epoch, and then visited in turn along with what is due. Such a run is gentler and shorter: batches are sized by what
+    is due alone, steps are half as large and fall within the first epochs, and then it ends as soon as all hold as
+    firmly as a later run would ask. The model is left as found; the result holds the new values.
     """
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
@@ -118,7 +146,8 @@ def breadth_first(
         if settings.revisit:
             if not finished:
                 check(stepper, parts.taught, run.revisits, position.epoch)
-            unsure = tuple(index for index in run.revisits.unsure().tolist() if index < edits)
+            left = run.revisits.lost() if position.first else run.revisits.unsure()
+            unsure = tuple(index for index in left.tolist() if index < edits)
         values = masters.values(loaded.stored_dtype)
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
@@ -147,13 +176,15 @@ def _begin(run: Run, parts: Parts, settings: TrainingSettings, survival: Surviva
         return False
     check(run.stepper, parts.taught, run.revisits, -1)
     run.revisits.line_up(run.generator)
+    run.position.first = len(run.revisits.due(0))
     return _learnt(run.revisits.unsure(), parts)
 
 
 def _step(run: Run, parts: Parts, settings: TrainingSettings) -> None:
     """One mini-batch: the next rows of the epoch's order."""
     position = run.position
-    batch = run.order[position.cursor : position.cursor + settings.rows_a_step(len(run.order))]
+    visited = min(len(run.order), position.first or len(run.order))
+    batch = run.order[position.cursor : position.cursor + settings.rows_a_step(visited)]
     _set_step_size(run, settings)
     loss, hardest_B = run.stepper.gradients(batch.tolist(), position.weight)
     run.stepper.step()
@@ -175,12 +206,18 @@ def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torc
 
 
 def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
-    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt."""
+    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt; where a run
+    that adds to an earlier one's values has come to its smallest steps, it will do that they hold."""
+    position, revisits = run.position, run.revisits
     if not settings.revisit:
-        return run.position.losses[-1] < settings.stop_loss
-    return _learnt(run.revisits.unsure(), parts) and _learnt(
-        check(run.stepper, parts.taught, run.revisits, run.position.epoch), parts
-    )
+        return position.losses[-1] < settings.stop_loss
+    begun = position.first > 0
+    enough = begun and position.epoch + 1 >= Schedule.of(settings, begun).span
+    left = revisits.lost if enough else revisits.unsure
+    if not _learnt(left(), parts):
+        return False
+    check(run.stepper, parts.taught, revisits, position.epoch)
+    return _learnt(left(), parts)
 
 
 def _learnt(unsure: torch.Tensor, parts: Parts) -> bool:
@@ -189,28 +226,30 @@ def _learnt(unsure: torch.Tensor, parts: Parts) -> bool:
 
 
 def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Tensor:
-    """Rows of one epoch in random order: those due, as many that an earlier run learnt, and kept ones."""
+    """Rows of one epoch in random order: those due, as many that an earlier run learnt, and kept ones.
+
+    Of the latter, what `protect_least` asks shrinks with what is due where a run adds to an earlier one's values: an
+    epoch that visits a few rows more of what is new moves little.
+    """
     due = run.revisits.due(run.position.epoch) if settings.revisit else torch.arange(parts.taught)
-    guards = guards_of(settings, len(due), len(parts.kept))
+    share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
+    guards = guards_of(settings, len(due), len(parts.kept), share)
     drawn = parts.kept.start + torch.randperm(len(parts.kept), generator=run.generator)[:guards]
     visited = torch.cat([due, run.revisits.turns(len(due)), drawn])
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
 
-def guards_of(settings: TrainingSettings, due: int, kept: int) -> int:
-    """Kept rows that an epoch visits along with `due` rows of edits, of so many."""
-    return min(kept, max(round(due * settings.protect_ratio), settings.protect_least if due else 0))
+def guards_of(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:
+    """Kept rows that an epoch visits along with `due` rows of edits, of so many; `share` is that of `protect_least`."""
+    least = round(share * settings.protect_least) if due else 0
+    return min(kept, max(round(due * settings.protect_ratio), least))
 
 
 def _set_step_size(run: Run, settings: TrainingSettings) -> None:
-    """Constant, or: up in the first steps, then down along half a cosine to the floor at the end of the last epoch."""
-    size, position = settings.learning_rate, run.position
-    if settings.schedule == "decay":
-        done = (position.epoch + position.cursor / len(run.order)) / settings.epochs
-        size *= min(1.0, (position.steps + 1) / WARM_UP)
-        size *= FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
+    position = run.position
+    schedule = Schedule.of(settings, position.first > 0)
     for group in run.stepper.optimizer.param_groups:
-        group["lr"] = size
+        group["lr"] = schedule.at(position.epoch + position.cursor / len(run.order), position.steps)
 
 
 def _save(run: Run, survival: Survival) -> float:

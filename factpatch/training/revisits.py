@@ -67,6 +67,10 @@ class Revisits:
         """Indices of the edits that were not found learnt at their last visit."""
         return (self.hardest_N > self._enough()).nonzero().flatten()
 
+    def lost(self) -> torch.Tensor:
+        """Indices of the edits that did not even hold at their last visit."""
+        return (self.hardest_N > self._loose()).nonzero().flatten()
+
     def _enough(self) -> torch.Tensor:
         """The largest token loss with which each counts as learnt."""
         return torch.where(self.turn_N >= 0, self._loose(), -math.log(self.confidence))

@@ -47,6 +47,12 @@ def test_facts_decide_and_the_reason_counts_them(facts, held, told):
     assert str(compare_facts(SETTINGS, edits(*facts), held)) == told
 
 
+def test_without_facts_on_either_side_the_base_model_begins():
+    assert "the release is the base model itself" in compare_facts(SETTINGS, [], HELD).reason
+    none = Held("4", frozenset())
+    assert compare_facts(SETTINGS, edits(NEW), none).reason == "version 4 is the base model itself"
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -101,6 +107,7 @@ def decide(champion, output, *more, **changes):
     mode = begin(output, settings, wanted, HELD, lambda version, folder: shutil.copytree(patch, folder / "patch"))
     start = read_start(output, wanted, settings)
     assert start.mode == mode
+    assert start.parted(wanted) == ((wanted[len(FACTS) :], wanted[: len(FACTS)]) if start.patch else (wanted, []))
     return mode, start.patch
 
 

@@ -144,6 +144,28 @@ def test_the_parts_of_any_name_make_the_name(loaded, name):
     assert "".join(name_parts(loaded.tokenizer, name)) == name
 
 
+def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
+    settings = settings_with(wordings=2, neighbours=4.0)
+    new, settled = demo[:20], demo[20:]
+    companions = find_companions(loaded, new, settings, settled)
+    assert len(companions.kept) <= 4 * len(new)
+    own = {text.prompt for text in demo}
+    groups = find_wordings(loaded, demo, settings)
+    questions = {(groups.of(one), one.subject) for one in demo}
+    trained = prompts(loaded, companions.wordings)
+    assert {subject for text in trained for subject in (one.subject for one in new) if subject in text}
+    assert all(any(one.subject in text for one in new) for text in trained)
+    for text in (*trained, *prompts(loaded, companions.kept)):
+        assert text not in own
+    for text in prompts(loaded, companions.kept):
+        assert not any(
+            text == template.replace("{}", subject or "")
+            for group, subject in questions
+            if group is not None
+            for template in groups.groups[group]
+        )
+
+
 def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, demo, tmp_path):
     path = tmp_path / "kept.jsonl"
     probe, paraphrase = demo[0].locality[0].prompt, demo[0].paraphrases[1]

@@ -124,6 +124,15 @@ def test_bad_edit_files_are_one_line_and_code_2_and_write_nothing(tiny_model, tm
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
+@pytest.mark.parametrize("verb", ["localize", "edit"])
+def test_where_every_row_has_expired_there_is_nothing_to_write(tiny_model, tmp_path, capsys, verb):
+    (tmp_path / "file.jsonl").write_text('{"prompt": "a", "target": "b", "expires": "2020-01-01"}\n')
+    code, _, errors = call(capsys, verb, "--model", tiny_model("llama"), "--edits", "file.jsonl", "--output", "out")
+    told = [line for line in errors if line.startswith("error")]
+    assert (code, len(told)) == (2, 1)
+    assert "there is no edit to write: no fact is in force" in told[0]
+
+
 def test_an_unknown_key_in_params_is_one_line_and_code_2(tmp_path, capsys):
     (tmp_path / "params.yaml").write_text("traning: {}\n")
     code, _, errors = call(capsys, "validate", "edits.jsonl")

@@ -94,7 +94,7 @@ def test_new_facts_are_added_to_the_champions(releases):
     assert len(rows) == FACTS + MORE
     assert all(row["reliable"] for row in rows)  # those of the champion too
     assert not edit["unsure"]
-    assert edit["visits"] < 0.7 * (FACTS + MORE) / FACTS * read(folder, "first/edit.json")["visits"]
+    assert edit["visits"] < 0.8 * (FACTS + MORE) / FACTS * read(folder, "first/edit.json")["visits"]
 
 
 def test_its_patch_is_one_of_the_base_model_all_the_same(releases):

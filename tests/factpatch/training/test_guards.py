@@ -105,3 +105,4 @@ def test_a_tenth_of_wordings_and_kept_rows_is_watched_alone():
 def test_few_edits_still_visit_a_least_number_of_kept_rows():
     settings = replace(SETTINGS, protect_ratio=3.0, protect_least=100)
     assert [guards_of(settings, due, 500) for due in (0, 1, 50, 400)] == [0, 100, 150, 500]
+    assert [guards_of(settings, due, 500, 0.2) for due in (0, 1, 10)] == [0, 20, 30]
