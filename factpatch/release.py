@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factpatch.config import GateSettings
-from factpatch.evaluation.gates import Gate, allows, judge, judge_certificate, judge_weight_change
+from factpatch.evaluation.gates import Gate, allows, judge, judge_certificate, judge_unedited, judge_weight_change
 from factpatch.files import digest_file, digest_value, read_json
 
 SCHEMA = 1
@@ -36,8 +36,11 @@ def judge_release(folder: Path, steps: Json, settings: GateSettings) -> list[Gat
     from factpatch.certificate import change_norms
     from factpatch.patch import read_patch
 
-    gates = judge(steps["evaluate"], steps["regress"]["tasks"], settings)
     problems = patch_problems(folder, steps)
+    if not steps["validate"]["accepted"]:
+        changed = [] if problems else list(read_patch(folder / "patch").new)
+        return [judge_unedited(changed), judge_certificate(problems)]
+    gates = judge(steps["evaluate"], steps["regress"]["tasks"], settings)
     gates.append(judge_certificate(problems))
     if settings.weight_change is not None and not problems:
         gates.append(judge_weight_change(change_norms(read_patch(folder / "patch")), settings.weight_change))

@@ -88,10 +88,15 @@ def _probe(uri: str) -> None:
 
 
 def lock_file(settings: RegistrySettings, what: str) -> Path:
-    """The file whose lock means that a `what` (such as release) of this model runs; beside a store that is local."""
+    """The file whose lock means that a `what` (such as release) of this model runs."""
+    return own_file(settings, "locks", f"{what}.lock")
+
+
+def own_file(settings: RegistrySettings, folder: str, ending: str) -> Path:
+    """A file about this model on this machine: `FOLDER/MODEL.ENDING` beside a local store, else in `mlruns/`."""
     uri = tracking_uri(settings)
-    folder = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path("mlruns")
-    return folder.resolve() / "locks" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', settings.name)}.{what}.lock"
+    root = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path("mlruns")
+    return root.resolve() / folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', settings.name)}.{ending}"
 
 
 @contextmanager

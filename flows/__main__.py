@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "seed",
         "resume",
     )
-    part.add_argument("--pending", action="store_true", help="only if the champion does not hold the ledger yet")
+    part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")
     part = verb("validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
     part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
     verb("localize", "choose where in the model to write", "model", "edits", "method")

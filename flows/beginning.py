@@ -10,19 +10,23 @@ from factpatch.beginning import begin as decide
 from factpatch.config import Settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.folder import fact, read_ledger
+from factpatch.errors import RefusedError
 from tasks.promote import fetch_patch, read_champion
 
 
 def begin(output: str, settings: Settings) -> Mode:
     """Leave the decision, and the patch to begin with, in `start/` of the output folder, and print it with its reason.
 
-    InputError where `edits.mode` asks for what cannot be.
+    InputError where `edits.mode` asks for what cannot be, RefusedError where there is neither a fact nor a champion.
     """
     registry = settings.registry
     fetch = partial(fetch_patch, registry)
     edits, entries = read_accepted(output), read_ledger(settings.edits.path)
     gone = {entry.row.values["prompt"] for entry in entries if entry.state in ("reverted", "expired")}
     withdrawn = sorted(gone - {fact(entry)[0] for entry in entries if entry.state == "active"})
-    mode = decide(Path(output), settings, edits, read_champion(registry), fetch, withdrawn)
+    champion = read_champion(registry)
+    if not edits and champion is None:
+        raise RefusedError(f"no fact is in force in '{settings.edits.path}', and there is no champion to take one from")
+    mode = decide(Path(output), settings, edits, champion, fetch, withdrawn)
     print(f"release: {mode}", flush=True)
     return mode

@@ -63,16 +63,17 @@ def monitor(
 def find_live(settings: Settings, model: str) -> tuple[str | None, list[LiveFact]]:
     """The version whose facts are asked (the named one, else the champion; None: there is none) and those facts.
 
-    Without a champion all facts of the ledger are asked. Raises InputError if there is nothing to ask.
+    Without a champion all facts of the ledger are asked. Raises InputError if there is nothing to ask, but not for a
+    version that was released without facts: its canaries remain.
     """
     entries = read_ledger(settings.edits.path)
     named = is_version(model)
     if not named and read_champion(settings.registry) is None:
-        version, facts = None, live_facts(entries, None)
+        version, answers, facts = None, None, live_facts(entries, None)
     else:
         version, answers = read_answers(settings.registry, model if named else "champion")
         facts = live_facts(entries, answers)
-    if not facts:
+    if not facts and answers != []:
         whose = f"version {version} of '{settings.registry.name}' holds" if version else "the ledger says"
         raise InputError(f"{whose} no fact of '{settings.edits.path}'; name the edits it was released from")
     return version, facts

@@ -1,11 +1,17 @@
-"""What a release would change: the ledger against the facts that the champion holds."""
+"""What a release would change: the ledger and the settings against what the champion holds and rests on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from factpatch.basis import Basis, basis_of, why_changed
 from factpatch.config import Settings
 from factpatch.edits.folder import Held, Pending, compare, read_ledger, refuse_late_files
+from factpatch.edits.ledger import Entry
+from factpatch.files import read_json
+from factpatch.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
 from tasks.promote import read_champion, read_newest
 
 
@@ -13,38 +19,72 @@ from tasks.promote import read_champion, read_newest
 class Work:
     """What the champion (None: there is none yet) lacks or should no longer hold.
 
-    `waiting` is the newest version, if that holds the ledger as it is without being the champion: a release would only
-    make it again, and undo a rollback or a person's decision.
+    Attributes:
+        changed: why all its facts are to be written anew, such as another base model; None if they are not.
+        waiting: the newest version, if that holds the ledger as it is without being the champion: a release would only
+            make it again, and undo a rollback or a person's decision.
+        attempt: names what a release would be tried with.
+        refused: the same attempt, if gates have refused it and the registry does not hold it.
     """
 
     pending: Pending
     champion: str | None
+    changed: str | None
     waiting: Held | None
+    attempt: str
+    refused: Refusal | None
 
     @property
     def needs_release(self) -> bool:
-        return bool(self.pending) and self.waiting is None
+        return bool(self.pending or self.changed) and self.waiting is None and self.refused is None
 
     def __str__(self) -> str:
         whom = f"champion {self.champion}" if self.champion else "no champion yet"
-        if not self.pending:
+        if not self.pending and not self.changed:
             return f"nothing is pending: {whom} holds the ledger"
-        counted = f"{len(self.pending.new)} to write, {len(self.pending.withdrawn)} to withdraw ({whom})"
-        if self.waiting is None:
-            return counted
-        if self.waiting.status == "refused":
-            return f"{counted}; version {self.waiting.version} was refused with them: change rows or settings, and run"
-        return (
-            f"{counted}; version {self.waiting.version} has done so: 'factpatch promote {self.waiting.version}' uses it"
-        )
+        told = f"{len(self.pending.new)} to write, {len(self.pending.withdrawn)} to withdraw ({whom})"
+        if self.changed:
+            told += f"; every fact is to be written anew, as {self.changed}"
+        if self.waiting is not None and self.waiting.status == "refused":
+            return f"{told}; version {self.waiting.version} was refused with them: change rows or settings, and run"
+        if self.waiting is not None:
+            number = self.waiting.version
+            return f"{told}; version {number} has done so: 'factpatch promote {number}' uses it"
+        if self.refused is not None:
+            gates = ", ".join(self.refused.gates)
+            return f"{told}; this was refused at {self.refused.when} ({gates}): change rows or settings, or run by hand"
+        return told
 
 
 def find_work(settings: Settings) -> Work:
     """Compare the ledger with the champion. InputError for a new file that stands before one already released."""
     entries, limit = read_ledger(settings.edits.path), settings.edits.limit
-    held = read_champion(settings.registry)
+    held, basis = read_champion(settings.registry), basis_of(settings)
     refuse_late_files(entries, held)
     pending = compare(entries, held, limit)
-    newest = read_newest(settings.registry) if pending else None
+    changed = why_changed(basis, held.bases) if held else None
+    newest = read_newest(settings.registry) if pending or changed else None
     waiting = newest if newest and not compare(entries, newest, limit) else None
-    return Work(pending, held.version if held else None, waiting)
+    if waiting and why_changed(basis, waiting.bases):
+        waiting = None
+    attempt = _attempt(settings, entries, basis)
+    refused = find_refusal(settings.registry, attempt)
+    return Work(pending, held.version if held else None, changed, waiting, attempt, refused)
+
+
+def attempt_of(settings: Settings) -> str:
+    """Names what a release would be tried with now; the registry is not asked."""
+    return _attempt(settings, read_ledger(settings.edits.path), basis_of(settings))
+
+
+def _attempt(settings: Settings, entries: Sequence[Entry], basis: Basis) -> str:
+    rows = [entry.row.values for entry in entries if entry.state == "active"]
+    return attempt_digest(settings, rows[: settings.edits.limit], basis)
+
+
+def note_refusal(settings: Settings, attempt: str, output: str) -> None:
+    """Remember the attempt behind the release in `output` if gates refused it and the registry does not hold it."""
+    release = read_json(Path(output) / "release.json")
+    if release["status"] == "refused" and release["version"] is None:
+        gates = [gate["name"] for gate in release["gates"] if gate["verdict"] in ("failed", "undecided")]
+        remember_refusal(settings.registry, attempt, gates)

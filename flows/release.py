@@ -14,8 +14,10 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, State
 
+from factpatch.basis import write_basis
 from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
+from factpatch.errors import InputError
 from factpatch.evaluation.canaries import read_canaries
 from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
@@ -23,7 +25,7 @@ from factpatch.files import output_folder, read_json
 from factpatch.report import read_evidence, render_card
 from factpatch.stores import lock_file, locked
 from flows.beginning import begin
-from flows.pending import find_work
+from flows.pending import attempt_of, find_work, note_refusal
 from tasks.edit import edit
 from tasks.evaluate import evaluate
 from tasks.lineage import lineage
@@ -31,11 +33,14 @@ from tasks.localize import localize
 from tasks.promote import promote_release
 from tasks.register import register
 from tasks.regress import load_tasks, regress
+from tasks.unedited import unedited
 from tasks.validate import validate
 
 # The order of the steps is written here and nowhere else; each reads what the earlier ones left in the output folder.
 STEPS: tuple[Task[..., str], ...] = (validate, localize, edit, evaluate, regress, lineage, register)
+UNEDITED: tuple[Task[..., str], ...] = (unedited, lineage, register)  # where no fact is in force, after the first
 SECONDS_TO_DECIDE = 7 * 86400  # that a person has, where registry.promote is `wait`
+SECONDS_TO_LOOK = 10  # between two looks whether the person has decided
 
 
 class Decision(RunInput):
@@ -63,17 +68,25 @@ def release(
     folder = str(output_folder(output))
     doing = f"a release of '{settings.registry.name}' runs into '{folder}'"
     with locked(lock_file(settings.registry, "release"), doing):
-        if only_pending and not (work := find_work(settings)).needs_release:
+        work = find_work(settings) if only_pending else None
+        if work and not work.needs_release:
             return Completed(name="Skipped", message=str(work))
+        if work:
+            print(f"release: {work}", flush=True)
+        attempt = work.attempt if work else attempt_of(settings)
         canaries = read_canaries(settings.gates.canaries)
         check_judge(settings.judge)
         load_tasks(settings.capability)  # what cannot be scored or judged is told before hours of editing
         first, *others = STEPS
         first(folder, settings)
-        check_readiness(read_accepted(folder), canaries, settings.gates)
+        edits = read_accepted(folder)
+        if edits:
+            check_readiness(edits, canaries, settings.gates)
         begin(folder, settings)
-        for step in others:
+        write_basis(Path(folder), settings, _configured(config, settings))
+        for step in others if edits else UNEDITED:
             step(folder, settings)
+        note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":
             promote_release(folder, settings, f"{getuser()}, automatically", "every gate passed")
     if settings.registry.promote == "wait":
@@ -83,6 +96,14 @@ def release(
     return str(Path(folder) / "release.json")
 
 
+def _configured(config: str | None, settings: Settings) -> Settings:
+    """What the file says by itself, if it stands by itself."""
+    try:
+        return load_settings(config)
+    except InputError:
+        return settings
+
+
 def _promote_when_approved(folder: str, settings: Settings) -> None:
     """Ask on Prefect's page. Without a server that a person can reach, `factpatch promote` is the way to answer."""
     version = read_json(Path(folder) / "release.json")
@@ -90,7 +111,12 @@ def _promote_when_approved(folder: str, settings: Settings) -> None:
         return
     asked = Decision.with_initial_data(description=render_card(read_evidence(folder)), promote=False, who=getuser())
     try:
-        decision = pause_flow_run(wait_for_input=asked, timeout=SECONDS_TO_DECIDE, key=f"promote-{version['version']}")
+        decision = pause_flow_run(
+            wait_for_input=asked,
+            timeout=SECONDS_TO_DECIDE,
+            poll_interval=SECONDS_TO_LOOK,
+            key=f"promote-{version['version']}",
+        )
     except FlowPauseTimeout:
         return  # the version stays the candidate
     if decision.promote:

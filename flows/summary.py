@@ -37,7 +37,7 @@ def sections(release: dict[str, Any]) -> list[Section]:
         ("aliases", ", ".join(release.get("aliases", [])) or "none"),
         ("edits", f"{edits['accepted']} of {edits['total']} accepted, {edits['quarantined']} quarantined"),
         ("begun with", begun),
-        ("location", f"layer {location['layer']}, {location['module'] or 'whole block'}"),
+        ("location", _place(location)),
     )
     metrics = tuple(
         (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), str(value.get("n", 0)))
@@ -56,6 +56,12 @@ def sections(release: dict[str, Any]) -> list[Section]:
         Section("Capability", measured, capability),
         Section("Gates", ("gate", "verdict", "reason"), gates),
     ]
+
+
+def _place(location: dict[str, Any]) -> str:
+    if location["layer"] is None:
+        return "nowhere: this is the base model"
+    return f"layer {location['layer']}, {location['module'] or 'whole block'}"
 
 
 def show(release: dict[str, Any], console: Console | None = None) -> None:

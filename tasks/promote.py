@@ -25,6 +25,8 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from prefect import task
 
+from factpatch.basis import NAME as BASIS
+from factpatch.basis import Basis, parse_basis
 from factpatch.config import RegistrySettings, Settings
 from factpatch.edits.folder import Held
 from factpatch.errors import InputError, RefusedError
@@ -216,11 +218,20 @@ def _held(client: MlflowClient, version: ModelVersion) -> Held:
             [json.loads(line) for line in _artifact(client, version, name, folder).split("\n") if line]
             for name in ("accepted.jsonl", "quarantined.jsonl")
         )
+        bases = _bases(client, version, folder)
     facts, set_aside = (
         frozenset((row["prompt"], row["target"]) for row in rows)
         for rows in (accepted, [entry["edit"] for entry in quarantined])
     )
-    return Held(str(version.version), facts, set_aside, tuple(validate.get("files", ())), version.tags[STATUS])
+    return Held(str(version.version), facts, set_aside, tuple(validate.get("files", ())), version.tags[STATUS], bases)
+
+
+def _bases(client: MlflowClient, version: ModelVersion, folder: str) -> tuple[Basis, ...]:
+    """What the version rests on; empty for one whose run does not tell."""
+    if BASIS not in {file.path for file in client.list_artifacts(version.run_id or "")}:
+        return ()
+    place = json.loads(_artifact(client, version, "localize.json", folder))["location"]["name"]
+    return parse_basis(json.loads(_artifact(client, version, BASIS, folder)), place)
 
 
 def _artifact(client: MlflowClient, version: ModelVersion, name: str, folder: str) -> str:

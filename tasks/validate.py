@@ -58,8 +58,8 @@ def validate(output: str, settings: Settings) -> str:
     """Check the edits at `settings.edits.path`; returns the path of validate.json.
 
     Writes `accepted.jsonl`, `quarantined.jsonl`, `validate.json` and `data_docs/`. Raises InputError, with nothing
-    written, for input that cannot be read; RefusedError, with everything written, if no edit is accepted or, when
-    strict, if anything was found. Not retried: the same rows would fail again.
+    written, for input that cannot be read; RefusedError, with everything written, if none of the edits in force is
+    accepted or, when strict, if anything was found. Not retried: the same rows would fail again.
     """
     start = time.perf_counter()
     ledger = read_ledger(settings.edits.path)
@@ -70,7 +70,7 @@ def validate(output: str, settings: Settings) -> str:
     flagged = _judge(active, count_faults(active, survey), folder / "data_docs")
     outcome = settle(active, survey, flagged)
     accepted = outcome.accepted[: settings.edits.limit]
-    refusal = _refusal(outcome, settings)
+    refusal = _refusal(outcome, settings, bool(active))
     write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in accepted))
     write_lines(folder / "quarantined.jsonl", (_to_json(entry) + "\n" for entry in outcome.quarantined))
     value = {
@@ -197,15 +197,15 @@ def _caption(row: Row) -> str:
     return html.escape(_printable(f"{row.where}: {shown}"))
 
 
-def _refusal(outcome: Outcome, settings: Settings) -> str | None:
-    """Why the edits are refused, in one line; None if they pass."""
+def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | None:
+    """Why the edits are refused, in one line; None if they pass, as they do where all were withdrawn or expired."""
     quarantined, accepted = len(outcome.quarantined), len(outcome.accepted)
     if settings.validation.strict and outcome.findings:
         return (
             f"strict validation: {len(outcome.findings)} findings, {quarantined} rows quarantined, "
             f"{_count_repaired(outcome)} repaired, {accepted} accepted"
         )
-    return None if accepted else f"no edit is left to write: {quarantined} rows quarantined"
+    return None if accepted or not any_active else f"no edit is left to write: {quarantined} rows quarantined"
 
 
 def _count_repaired(outcome: Outcome) -> int:

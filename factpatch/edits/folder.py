@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from factpatch.basis import Basis
 from factpatch.edits.findings import refuse_malformed, tidy
 from factpatch.edits.ledger import Entry, fold
 from factpatch.edits.loading import list_files, read_rows
@@ -22,13 +23,17 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # for a file name
 
 @dataclass(frozen=True)
 class Held:
-    """What a registered version was made of: the facts it holds, those set aside then, and the ledger's files."""
+    """What a registered version was made of: the facts it holds, those set aside then, and the ledger's files.
+
+    `bases` is what else it rests on, and what was configured then; empty where that was not recorded.
+    """
 
     version: str
     facts: frozenset[Fact]
     set_aside: frozenset[Fact] = frozenset()
     files: tuple[str, ...] = ()
     status: str = "promoted"  # or registered, or refused
+    bases: tuple[Basis, ...] = ()
 
 
 @dataclass(frozen=True)

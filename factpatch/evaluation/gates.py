@@ -25,7 +25,7 @@ class Gate:
 
     Attributes:
         name: `reliability`, `generalization`, `locality`, `portability`, `capability.<task>`, `canaries`,
-            `certificate`, `weight_change` or `reload`.
+            `certificate`, `weight_change` or `reload`; without facts `unedited` and `certificate`.
         passed: the verdict in short: true, false, or null where it is neither.
         verdict: `undecided` where the numbers are too few to tell, which refuses like `failed`; `skipped` where there
             was nothing to judge, which refuses nothing.
@@ -81,6 +81,14 @@ def judge_certificate(problems: Sequence[str]) -> Gate:
         return _gate("certificate", "failed", None, None, None, reason)
     reason = "Only the located tensors differ from the base model, and the patch is the one that was measured."
     return _gate("certificate", "passed", None, None, None, reason)
+
+
+def judge_unedited(parameters: Sequence[str]) -> Gate:
+    """Where no fact is in force nothing was written; `parameters` are the tensors that the patch holds."""
+    if parameters:
+        reason = f"No fact is in force, but the patch changes {', '.join(parameters[:SHOWN])}."
+        return _gate("unedited", "failed", None, None, None, reason)
+    return _gate("unedited", "passed", None, None, None, "No fact is in force: this is the base model, unchanged.")
 
 
 def judge_weight_change(norms: Mapping[str, float], limit: float) -> Gate:

@@ -145,8 +145,12 @@ def test_strict_refuses_on_any_finding_after_writing(tmp_path):
 def test_no_accepted_edit_is_a_refusal(tmp_path):
     with pytest.raises(RefusedError, match="no edit is left to write"):
         run(tmp_path, [{"prompt": "Is it Lyon?", "target": "Lyon"}])
-    with pytest.raises(RefusedError, match="no edit is left to write"):
-        run(tmp_path, [{"prompt": "p", "target": "a"}, {"prompt": "p", "op": "revert"}])
+
+
+def test_where_every_row_is_withdrawn_there_is_nothing_to_refuse(tmp_path):
+    value = run(tmp_path, [{"prompt": "p", "target": "a"}, {"prompt": "p", "op": "revert"}])
+    assert (value["status"], value["accepted"], value["inactive"]) == ("passed", 0, 2)
+    assert read_accepted(tmp_path / "out") == []
 
 
 def test_the_limit_caps_what_is_accepted(tmp_path):

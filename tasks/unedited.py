@@ -1,0 +1,17 @@
+"""The step that stands for localize, edit, evaluate and regress where no fact is in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from factpatch.config import Settings
+
+
+@task(name="unedited", timeout_seconds=3600)
+def unedited(output: str, settings: Settings) -> str:
+    """Leave the base model itself as the release in the output folder; path of edit.json."""
+    from factpatch.unedited import write_unedited
+
+    return str(write_unedited(Path(output), settings))
