@@ -131,6 +131,20 @@ def test_the_tutorial_releases_goes_back_and_withdraws(told):
     assert lines[-1].endswith("the ministry objects")
 
 
+def refuses_another(place: Path, api: str, process: int) -> None:
+    """While that process releases, one by hand is refused in a line that names it, and leaves nothing."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    told = io.StringIO()
+    with contextlib.chdir(place), temporary_settings({PREFECT_API_URL: api}), contextlib.redirect_stderr(told):
+        code = main(["run", "--output", "second"])
+    errors = [line for line in told.getvalue().splitlines() if line.startswith("error")]
+    assert (code, len(errors)) == (1, 1)
+    assert errors[0].startswith("error: a release of 'factpatch' runs into 'runs/scheduled' since ")
+    assert f"(process {process} on " in errors[0]
+    assert list((place / "second").iterdir()) == []
+
+
 MOVES = [("promote", "1"), ("promote", "2"), ("rollback", "1")]
 
 
@@ -169,24 +183,31 @@ def state_of(api: str, run_id, *expected: str) -> str:
     raise TimeoutError(f"still {name}")
 
 
-def cancel(api: str, run_id) -> None:
+def set_state(api: str, run_id, state) -> None:
+    """As somebody does on Prefect's page."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
-    from prefect.states import Cancelling
 
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-        client.set_flow_run_state(run_id, Cancelling())
+        client.set_flow_run_state(run_id, state)
 
 
 @pytest.mark.parametrize(("way", "state"), [("kill", "Crashed"), ("cancel", "Cancelled")])
 def test_a_release_that_is_stopped_leaves_the_champion_a_free_lock_and_a_true_state(told, place, api, way, state):
-    started = start(api)
+    from prefect.states import Cancelled, Cancelling
+
+    runs = [start(api).id for _ in range(1 if way == "kill" else 2)]
     process = holder(place)["process"]
+    started = next(run for run in runs if state_of(api, run, "Running", "AwaitingConcurrencySlot") == "Running")
     if way == "kill":
+        refuses_another(place, api, process)
         os.kill(process, signal.SIGKILL)
-    else:
-        cancel(api, started.id)
-    assert state_of(api, started.id, "Crashed", "Cancelled", "Completed") == state
+    else:  # of two runs of the deployment one waits
+        (waiting,) = {*runs} - {started}
+        assert state_of(api, waiting, "AwaitingConcurrencySlot", "Running") == "AwaitingConcurrencySlot"
+        set_state(api, waiting, Cancelled())
+        set_state(api, started, Cancelling())
+    assert state_of(api, started, "Crashed", "Cancelled", "Completed") == state
     with locked(place / "mlruns" / "locks" / "factpatch.release.lock", "a test", patience=60):
         registry = RegistrySettings(tracking_uri=f"sqlite:///{place / 'mlruns' / 'mlflow.db'}")
         assert [(move.action, move.version) for move in read_history(registry)] == MOVES
