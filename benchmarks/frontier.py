@@ -129,11 +129,11 @@ def right(loaded: LoadedModel, items: Sequence[EditRequest], settings: Settings)
     return statistics.fmean(matches(answers.outputs[item.prompt], item.target) for item in items)
 
 
-def skill_items() -> list[EditRequest]:
+def skill_items(each: int = EACH) -> list[EditRequest]:
     """The first held-out items of each capability family but the closed-book questions."""
     rows = []
     for skill in SKILLS:
-        lines = Path(f"data/capability/world_{skill}.jsonl").read_text(encoding="utf-8").splitlines()[:EACH]
+        lines = Path(f"data/capability/world_{skill}.jsonl").read_text(encoding="utf-8").splitlines()[:each]
         rows += [EditRequest(skill, row["prompt"], row["target"]) for row in map(json.loads, lines)]
     return rows
 

@@ -1,13 +1,14 @@
 """A model's life: rounds of new facts, contradictions and reverts on the reference model, each a release's training.
 
-    python -m benchmarks.lifelong --results runs/lifelong.json --picture docs/lifelong.svg
+    python -m benchmarks.lifelong --rebuild 18 20 --results runs/lifelong.json --picture docs/lifelong.svg
 
 Every round brings 100 rows: new facts and, from the second round on, some that give an edited fact another target.
-Rounds start from the last one's values, but those that withdraw facts are rebuilt from the base model, as in a release.
-There it is also tried, and left again, to train the base model's own answers back in place of the rebuild. Reliability,
-by free generation over all live edits, is measured after every round, capability at both ends. Costs are processor
-seconds of training: frozen layers of new rows, verification and epochs. What is kept are facts that no edit touches and
-no question asks, and withdrawn prompts; the base model's answers are collected once, before the first round.
+Rounds start from the last one's values, but those that withdraw facts are rebuilt from the base model, as in a release,
+and so are those that `--rebuild` names. The recipe is that of params.yaml. What is protected are facts that no
+edit touches and no question asks, exercises of each other capability family, and withdrawn prompts; nothing that is
+asked is trained. Reliability, by free generation over all live edits, is measured after every round, capability at both
+ends. Costs are processor seconds of what a release trains with: companions, frozen layers of new rows, verification and
+epochs; caches are kept from round to round.
 """
 
 from __future__ import annotations
@@ -20,40 +21,27 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.frontier import right, skill_items
+from benchmarks.frontier import SKILLS, right, skill_items
 from benchmarks.world_edits import Sample, sample_edits
 from data.world.facts import RELATIONS, all_facts, answers
+from data.world.families import stream
+from factpatch.companions import find_companions, withdrawn_rows
 from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded, encode_edit
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import collect_answers
-from factpatch.files import write_json
+from factpatch.files import write_json, write_jsonl
 from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.protection import answered_rows
 from factpatch.structure import Location, locate
 
 EACH, CONTRADICTED = 100, 20  # rows of a round, and those of them that contradict an earlier one
 REVERTED, EVERY = 50, 10  # facts that every tenth round but the last withdraws
 KEPT = 2  # wordings of every fact that is neither edited nor asked
-RECIPE: dict[str, Any] = {
-    "learning_rate": 4e-3,
-    "batch_size": None,
-    "epochs": 25,
-    "protect": None,  # what is kept is given directly
-    "protect_ratio": 6.0,
-    "protect_least": 0,
-    "keep": "answers",
-    "neighbours": 0.0,
-    "wordings": 0,
-    "project": "none",
-    "adaptive": False,
-}
+EXERCISES = 100  # of each capability family but the questions that are kept, and as many others that are asked
 SAMPLE = 100  # live edits whose paraphrases are asked after a round
 
 Values = Mapping[str, torch.Tensor]
@@ -69,15 +57,6 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What training the base model's answers back gave, in place of a rebuild."""
-
-    seconds: float
-    returned: float
-    returned_paraphrases: float
-
-
-@dataclass(frozen=True)
 class Round:
     """One round; shares in [0, 1], costs in processor seconds."""
 
@@ -87,79 +66,105 @@ class Round:
     withdrawn: int  # since the first round
     epochs: int
     visits: int
-    seconds: float
+    seconds: float  # in all
+    companions: float  # of these, to find wordings and what is kept
     reliability: float
     generalization: float
     returned: float | None  # withdrawn facts whose prompt is answered as by the base model
     returned_paraphrases: float | None
     change: float  # of the located tensors, as a share of their norm
-    tried: Tried | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one edit run gave and cost; `companions` are part of the seconds."""
+
+    values: Values
+    epochs: int
+    visits: int
+    seconds: float
+    companions: float
 
 
 class Life:
     """The rounds of one ledger; `values` are the last round's."""
 
     def __init__(
-        self, loaded: LoadedModel, location: Location, settings: Settings, sample: Sample, rounds: int
+        self,
+        loaded: LoadedModel,
+        location: Location,
+        settings: Settings,
+        sample: Sample,
+        rounds: int,
+        rebuilt: Sequence[int],
     ) -> None:
         self.loaded, self.location, self.settings = loaded, location, settings
-        self.rounds = rounds
+        self.rounds, self.rebuilt = rounds, rebuilt
         self.rng = random.Random(f"lifelong/{settings.training.seed}")
         self.sample, self.new = sample, iter(sample.edits)
         self.ledger = Ledger()
         self.values: Values | None = None
-        self.kept, self.in_other_words = _kept_rows(loaded, sample, settings)
+        self.learnt: frozenset[tuple[str, str]] = frozenset()  # prompts and targets that `values` hold
+        self.kept, self.in_other_words = _kept_facts(sample, settings)
         self.base: dict[str, str] = {}  # answers of the base model to withdrawn prompts and their paraphrases
+        asked = [*skill_items(EXERCISES), *sample.questions, *self._kept_questions()]
+        write_jsonl(Path(settings.gates.canaries or ""), (_row(item) for item in asked))
 
     def play(self, number: int) -> Round:
         """Change the ledger, train and measure."""
         withdrawn = self._change(number)
-        edits, tried = list(self.ledger.live.values()), None
-        if withdrawn:
-            answered = [replace(edit, target=self.base[edit.prompt].strip()) for edit in withdrawn]
-            before = self.values
-            seconds, self.values, *_ = self.train([*edits, *answered], self.values)
-            tried = Tried(round(seconds, 2), *self._returned(withdrawn))
-            self.values = before
-        start = None if withdrawn else self.values
-        seconds, self.values, epochs, visits = self.train(edits, start)
+        edits = list(self.ledger.live.values())
+        start = None if withdrawn or number in self.rebuilt else self.values
+        done = self.train(edits, start)
+        self.values, self.learnt = done.values, frozenset((edit.prompt, edit.target) for edit in edits)
         asked = random.Random(number).sample(edits, min(SAMPLE, len(edits)))
         gone = list(self.ledger.withdrawn.values())
+        returned = self._returned(gone) if gone else (None, None)
         return Round(
-            number,
-            "rebuild" if start is None else "incremental",
-            len(edits),
-            len(gone),
-            epochs,
-            visits,
-            round(seconds, 2),
-            statistics.fmean(self._right(edits)),
-            statistics.fmean(self._right(_paraphrases(asked))),
-            *(self._returned(gone) if gone else (None, None)),
-            self._moved(),
-            tried,
+            number=number,
+            mode="rebuild" if start is None else "incremental",
+            live=len(edits),
+            withdrawn=len(gone),
+            epochs=done.epochs,
+            visits=done.visits,
+            seconds=round(done.seconds, 2),
+            companions=round(done.companions, 2),
+            reliability=statistics.fmean(self._right(edits)),
+            generalization=statistics.fmean(self._right(_paraphrases(asked))),
+            returned=returned[0],
+            returned_paraphrases=returned[1],
+            change=self._moved(),
         )
 
-    def train(
-        self, edits: Sequence[EditRequest], start: Values | None
-    ) -> tuple[float, dict[str, torch.Tensor], int, int]:
-        """Processor seconds, new values, epochs and visits of one edit run."""
-        began = time.process_time()
+    def train(self, edits: Sequence[EditRequest], start: Values | None) -> Trained:
+        """One edit run as a release makes it."""
         gone = {_fact(edit) for edit in (*self.ledger.live.values(), *self.ledger.withdrawn.values())}
         kept = [row for fact, rows in self.kept.items() if fact not in gone for row in rows]
+        write_jsonl(Path(self.settings.training.protect or ""), map(_row, [*kept, *_exercises()]))
+        known = self.learnt if start is not None else frozenset()
+        new = [edit for edit in edits if (edit.prompt, edit.target) not in known]
+        settled = [edit for edit in edits if (edit.prompt, edit.target) in known]
+        began = time.process_time()
+        companions = find_companions(self.loaded, new, self.settings, settled)
         asked = [edit.prompt for edit in self.ledger.withdrawn.values()]
-        kept += [encode_edit(self.loaded.tokenizer, prompt, self.base[prompt]) for prompt in asked]
-        result = run_edit(self.loaded, self.location, edits, self.settings, kept, start=start)
-        return time.process_time() - began, result.values, len(result.losses), result.visits
+        rows = [*companions.kept, *withdrawn_rows(self.loaded, asked, edits, self.settings)]
+        found = time.process_time() - began
+        result = run_edit(
+            self.loaded, self.location, edits, self.settings, rows, start=start, wordings=companions.wordings
+        )
+        return Trained(result.values, len(result.losses), result.visits, time.process_time() - began, found)
 
     def capability(self) -> dict[str, float]:
         """Share of right answers to each kind of question, about facts that no edit touches."""
-        edited = {_fact(edit) for edit in self.sample.edits}
-        kept = [item for fact, item in self.in_other_words.items() if fact not in edited]
-        kinds = {"families": skill_items(), "kept facts": kept, "other facts": list(self.sample.questions)}
+        questions = {"kept facts": self._kept_questions(), "other facts": list(self.sample.questions)}
+        kinds = {"families": skill_items(EXERCISES), **questions}
         with preserved(self.loaded.model, self.location.parameters):
             write_values(self.loaded.model, dict(self.values or {}))
             return {kind: right(self.loaded, items, self.settings) for kind, items in kinds.items()}
+
+    def _kept_questions(self) -> list[EditRequest]:
+        edited = {_fact(edit) for edit in self.sample.edits}
+        return [item for fact, item in self.in_other_words.items() if fact not in edited]
 
     def _change(self, number: int) -> list[EditRequest]:
         """This round's rows; those withdrawn."""
@@ -202,35 +207,50 @@ def _fact(edit: EditRequest) -> Fact:
     return edit.subject or "", (edit.source or "").removeprefix("world/")
 
 
-def _kept_rows(
-    loaded: LoadedModel, sample: Sample, settings: Settings
-) -> tuple[dict[Fact, list[Encoded]], dict[Fact, EditRequest]]:
-    """Of every fact that is not asked some wordings with the base model's answers, and another one to be asked."""
+def _row(item: EditRequest) -> dict[str, str]:
+    return {"prompt": item.prompt, "target": item.target}
+
+
+def _exercises() -> list[EditRequest]:
+    """To be kept: none of those that are asked."""
+    return [
+        EditRequest(skill, item.prompt, item.target)
+        for skill in SKILLS
+        for item in stream(skill, random.Random(f"lifelong/{skill}"), EXERCISES)
+    ]
+
+
+def _kept_facts(sample: Sample, settings: Settings) -> tuple[dict[Fact, list[EditRequest]], dict[Fact, EditRequest]]:
+    """Of every fact that is not asked some wordings, and another one to be asked."""
     asked, rng = {item.prompt for item in sample.questions}, random.Random(settings.training.seed)
-    requests, others = {}, {}
+    kept, others = {}, {}
     for fact in all_facts():
         prompts = [wording.format(s=fact.subject) for wording in RELATIONS[fact.relation].wordings]
         if not asked & set(prompts):
             *chosen, other = rng.sample(prompts, KEPT + 1)
-            requests[fact.subject, fact.relation] = [EditRequest("kept", prompt, fact.target) for prompt in chosen]
+            kept[fact.subject, fact.relation] = [EditRequest("kept", prompt, fact.target) for prompt in chosen]
             others[fact.subject, fact.relation] = EditRequest("asked", other, fact.target)
-    rows = iter(answered_rows(loaded, [one for group in requests.values() for one in group], settings))
-    return {fact: [row for row in (next(rows) for _ in group) if row] for fact, group in requests.items()}, others
+    return kept, others
 
 
 def _paraphrases(edits: Sequence[EditRequest]) -> list[EditRequest]:
     return [EditRequest(edit.id, prompt, edit.target) for edit in edits for prompt in edit.paraphrases]
 
 
-def read_settings(trunk: str, seed: int) -> Settings:
-    """Those of params.yaml with the recipe above; the trunk's cache begins empty."""
-    recipe = {f"training.{name}": value for name, value in RECIPE.items()}
-    return load_settings("params.yaml", recipe | {"training.seed": seed, "trunk.folder": trunk})
+def read_settings(folder: Path, seed: int) -> Settings:
+    """Those of params.yaml; its files and caches lie in `folder`, and the caches begin empty."""
+    own = {"training.protect": "kept.jsonl", "gates.canaries": "asked.jsonl"}
+    own |= {"trunk.folder": "trunk", "evaluation.cache": "answers"}
+    return load_settings(
+        "params.yaml", {"training.seed": seed, **{name: str(folder / place) for name, place in own.items()}}
+    )
 
 
 def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Sequence[dict[str, float]]) -> str:
     """The aims with what was reached."""
-    last, second, seconds = rounds[-1], rounds[1], rebuilt[0]
+    first, *_, last = (one for one in rounds if one.mode == "incremental")
+    seconds = rebuilt[0]
+    each = [one.seconds for one in rounds[1:]]
     gone = [(one.returned, one.returned_paraphrases) for one in rounds if one.returned is not None]
     lines = [
         f"reliability: {100 * min(one.reliability for one in rounds):.1f} % after the worst round",
@@ -238,22 +258,18 @@ def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Seq
             f"withdrawn facts {what} answered as by the base model: {100 * min(shares):.1f} % after the worst round"
             for what, shares in zip(("by prompt", "in other words"), zip(*gone, strict=True), strict=False)
         ),
-        *(
-            f"in place of round {one.number}'s rebuild, answers trained back: {one.tried}"
-            for one in rounds
-            if one.tried
-        ),
         *(f"{kind}: {100 * before:.1f} -> {100 * capability[1][kind]:.1f} %" for kind, before in capability[0].items()),
-        f"cost of round {last.number}: {last.seconds:.1f} s, {last.seconds / second.seconds:.2f} times round 2's, "
-        f"1/{seconds / last.seconds:.1f} of a rebuild's {seconds:.1f} s ({rebuilt[1]:,} visits)",
+        f"cost of increment {last.number}: {last.seconds:.1f} s, {last.seconds / first.seconds:.2f} times that of "
+        f"{first.number}, 1/{seconds / last.seconds:.1f} of a rebuild's {seconds:.1f} s ({rebuilt[1]:,} visits)",
+        f"mean of the rounds after the first, rebuilds included: {statistics.fmean(each):.1f} s",
     ]
     return "\n".join(lines)
 
 
 def table(rounds: Sequence[Round]) -> str:
     """Markdown, a row a round."""
-    header = ("round", "mode", "live", "reliability", "generalization", "withdrawn", "returned", "in other words")
-    header += ("visits", "seconds", "change")
+    shown = ["round", "mode", "live", "reliability", "generalization", "withdrawn", "returned", "in other words"]
+    header = [*shown, "visits", "seconds", "change"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for one in rounds:
         shares = [one.reliability, one.generalization, one.returned, one.returned_paraphrases]
@@ -294,20 +310,22 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rebuild", type=int, nargs="*", default=[], metavar="ROUND")
     parser.add_argument("--location", default="5:mlp")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sample = sample_edits(EACH + (args.rounds - 1) * (EACH - CONTRADICTED), args.seed)
-        settings = read_settings(folder, args.seed)
+        settings = read_settings(Path(folder), args.seed)
         loaded = load_model(settings.model)
-        life = Life(loaded, locate(loaded.model, args.location), settings, sample, args.rounds)
+        life = Life(loaded, locate(loaded.model, args.location), settings, sample, args.rounds, args.rebuild)
         capability, rounds = [life.capability()], []
         for number in range(1, args.rounds + 1):
             rounds.append(life.play(number))
             print(rounds[-1], flush=True)
         capability.append(life.capability())
-        seconds, _, _, visits = life.train(list(life.ledger.live.values()), None)
+        rebuilt = life.train(list(life.ledger.live.values()), None)
+    seconds, visits = rebuilt.seconds, rebuilt.visits
     print(table(rounds), summary(rounds, (seconds, visits), capability), sep="\n\n")
     found = {"rounds": [asdict(one) for one in rounds], "capability": capability}
     args.results.parent.mkdir(parents=True, exist_ok=True)
