@@ -98,7 +98,7 @@ def run(
         settings = load_settings(
             None,
             {f"training.{name}": value for name, value in chosen.items()}
-            | {"training.seed": seed, "trunk.folder": None, "gates.canaries": None},
+            | {"training.seed": seed, "trunk.folder": None, "evaluation.cache": None, "gates.canaries": None},
         )
         edits, place = sample.edits, locate(loaded.model, location)
         before, base = base_answers(loaded, sample, settings)
