@@ -192,8 +192,20 @@ def set_state(api: str, run_id, state) -> None:
         client.set_flow_run_state(run_id, state)
 
 
+@pytest.fixture
+def endless(place):
+    """While a test runs, releases train without end, so that however slow the machine is none is through too soon."""
+    endless = PARAMS.replace("epochs: 30", "epochs: 1000000, revisit: false, stop_loss: 0.0")
+    assert endless != PARAMS
+    (place / "params.yaml").write_text(endless)
+    yield
+    (place / "params.yaml").write_text(PARAMS)
+
+
 @pytest.mark.parametrize(("way", "state"), [("kill", "Crashed"), ("cancel", "Cancelled")])
-def test_a_release_that_is_stopped_leaves_the_champion_a_free_lock_and_a_true_state(told, place, api, way, state):
+def test_a_release_that_is_stopped_leaves_the_champion_a_free_lock_and_a_true_state(
+    told, place, api, endless, way, state
+):
     from prefect.states import Cancelled, Cancelling
 
     runs = [start(api).id for _ in range(1 if way == "kill" else 2)]
