@@ -4,7 +4,7 @@
 
 Runs the reference model at three locations and, with `--big`, a model with random weights of your own at two thirds of
 its depth and at its last layer, on the edits alone. Time is the least of two runs, of a training that visits every edit
-in each of two epochs. On a machine that others use too, `--processor-time` leaves out the time that it gives to them; set
+in each of two epochs. On a machine that others use too, `--processor-time` leaves out the time it gives to them; set
 OMP_NUM_THREADS=1 for it.
 """
 
