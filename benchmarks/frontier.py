@@ -189,7 +189,7 @@ def picture(results: Sequence[Result], path: Path, count: int) -> None:
     axes.set(
         xlabel="locality, %", ylabel="generalization, %", title=f"{count} edits; reliability and costs in the table"
     )
-    axes.legend(fontsize=8, loc="lower left")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
 
 
