@@ -17,11 +17,6 @@ SENTENCES = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that run whole releases, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: "flows" not in item.path.parts)
-
-
 @pytest.fixture(autouse=True)
 def _no_store_left(monkeypatch) -> None:
     """Undo what `mlflow.set_tracking_uri` writes into the environment, so that no test finds another's registry."""
