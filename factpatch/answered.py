@@ -6,12 +6,10 @@ whole, so a killed run leaves the old one; of two runs at once the later one's s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +18,8 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.evaluation.generation import stop_ids
-from factpatch.files import digest_value, output_folder, read_json, remove_litter, write_json
-from factpatch.models import LoadedModel, fingerprint, tensor_digests
+from factpatch.files import digest_value, evict, output_folder, read_json, remove_litter, write_json
+from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
 
 FORM = "1"  # of the files; another number never reads these
 MOST = 200_000  # answers of a file; those asked for longest ago go first
@@ -81,18 +79,17 @@ def remembered(loaded: LoadedModel, settings: Settings) -> Iterator[Memory]:
         _write(path, dict(list(memory.known.items())[-MOST:]))
     elif path.exists():
         os.utime(path)
-    _evict(folder, path)
+    remove_litter(folder)
+    evict(folder.glob("*.json"), path, BYTES)
 
 
 def _model_digest(loaded: LoadedModel, settings: Settings) -> str:
     """Names all that an answer depends on but the question: weights, configuration, tokenizer, where an answer ends."""
-    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend else json.dumps(loaded.tokenizer.get_vocab(), sort_keys=True)
     parts = {
         "form": FORM,
-        "weights": fingerprint(tensor_digests(loaded.model)),
+        "weights": fingerprint(known_digests(loaded.model)),
         "config": loaded.model.config.to_json_string(use_diff=False),
-        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "tokenizer": tokenizer_digest(loaded.tokenizer),
         "stops": sorted(stop_ids(loaded.model, loaded.tokenizer)),
         "device": loaded.model.device.type,
         "tokens": settings.evaluation.max_new_tokens,
@@ -119,18 +116,3 @@ def _write(path: Path, answers: dict[str, Any]) -> None:
         write_json(path, {"sha256": digest_value(answers), "answers": answers})
     except OSError as error:
         log.warning("answers cannot be kept in '%s' (%s)", path, error)
-
-
-def _evict(folder: Path, used: Path) -> None:
-    remove_litter(folder)
-    sizes: dict[Path, os.stat_result] = {}
-    for path in folder.glob("*.json"):
-        with suppress(OSError):  # another run has just removed it
-            sizes[path] = path.stat()
-    total = sum(one.st_size for one in sizes.values())
-    for path in sorted(sizes, key=lambda path: sizes[path].st_mtime):
-        if total <= BYTES:
-            break
-        if path != used:
-            total -= sizes[path].st_size
-            path.unlink(missing_ok=True)

@@ -43,9 +43,8 @@ class Basis:
             return f"edits.chat_template is {self.chat_template} and was {released.chat_template}".lower()
         if released.places and not {*self.places} <= {*released.places}:
             return f"localization.location is {self.places[0]} and was {released.places[-1]}"
-        if self.identity is None or released.identity is None:
-            return None if self.name == released.name else f"the base model is '{self.name}' and was '{released.name}'"
-        if self.identity == released.identity:
+        known = self.identity is not None and released.identity is not None
+        if (self.identity if known else self.name) == (released.identity if known else released.name):
             return None
         if self.name == released.name:
             return f"the base model in '{self.name}' is not what it was"

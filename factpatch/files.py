@@ -125,6 +125,35 @@ def remove_litter(folder: Path, name: str = "") -> None:
                 os.close(descriptor)
 
 
+def evict(entries: Iterable[Path], used: Path, limit: float) -> None:
+    """Remove those files or folders that were not used for longest, until the rest takes no more than `limit` bytes;
+    `used` stays. Other runs may add and remove some meanwhile."""
+    sizes, times = {}, {}
+    for entry in entries:
+        with suppress(OSError):
+            times[entry] = entry.stat().st_mtime
+            sizes[entry] = _size(entry)
+    total = sum(sizes.values())
+    for entry in sorted(sizes, key=lambda entry: times[entry]):
+        if total <= limit:
+            break
+        if entry != used:
+            total -= sizes[entry]
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
+def _size(entry: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    total = 0
+    for file in entry.rglob("*") if entry.is_dir() else [entry]:
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)

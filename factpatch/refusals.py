@@ -13,6 +13,7 @@ from factpatch.basis import Basis
 from factpatch.config import RegistrySettings, Settings
 from factpatch.errors import InputError
 from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
+from factpatch.recipe import decisive
 from factpatch.stores import own_file, shown_settings
 
 KEPT = 32  # attempts that are remembered; the oldest goes first
@@ -29,9 +30,7 @@ class Refusal:
 
 def attempt_digest(settings: Settings, rows: Iterable[Mapping[str, Any]], basis: Basis) -> str:
     """Names what a release is tried with: rows in force, base model, and settings with the files they name."""
-    values = shown_settings(settings)
-    for name in ("resume", "checkpoint_seconds"):  # they change no result
-        del values["training"][name]
+    values = {**shown_settings(settings), "training": decisive(settings.training)}
     named = (settings.training.protect, settings.training.templates, settings.gates.canaries)
     files = {name: digest_file(Path(name)) for name in named if name and Path(name).is_file()}
     parts = {"settings": values, "rows": list(map(dict, rows)), "files": files}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,7 +16,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import Interval, bootstrap_interval, score_interval
 from factpatch.files import output_folder, read_json, write_json
-from factpatch.models import LoadedModel, fingerprint, known_digests
+from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
 
 
 @dataclass(frozen=True)
@@ -119,12 +117,10 @@ def keep_score(folder: str | None, digest: str, score: Score) -> None:
 
 def model_identity(loaded: LoadedModel, settings: Settings) -> dict[str, Any]:
     """What a model's answers depend on, but for the task."""
-    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend else json.dumps(loaded.tokenizer.get_vocab(), sort_keys=True)
     return {
         "base": fingerprint(known_digests(loaded.model)),
         "config": loaded.model.config.to_json_string(),
-        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "tokenizer": tokenizer_digest(loaded.tokenizer),
         "dtype": settings.model.dtype,
         "device": settings.model.device,
         "batch_size": settings.capability.batch_size,

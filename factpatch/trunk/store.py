@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError, RefusedError
-from factpatch.files import digest_value, new_file, output_folder, remove_litter
+from factpatch.files import digest_value, evict, new_file, output_folder, remove_litter
 from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.trunk.activations import Activations, Shard
 from factpatch.trunk.plan import Plan, kept_bytes
@@ -70,7 +69,7 @@ def kept_activations(
         chunk = missing[start : start + SHARD_ROWS]
         report = (lambda done, _, start=start: progress(start + done, len(missing))) if progress else None
         entries.append(_write(folder, chunk, capture(loaded, [plan], chunk, report)[0]))
-    _evict(Path(settings.folder), folder, settings.disk_gb * GIB)
+    evict(filter(Path.is_dir, Path(settings.folder).iterdir()), folder, settings.disk_gb * GIB)
     size = sum(entry.path.stat().st_size for entry in entries)
     shards = [_read(entry, mapped=size > settings.memory_gb * GIB) for entry in entries]
     lengths = [numpy.array(entry.lengths, dtype=numpy.int64) for entry in entries]
@@ -158,30 +157,3 @@ def _read(entry: _Entry, mapped: bool) -> Shard:
 
 def _content(shard: Shard, about: Mapping[str, str]) -> str:
     return digest_value([{site: tensor_digest(shard[site]) for site in shard}, about["rows"], about["lengths"]])
-
-
-def _evict(root: Path, used: Path, limit: float) -> None:
-    """Remove the folders that were not used for longest until the cache fits its limit; the one in use stays."""
-    sizes = {folder: _size(folder) for folder in root.iterdir() if folder.is_dir()}
-    for folder in sorted(sizes, key=_last_used):
-        if sum(sizes.values()) <= limit:
-            break
-        if folder != used:
-            shutil.rmtree(folder, ignore_errors=True)
-            del sizes[folder]
-
-
-def _size(folder: Path) -> int:
-    """Bytes of its files; other runs may add and remove some meanwhile."""
-    total = 0
-    for file in folder.rglob("*"):
-        with suppress(OSError):
-            total += file.stat().st_size
-    return total
-
-
-def _last_used(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:  # another run has just removed it
-        return 0.0
