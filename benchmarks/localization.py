@@ -3,13 +3,13 @@
     python -m benchmarks.localization                 # grids and searches on three samples of the demo edits
     python -m benchmarks.localization --sharing       # what a grid would cost without shared activations
     python -m benchmarks.localization --random 32     # a search on a Llama of 32 layers with random weights
-    python -m benchmarks.localization --layers 4 5    # signals and short runs against the whole runs of these layers
     python -m benchmarks.localization --places 5:mlp  # all edits written at the places named
 
 The first prints, for each sample: the grid's best places, what each signal's ranking has to do with the grid's
-(Spearman), the place that the search chooses, and its cost as a share of the grid's. Then all edits are written at the
-places chosen and at the grids' best, and measured as trials are. Trials stay under runs/localization, so a killed
-benchmark continues; operations are counted from shapes, so a busy machine changes seconds alone.
+(Spearman), the place that the search chooses, and its cost as a share of the grid's; and the grids' mean by layer and
+module. Then all edits are written at the places chosen and at the grids' best, and measured as trials are. Trials stay
+under runs/localization, so a killed benchmark continues; operations are counted from shapes, so a busy machine changes
+seconds alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -35,10 +36,8 @@ from factpatch.localization.cells import SharedTrunk, try_cell
 from factpatch.localization.exam import ABSENT, make_exam
 from factpatch.localization.memory import Trials, base_digest
 from factpatch.localization.pictures import draw
-from factpatch.localization.places import candidate_locations
 from factpatch.localization.score import Scorer
 from factpatch.localization.search import localize
-from factpatch.localization.signals import rank_places
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.progress import show_progress
 from factpatch.protection import answered_rows, protected_requests
@@ -64,52 +63,20 @@ def main() -> None:
     if args.sharing:
         compare_sharing(loaded, edits, settings)
         return
-    if args.layers:
-        for seed in args.seeds:
-            compare_layers(loaded, edits, configure(args, seed), seed, args.layers)
-        return
-    chosen = dict.fromkeys(args.places, "named")
+    chosen, grids = dict.fromkeys(args.places, "named"), []
     for seed in [] if args.places else args.seeds:
-        chosen |= one_sample(loaded, edits, configure(args, seed), seed)
+        grid, places = one_sample(loaded, edits, configure(args, seed), seed)
+        grids.append(grid)
+        chosen |= places
+    if grids:
+        print(by_layer_and_module(grids))
     write_everything(loaded, edits, configure(args, 0), chosen)
 
 
-def compare_layers(
-    loaded: LoadedModel, edits: list[EditRequest], settings: Settings, seed: int, layers: list[int]
-) -> None:
-    """What signals and short runs have to do with whole runs, at every place of some layers."""
-    exam = make_exam(loaded, edits, settings, settings.localization.sample)
-    trials = Trials.start(Path(settings.localization.cache or "."), base_digest(loaded), exam, settings)
-    scorer, scores, short = Scorer(exam, settings.localization.weights), {}, {}
-    trunk = SharedTrunk(loaded, exam, settings)
-    places = [one for one in candidate_locations(loaded.model, settings.localization) if one.layer in layers]
-    for number, location in enumerate(places):
-        for whole, found in ((True, scores), (False, short)):
-            cell = trials.read(loaded, location.name, whole)
-            if cell is None:
-                trunk.prepare(places[number:])
-                cell = try_cell(trunk, location, settings, whole)
-                trials.write(cell)
-            found[location.name] = scorer.score(cell)
-    print(f"\nsample {seed}: {exam.edits} edits, {len(places)} places of layers {layers}")
-    for one in sorted(scores.values(), key=lambda one: -one.score):
-        shares = ", ".join(f"{name} {one.metrics[name]['value']:.3f}" for name in ABSENT)
-        print(f"  {one.cell.location.name:<18} {one.score:.3f} ± {one.margin:.3f}  {shares}, {one.cell.epochs} epochs")
-    for name in SIGNALS:
-        pairs = [
-            (place.signals[name], scores[place.location.name].score) for place in rank_places(loaded, exam, places)
-        ]
-        print(f"  {name:<9} against whole runs: Spearman {spearmanr(*zip(*pairs, strict=True)).statistic:+.2f}")
-    both = [(short[name].score, scores[name].score) for name in scores if name in short]
-    print(
-        f"  short runs against whole runs: Spearman {spearmanr(*zip(*both, strict=True)).statistic:+.2f}, n {len(both)}"
-    )
-    operations = [sum(one.cell.operations for one in found.values()) for found in (short, scores)]
-    print(f"  operations of the short runs: {operations[0] / operations[1]:.1%} of the whole ones'")
-
-
-def one_sample(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, seed: int) -> dict[str, str]:
-    """Grid and search on one sample; the places worth writing everything at, with why."""
+def one_sample(
+    loaded: LoadedModel, edits: list[EditRequest], settings: Settings, seed: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Grid and search on one sample: the grid, and the places worth writing everything at, with why."""
     own = settings.localization
     with show_progress(f"grid {seed}") as report:
         grid = localize(loaded, edits, replace(settings, localization=replace(own, method="grid")), report)
@@ -132,10 +99,9 @@ def one_sample(loaded: LoadedModel, edits: list[EditRequest], settings: Settings
     for unit in ("operations", "visits", "seconds"):
         share = auto["cost"][unit] / grid["cost"][unit]
         print(f"  auto's training {unit}: {auto['cost'][unit]:.4g} of the grid's {grid['cost'][unit]:.4g}, {share:.1%}")
-    by_layer_and_module(grid)
     picture = draw(grid, Path(own.cache or "."))
     print(f"  {picture}")
-    return {
+    return grid, {
         auto["location"]["name"]: "chosen by auto",
         best[0]["location"]: "best of a grid",
         best[1]["location"]: "second of a grid",
@@ -143,15 +109,18 @@ def one_sample(loaded: LoadedModel, edits: list[EditRequest], settings: Settings
     }
 
 
-def by_layer_and_module(grid: dict[str, Any]) -> None:
-    """The paper's question: mean quality of each kind of module, in each third of the layers."""
-    layers = 1 + max(cell["layer"] for cell in grid["candidates"])
-    thirds: dict[tuple[str, int], list[float]] = {}
-    for cell in grid["candidates"]:
-        thirds.setdefault((cell["module"] or "block", 3 * cell["layer"] // layers), []).append(cell["score"])
-    for module in dict.fromkeys(module for module, _ in thirds):
-        means = (sum(scores) / len(scores) for third in range(3) for scores in [thirds[module, third]])
-        print(f"  {module:<18} early, middle, late layers: " + ", ".join(f"{mean:.3f}" for mean in means))
+def by_layer_and_module(grids: list[dict[str, Any]]) -> str:
+    """The paper's question, as a table: the quality of each kind of module at each layer in percent, mean of all
+    samples, with the smallest and the largest."""
+    scores: dict[str, dict[int, list[float]]] = {}
+    for cell in (cell for grid in grids for cell in grid["candidates"]):
+        layers = scores.setdefault(cell["module"] or "block", {})
+        layers.setdefault(cell["layer"], []).append(100 * cell["score"])
+    lines = [f"\nmodule, mean of {len(grids)} samples | " + " | ".join(map(str, next(iter(scores.values()))))]
+    for module, layers in scores.items():
+        told = (f"{fmean(found):.1f} ({min(found):.0f}-{max(found):.0f})" for found in layers.values())
+        lines.append(f"{module} | " + " | ".join(told))
+    return "\n".join(lines)
 
 
 def write_everything(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, places: dict[str, str]) -> None:
@@ -270,7 +239,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=192, help="edits that a search may try, a trial after the other")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--sharing", action="store_true", help="what a grid would cost without shared activations")
-    parser.add_argument("--layers", type=int, nargs="+", help="signals and short runs against whole runs, there alone")
     parser.add_argument("--places", nargs="+", default=[], help="write all edits at these places, and nothing else")
     parser.add_argument("--random", type=int, metavar="LAYERS", help="search a random model of so many layers instead")
     return parser.parse_args()
