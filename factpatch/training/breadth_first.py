@@ -24,9 +24,10 @@ from factpatch.training.strength import Parts, likely, look_at, next_weight
 from factpatch.trunk import Rows
 
 WARM_UP = 10  # steps until the step size is reached
-FLOOR = 0.1  # of the step size is left when the last epoch ends
-BEGUN_SPAN, BEGUN_SIZE = 0.4, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
-SPARED = 0.05  # share of further wordings that need not be learnt
+FLOOR = 0.1  # of the step size is left when `span` epochs end
+RISE = 0.25  # of the floor is added in every epoch after them
+BEGUN_SPAN, BEGUN_SIZE = 0.25, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
+SPARED = 0.05  # share of further wordings, but of an earlier run's, that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
 
 
@@ -58,7 +59,7 @@ class Position:
 @dataclass(frozen=True)
 class Schedule:
     """Step sizes: constant, or up in the first steps, then down along half a cosine to the floor where `span` epochs
-    end."""
+    end; from there up again, slowly, for what is still not learnt."""
 
     size: float
     span: int
@@ -76,7 +77,8 @@ class Schedule:
         if not self.falls:
             return self.size
         half_cosine = (1 + math.cos(math.pi * min(1.0, epoch / self.span))) / 2
-        return self.size * min(1.0, (steps + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * half_cosine)
+        late = min(1.0, FLOOR * (1 + RISE * max(0.0, epoch - self.span)))
+        return self.size * min(1.0, (steps + 1) / WARM_UP) * max(late, FLOOR + (1 - FLOOR) * half_cosine)
 
 
 @dataclass
@@ -109,8 +111,9 @@ def breadth_first(
     probable as `confidence` (but for a few wordings); without it, when an epoch's mean loss is below `stop_loss`.
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
     epoch, and then visited in turn along with what is due. Such a run is gentler and shorter: batches are sized by what
-    is due alone, steps are half as large and fall within the first epochs, and then it ends as soon as all hold as
-    firmly as a later run would ask. The model is left as found; the result holds the new values.
+    is due alone, steps are half as large and fall within the first epochs. Then it visits only what does not hold as
+    firmly as a later run would ask, and ends when nothing is left. The model is left as found; the result holds the new
+    values.
     """
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
@@ -177,7 +180,7 @@ def _begin(run: Run, parts: Parts, settings: TrainingSettings, survival: Surviva
     check(run.stepper, parts.taught, run.revisits, -1)
     run.revisits.line_up(run.generator)
     run.position.first = len(run.revisits.due(0))
-    return _learnt(run.revisits.unsure(), parts)
+    return _learnt(run.revisits.unsure(), run, parts)
 
 
 def _step(run: Run, parts: Parts, settings: TrainingSettings) -> None:
@@ -211,18 +214,23 @@ def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
     position, revisits = run.position, run.revisits
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
-    begun = position.first > 0
-    enough = begun and position.epoch + 1 >= Schedule.of(settings, begun).span
-    left = revisits.lost if enough else revisits.unsure
-    if not _learnt(left(), parts):
+    left = revisits.lost if _slow(position, position.epoch + 1, settings) else revisits.unsure
+    if not _learnt(left(), run, parts):
         return False
     check(run.stepper, parts.taught, revisits, position.epoch)
-    return _learnt(left(), parts)
+    return _learnt(left(), run, parts)
 
 
-def _learnt(unsure: torch.Tensor, parts: Parts) -> bool:
+def _slow(position: Position, epoch: int, settings: TrainingSettings) -> bool:
+    """Has a run that adds to an earlier one's values come to its smallest steps when that epoch begins?"""
+    return position.first > 0 and epoch >= Schedule.of(settings, begun=True).span
+
+
+def _learnt(unsure: torch.Tensor, run: Run, parts: Parts) -> bool:
     """Every edit, and of their further wordings all but a few?"""
-    return not (unsure < parts.edits).any() and len(unsure) <= SPARED * (parts.taught - parts.edits)
+    wordings = parts.taught - parts.edits
+    new = min(wordings, run.position.first) if run.position.first else wordings
+    return not (unsure < parts.edits).any() and len(unsure) <= SPARED * new
 
 
 def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Tensor:
@@ -231,8 +239,11 @@ def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Te
     Of the latter, what `protect_least` asks shrinks with what is due where a run adds to an earlier one's values: an
     epoch that visits a few rows more of what is new moves little.
     """
-    due = run.revisits.due(run.position.epoch) if settings.revisit else torch.arange(parts.taught)
-    share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
+    position = run.position
+    due = run.revisits.due(position.epoch) if settings.revisit else torch.arange(parts.taught)
+    if _slow(position, position.epoch, settings):
+        due = run.revisits.lost()
+    share = min(1.0, len(due) / position.first) if position.first else 1.0
     guards = guards_of(settings, len(due), len(parts.kept), share)
     drawn = parts.kept.start + torch.randperm(len(parts.kept), generator=run.generator)[:guards]
     visited = torch.cat([due, run.revisits.turns(len(due)), drawn])
