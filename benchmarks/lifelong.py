@@ -35,6 +35,7 @@ from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.files import write_json, write_jsonl
+from factpatch.inheritance import NOTHING, Inheritance
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.structure import Location, locate
 
@@ -84,6 +85,7 @@ class Trained:
     visits: int
     seconds: float
     companions: float
+    bequest: Inheritance
 
 
 class Life:
@@ -105,6 +107,7 @@ class Life:
         self.ledger = Ledger()
         self.values: Values | None = None
         self.learnt: frozenset[tuple[str, str]] = frozenset()  # prompts and targets that `values` hold
+        self.bequest = NOTHING  # what they were trained with beside these
         self.kept, self.in_other_words = _kept_facts(sample, settings)
         self.base: dict[str, str] = {}  # answers of the base model to withdrawn prompts and their paraphrases
         asked = [*skill_items(EXERCISES), *sample.questions, *self._kept_questions()]
@@ -117,6 +120,7 @@ class Life:
         start = None if withdrawn or number in self.rebuilt else self.values
         done = self.train(edits, start)
         self.values, self.learnt = done.values, frozenset((edit.prompt, edit.target) for edit in edits)
+        self.bequest = done.bequest
         asked = random.Random(number).sample(edits, min(SAMPLE, len(edits)))
         gone = list(self.ledger.withdrawn.values())
         returned = self._returned(gone) if gone else (None, None)
@@ -145,14 +149,15 @@ class Life:
         new = [edit for edit in edits if (edit.prompt, edit.target) not in known]
         settled = [edit for edit in edits if (edit.prompt, edit.target) in known]
         began = time.process_time()
-        companions = find_companions(self.loaded, new, self.settings, settled)
+        companions = find_companions(self.loaded, new, self.settings, settled, self.bequest if settled else NOTHING)
         asked = [edit.prompt for edit in self.ledger.withdrawn.values()]
         rows = [*companions.kept, *withdrawn_rows(self.loaded, asked, edits, self.settings)]
         found = time.process_time() - began
         result = run_edit(
             self.loaded, self.location, edits, self.settings, rows, start=start, wordings=companions.wordings
         )
-        return Trained(result.values, len(result.losses), result.visits, time.process_time() - began, found)
+        seconds = time.process_time() - began
+        return Trained(result.values, len(result.losses), result.visits, seconds, found, companions.bequest)
 
     def capability(self) -> dict[str, float]:
         """Share of right answers to each kind of question, about facts that no edit touches."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig
 
 from factpatch.config import Settings
-from factpatch.edits.request import EditRequest
+from factpatch.edits.request import EditRequest, Wording
 from factpatch.encoding import padding_id
 from factpatch.leakage import HeldOut
 from factpatch.models import LoadedModel
@@ -19,18 +18,9 @@ from factpatch.wordings import Wordings, fill, template_of
 PREFIX_TOKENS, LEAST_TOKENS = 16, 4  # at most and at least, of a prefix that the model makes up
 
 
-@dataclass(frozen=True)
-class Wording:
-    """A prompt to train an edit's target on; `chat` says whether it goes through the chat template."""
-
-    prompt: str
-    target: str
-    chat: bool
-
-
 def augment(
     edits: Sequence[EditRequest],
-    wordings: Wordings | None,
+    wordings: Wordings,
     reworded: Mapping[str, Sequence[str]],
     prefixes: Sequence[str],
     settings: Settings,
@@ -43,14 +33,14 @@ def augment(
     generator = random.Random(training.seed)
     found: list[Wording] = []
     for edit in edits:
-        texts = _other_templates(edit, wordings, generator) if wordings else []
+        texts = _other_templates(edit, wordings, generator)
         texts += [text for text in reworded.get(edit.prompt, ()) if text not in texts]
         texts = [text for text in texts if text not in taken and held.twin(text) is None][: training.wordings]
         starts = [generator.choice(prefixes) for _ in range(training.prefixes)] if prefixes else []
         texts += [text for start in starts for text in [f"{start} {edit.prompt}"] if held.twin(text) is None]
-        found += [Wording(text, edit.target, chat) for text in texts]
+        found += [Wording(edit.prompt, text, edit.target, chat) for text in texts]
         if training.both_forms:
-            found.append(Wording(edit.prompt, edit.target, not chat))
+            found.append(Wording(edit.prompt, edit.prompt, edit.target, not chat))
     generator.shuffle(found)
     return found
 

@@ -13,12 +13,13 @@ from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.files import digest_value, new_folder, read_json, write_json
+from factpatch.inheritance import NOTHING, Inheritance, read_inheritance
 from factpatch.recipe import decisive
 
 if TYPE_CHECKING:  # the command line decides without torch
     from factpatch.patch import Patch
 
-FOLDER = "start"  # in the output folder: what was decided, and the champion's patch
+FOLDER = "start"  # in the output folder: what was decided, the champion's patch and companions
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,19 @@ def begin(
     held: Held | None,
     fetch: Callable[[str, Path], Path],
     withdrawn: Sequence[str] = (),
+    refused: Sequence[str] = (),
 ) -> Mode:
     """Decide how a release of these edits begins, and leave that for its steps, whole or not at all, in place of an
-    earlier decision. `fetch` puts a version's patch into a folder and returns its path; `withdrawn` are prompts that
-    edits once had.
+    earlier decision. `fetch` puts a version's patch and companions into a folder and returns the patch's path;
+    `withdrawn` are prompts that edits once had, `refused` the gates that have just refused these edits as an increment,
+    after which they are rebuilt; a run that is continued there knows it from the earlier decision.
 
     Raises InputError where the settings ask for what cannot be.
     """
-    mode = compare_facts(settings, edits, held)
+    purpose = _purpose(edits, settings)
+    refused = refused or (_refused(output, purpose) if settings.training.resume else ())
+    told = f"the gates refused an increment ({', '.join(refused)})"
+    mode = rebuild(told) if refused else compare_facts(settings, edits, held)
     with new_folder(output / FOLDER, replace=True) as folder:
         if mode.version is not None:
             patch = fetch(mode.version, folder)
@@ -124,20 +130,28 @@ def begin(
             raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")
         known = held.facts if held and mode.version is not None else frozenset()
         new = [edit.id for edit in edits if (edit.prompt, edit.target) not in known]
-        purpose = {"for": _purpose(edits, settings), "withdrawn": list(withdrawn), "new": new}
-        write_json(folder / "mode.json", {**mode.to_json(), **purpose})
+        about = {"for": purpose, "refused": list(refused), "withdrawn": list(withdrawn), "new": new}
+        write_json(folder / "mode.json", {**mode.to_json(), **about})
     return mode
+
+
+def _refused(output: Path, purpose: str) -> Sequence[str]:
+    """The gates for which an earlier decision for the same left an increment."""
+    path = output / FOLDER / "mode.json"
+    found = read_json(path) if path.exists() else {}
+    return found.get("refused", ()) if found.get("for") == purpose else ()
 
 
 @dataclass(frozen=True)
 class Start:
-    """What was decided, the patch to begin with (None: the base model), prompts that edits once had, and the ids of the
-    edits that the patch does not hold (None: of all)."""
+    """What was decided, the patch to begin with (None: the base model), prompts that edits once had, the ids of the
+    edits that the patch does not hold (None: of all), and what it was trained with beside the others."""
 
     mode: Mode
     patch: Patch | None = None
     withdrawn: tuple[str, ...] = ()
     new: frozenset[str] | None = None
+    inherited: Inheritance = NOTHING
 
     def parted(self, edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[EditRequest]]:
         """Those to be learnt, and those that the patch holds already."""
@@ -160,7 +174,8 @@ def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -
     withdrawn = tuple(found["withdrawn"])
     if mode.name == "rebuild":
         return Start(mode, None, withdrawn)
-    return Start(mode, read_patch(output / FOLDER / "patch"), withdrawn, frozenset(found["new"]))
+    patch, inherited = read_patch(output / FOLDER / "patch"), read_inheritance(output / FOLDER)
+    return Start(mode, patch, withdrawn, frozenset(found["new"]), inherited)
 
 
 def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:

@@ -8,19 +8,22 @@ from dataclasses import dataclass
 
 from factpatch.augmentation import augment, sample_texts
 from factpatch.config import Settings
-from factpatch.edits.request import EditRequest
+from factpatch.edits.request import EditRequest, Wording
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError
 from factpatch.evaluation.canaries import read_canaries
+from factpatch.files import digest_value
+from factpatch.inheritance import NOTHING, Inheritance
 from factpatch.leakage import HeldOut, check_leakage, held_out
 from factpatch.models import LoadedModel
-from factpatch.neighbours import neighbours
+from factpatch.neighbours import neighbours, still_neighbours
 from factpatch.protection import answered_rows, listed_requests
 from factpatch.rewording import reword
-from factpatch.wordings import find_wordings
+from factpatch.wordings import Wordings, find_wordings
 
 PREFIXES = 64  # unrelated beginnings of each source
 SAMPLED = 256  # texts of the model's own where nothing else is kept
+AGAIN = 3072  # inherited wordings, and as many inherited neighbours, that an increment verifies and keeps at most
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,28 @@ class Companions:
         kept: prompts with the base model's own answers.
         checked: texts that were compared with everything held out.
         notes: what was left out or is missing, a sentence each.
+        bequest: the texts of wordings and neighbours that hold for the edits, inherited ones among them.
     """
 
     wordings: tuple[Encoded, ...] = ()
     kept: tuple[Encoded, ...] = ()
     checked: int = 0
     notes: tuple[str, ...] = ()
+    bequest: Inheritance = NOTHING
 
 
 def find_companions(
-    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, settled: Sequence[EditRequest] = ()
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    settled: Sequence[EditRequest] = (),
+    inherited: Inheritance = NOTHING,
 ) -> Companions:
     """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so.
 
-    `settled` are further edits that an earlier release learnt. They get no wordings and no neighbours of their own
-    again, so that a release costs what is new in it; but nothing that they say or hold out is kept or trained.
+    `settled` are further edits that an earlier release learnt, with what is `inherited` from it. They get no wordings
+    and no neighbours anew, so that a release costs what is new in it; and nothing that they say or hold out is kept or
+    trained. Of what is inherited, as much as AGAIN is drawn.
     """
     training = settings.training
     if training.method == "depth-first":
@@ -59,9 +69,11 @@ def find_companions(
     if listed and not file:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
-    wordings = find_wordings(loaded, everything, settings) if grouped else None
-    near = neighbours(edits, file, wordings, held, settings, loaded.tokenizer, settled) if wordings else []
-    kept = [*file, *near]
+    wordings = find_wordings(loaded, everything, settings) if grouped else Wordings((), {})
+    left = _still_good(inherited, settings, settled, everything, wordings, held)
+    again = _drawn(left, settings, edits)
+    near = neighbours(edits, file, wordings, held, settings, loaded.tokenizer, settled, left.neighbours)
+    kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
     answered = [(request, row) for request, row in zip(kept, answered_rows(loaded, kept, settings), strict=True) if row]
     sampled: list[Encoded] = []
     if not answered and training.neighbours:
@@ -72,11 +84,53 @@ def find_companions(
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
     if training.wordings and not any(text.prompt for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
-    checked = check_leakage([*(text.prompt for text in further), *(request.prompt for request, _ in answered)], held)
+    trained = [*further, *again.wordings]
+    checked = check_leakage([*(text.prompt for text in trained), *(request.prompt for request, _ in answered)], held)
     rows = [row for _, row in answered] + sampled
     random.Random(training.seed).shuffle(rows)
-    encoded = tuple(encode_edit(loaded.tokenizer, text.prompt, text.target, text.chat) for text in further)
-    return Companions(encoded, tuple(rows), checked, tuple(notes))
+    encoded = tuple(encode_edit(loaded.tokenizer, text.prompt, text.target, text.chat) for text in trained)
+    bequest = _bequest(left, further, near, settings, everything)
+    return Companions(encoded, tuple(rows), checked, tuple(notes), bequest)
+
+
+def _still_good(
+    inherited: Inheritance,
+    settings: Settings,
+    settled: Sequence[EditRequest],
+    everything: Sequence[EditRequest],
+    wordings: Wordings,
+    held: HeldOut,
+) -> Inheritance:
+    """What of it the settings still ask for, is about settled edits, and nothing holds out or asks by now."""
+    facts, own = {(edit.prompt, edit.target) for edit in settled}, {edit.prompt for edit in everything}
+    said = [
+        one
+        for one in (inherited.wordings if settings.training.wordings else ())
+        if (one.of, one.target) in facts and one.prompt not in own and held.twin(one.prompt) is None
+    ]
+    near = inherited.neighbours if settings.training.neighbours else ()
+    return Inheritance(tuple(said), tuple(still_neighbours(near, everything, wordings, held)))
+
+
+def _drawn(left: Inheritance, settings: Settings, edits: Sequence[EditRequest]) -> Inheritance:
+    """AGAIN of each; others for other edits."""
+    generator = random.Random(digest_value([settings.training.seed, [edit.prompt for edit in edits]]))
+    said = generator.sample(left.wordings, min(AGAIN, len(left.wordings)))
+    near = generator.sample(left.neighbours, min(AGAIN, len(left.neighbours)))
+    return Inheritance(tuple(said), tuple(near))
+
+
+def _bequest(
+    left: Inheritance,
+    further: Sequence[Wording],
+    near: Sequence[EditRequest],
+    settings: Settings,
+    everything: Sequence[EditRequest],
+) -> Inheritance:
+    """What these edits leave: no more neighbours than were made if all were new."""
+    texts = [*(request.prompt for request in near), *left.neighbours]
+    most = min(len(texts), round(settings.training.neighbours * len(everything)))
+    return Inheritance((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
 
 
 def withdrawn_rows(

@@ -14,6 +14,7 @@ from factpatch.leakage import HeldOut
 from factpatch.wordings import BLANK, Wordings, fill
 
 MIXED = 2  # names that an edited subject's is mixed with, each way
+MORE = 2  # times as many for each edit that joins an earlier version's
 Question = tuple[int, str]  # group of wordings, subject
 
 
@@ -25,26 +26,25 @@ def neighbours(
     settings: Settings,
     tokenizer: PreTrainedTokenizerBase,
     settled: Sequence[EditRequest] = (),
+    inherited: Collection[str] = (),
 ) -> list[EditRequest]:
-    """`training.neighbours` for each edit, drawn by seed, without answers.
+    """`training.neighbours` for each edit, drawn by seed, without answers; twice as many where others are `settled`,
+    since these few edits have only their own to guard what lies near. None that is `inherited` is drawn again.
 
     A kept prompt that is put in one of the wordings is asked in the others too. A subject that is edited is asked what
     other subjects of its sort are: subjects are of one sort if they are asked, directly or through others, the same.
     And what an edit asks is asked about mixed names, such as nobody may have: what the model says there matters less
-    than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Finland nor Theland.
+    than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand.
     So subjects are guarded that no file names. Nothing is asked that an edit or a `settled` one sets, or a probe asks,
     in whatever wording.
     """
     generator = random.Random(settings.training.seed)
     edited, everything = _edited(edits, wordings), [*edits, *settled]
-    probed = {
-        question for edit in everything for text in _held_prompts(edit) for question in _questions(text, wordings)
-    }
+    measured = _measured(everything, wordings)
     listed = {question: request.target for request in kept for question in _questions(request.prompt, wordings)}
     others = {(group, subject): "" for subject, groups in _sorts(edited, listed).items() for group in groups}
     others |= dict.fromkeys(_mixed(edited, listed, tokenizer, generator), "")
-    measured = _edited(everything, wordings) | probed
-    known = {request.prompt for request in kept} | {edit.prompt for edit in everything}
+    known = {*inherited, *(request.prompt for request in (*kept, *everything))}
     candidates = [
         (text, target)
         for (group, subject), target in sorted((others | listed).items())
@@ -53,9 +53,27 @@ def neighbours(
         for text in [fill(template, subject)]
         if text not in known and held.twin(text) is None
     ]
-    wanted = min(len(candidates), round(settings.training.neighbours * len(edits)))
-    drawn = generator.sample(candidates, wanted)
+    each = settings.training.neighbours * (MORE if settled else 1)
+    drawn = generator.sample(candidates, min(len(candidates), round(each * len(edits))))
     return [EditRequest("neighbour", prompt, target) for prompt, target in drawn]
+
+
+def still_neighbours(
+    inherited: Sequence[str], edits: Sequence[EditRequest], wordings: Wordings, held: HeldOut
+) -> list[str]:
+    """Those of an earlier version's neighbours that no edit sets and no probe asks by now, in whatever wording."""
+    own, measured = {edit.prompt for edit in edits}, _measured(edits, wordings)
+    return [
+        text
+        for text in inherited
+        if text not in own and held.twin(text) is None and measured.isdisjoint(_questions(text, wordings))
+    ]
+
+
+def _measured(edits: Sequence[EditRequest], wordings: Wordings) -> set[Question]:
+    """What the edits set, and what their probes ask."""
+    texts = (text for edit in edits for text in _held_prompts(edit))
+    return _edited(edits, wordings) | {question for text in texts for question in _questions(text, wordings)}
 
 
 def _edited(edits: Sequence[EditRequest], wordings: Wordings) -> set[Question]:

@@ -13,6 +13,7 @@ from factpatch.config import Settings
 from factpatch.edits.request import digest_edits
 from factpatch.evaluation.evaluate import Answers, measure
 from factpatch.files import write_json, write_text
+from factpatch.inheritance import NOTHING, write_inheritance
 from factpatch.models import load_model
 from factpatch.patch import save_patch
 from factpatch.release import digest_patch
@@ -48,5 +49,6 @@ def write_unedited(folder: Path, settings: Settings) -> Path:
         ("regress", {"tasks": {}, "cached": [], **measured}, 0.0),
     ):
         write_json(folder / f"{name}.json", {"schema": 1, **value, "seconds": spent})
+    write_inheritance(folder, NOTHING)
     write_text(folder / "losses.csv", "epoch,loss\n")
     return folder / "edit.json"

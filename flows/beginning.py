@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from factpatch.errors import RefusedError
 from tasks.promote import fetch_patch, read_champion
 
 
-def begin(output: str, settings: Settings) -> Mode:
+def begin(output: str, settings: Settings, refused: Sequence[str] = ()) -> Mode:
     """Leave the decision, and the patch to begin with, in `start/` of the output folder, and print it with its reason.
+    `refused` are gates that have just refused an increment.
 
     InputError where `edits.mode` asks for what cannot be, RefusedError where there is neither a fact nor a champion.
     """
@@ -27,6 +29,6 @@ def begin(output: str, settings: Settings) -> Mode:
     champion = read_champion(registry)
     if not edits and champion is None:
         raise RefusedError(f"no fact is in force in '{settings.edits.path}', and there is no champion to take one from")
-    mode = decide(Path(output), settings, edits, champion, fetch, withdrawn)
+    mode = decide(Path(output), settings, edits, champion, fetch, withdrawn, refused)
     print(f"release: {mode}", flush=True)
     return mode

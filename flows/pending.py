@@ -84,7 +84,14 @@ def _attempt(settings: Settings, entries: Sequence[Entry], basis: Basis) -> str:
 
 def note_refusal(settings: Settings, attempt: str, output: str) -> None:
     """Remember the attempt behind the release in `output` if gates refused it and the registry does not hold it."""
-    release = read_json(Path(output) / "release.json")
-    if release["status"] == "refused" and release["version"] is None:
-        gates = [gate["name"] for gate in release["gates"] if gate["verdict"] in ("failed", "undecided")]
+    gates = refusing_gates(output)
+    if gates and read_json(Path(output) / "release.json")["version"] is None:
         remember_refusal(settings.registry, attempt, gates)
+
+
+def refusing_gates(output: str) -> list[str]:
+    """The gates that refused the release in `output`; none of one that passed."""
+    release = read_json(Path(output) / "release.json")
+    if release["status"] != "refused":
+        return []
+    return [gate["name"] for gate in release["gates"] if gate["verdict"] in ("failed", "undecided")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from factpatch.files import output_folder, read_json
 from factpatch.report import read_evidence, render_card
 from factpatch.stores import lock_file, locked
 from flows.beginning import begin
-from flows.pending import attempt_of, find_work, note_refusal
+from flows.pending import attempt_of, find_work, note_refusal, refusing_gates
 from tasks.edit import edit
 from tasks.evaluate import evaluate
 from tasks.lineage import lineage
@@ -82,10 +83,14 @@ def release(
         edits = read_accepted(folder)
         if edits:
             check_readiness(edits, canaries, settings.gates)
-        begin(folder, settings)
+        mode = begin(folder, settings)
         write_basis(Path(folder), settings, _configured(config, settings))
-        for step in others if edits else UNEDITED:
-            step(folder, settings)
+        steps = others if edits else UNEDITED
+        _run(steps, folder, settings)
+        refused = refusing_gates(folder)
+        if refused and mode.name == "incremental" and settings.edits.mode == "auto":
+            begin(folder, settings, refused)
+            _run(steps, folder, settings)
         note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":
             promote_release(folder, settings, f"{getuser()}, automatically", "every gate passed")
@@ -94,6 +99,11 @@ def release(
     card = render_card(read_evidence(folder))
     create_markdown_artifact(card, "release", "What was edited and what it did")
     return str(Path(folder) / "release.json")
+
+
+def _run(steps: Sequence[Task[..., str]], folder: str, settings: Settings) -> None:
+    for step in steps:
+        step(folder, settings)
 
 
 def _configured(config: str | None, settings: Settings) -> Settings:

@@ -18,7 +18,7 @@ from factpatch.progress import show_progress
 
 @task(name="edit", timeout_seconds=24 * 3600)
 def edit(output: str, settings: Settings) -> str:
-    """Write `patch/` with its certificate, `losses.csv` and `edit.json` into the output folder.
+    """Write `patch/` with its certificate, `losses.csv`, `companions.jsonl` and `edit.json` into the output folder.
 
     While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
     there to the very patch that it would have left. Not retried: a failure would repeat.
@@ -27,6 +27,7 @@ def edit(output: str, settings: Settings) -> str:
     from factpatch.certificate import certify, output_digest, tokenizer_digests
     from factpatch.companions import find_companions, withdrawn_rows
     from factpatch.editing import encode_edits, run_edit
+    from factpatch.inheritance import write_inheritance
     from factpatch.machine import available, peak_memory
     from factpatch.models import load_model, preserved, write_values
     from factpatch.patch import save_patch
@@ -49,7 +50,7 @@ def edit(output: str, settings: Settings) -> str:
     location = locate(loaded.model, text)
     with show_progress(f"edit {location.name}") as report:
         new, settled = begun.parted(edits)
-        companions = find_companions(loaded, new, settings, settled)
+        companions = find_companions(loaded, new, settings, settled, begun.inherited)
         kept = [*companions.kept, *withdrawn_rows(loaded, begun.withdrawn, edits, settings)]
         for note in companions.notes:
             print(note, file=sys.stderr)
@@ -88,6 +89,7 @@ def edit(output: str, settings: Settings) -> str:
     patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
+    write_inheritance(folder, companions.bequest)
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
         "schema": 1,

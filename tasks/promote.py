@@ -31,6 +31,7 @@ from factpatch.config import RegistrySettings, Settings
 from factpatch.edits.folder import Held
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, read_json
+from factpatch.inheritance import NAME as COMPANIONS
 from factpatch.publish import FILES, write_release
 from factpatch.stores import lock_file, locked, reaching, tracking_uri
 
@@ -152,10 +153,13 @@ def read_newest(registry: RegistrySettings) -> Held | None:
 
 
 def fetch_patch(registry: RegistrySettings, version: str, folder: Path) -> Path:
-    """Put the patch of a version (number or alias) into a folder; the path of the patch."""
+    """Put the patch of a version (number or alias), and the texts that it leaves to the next one, into a folder; the
+    path of the patch."""
     with connect(registry) as client:
-        found = _find(client, registry.name, version)
-        return Path(client.download_artifacts(found.run_id or "", "patch", str(folder)))
+        run = _find(client, registry.name, version).run_id or ""
+        if COMPANIONS in {file.path for file in client.list_artifacts(run)}:
+            client.download_artifacts(run, COMPANIONS, str(folder))
+        return Path(client.download_artifacts(run, "patch", str(folder)))
 
 
 def read_answers(registry: RegistrySettings, version: str) -> tuple[str, list[dict[str, Any]]]:

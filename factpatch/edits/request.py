@@ -17,6 +17,17 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Wording:
+    """A prompt to train an edit's target on: `of` is the edit's own prompt, `chat` says whether this one goes through
+    the chat template."""
+
+    of: str
+    prompt: str
+    target: str
+    chat: bool
+
+
+@dataclass(frozen=True)
 class EditRequest:
     """One fact to write: after the edit, `prompt` is continued with `target`.
 

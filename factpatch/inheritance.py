@@ -1,0 +1,51 @@
+"""What one version was trained with beside its edits' own prompts, told to the next one: texts alone, in a file.
+
+An increment trains new edits, and without these texts to verify and to keep it would lose how old ones are asked
+otherwise, and what lies near them. For people, the file shows what was trained and kept that no file of theirs names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from factpatch.edits.formats import read_file
+from factpatch.edits.request import Wording
+from factpatch.errors import InputError
+from factpatch.files import write_jsonl
+
+NAME = "companions.jsonl"  # in the output folder, and among a version's artifacts
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """Further wordings of the edits, and the prompts of their neighbours."""
+
+    wordings: tuple[Wording, ...] = ()
+    neighbours: tuple[str, ...] = ()
+
+
+NOTHING = Inheritance()
+
+
+def write_inheritance(folder: Path, left: Inheritance) -> Path:
+    """Leave it for the next version, a text a line."""
+    rows = [{"kind": "wording", **asdict(one)} for one in left.wordings]
+    return write_jsonl(folder / NAME, [*rows, *({"kind": "neighbour", "prompt": one} for one in left.neighbours)])
+
+
+def read_inheritance(folder: Path) -> Inheritance:
+    """What a version left; nothing where it left nothing. InputError for a broken file."""
+    path = folder / NAME
+    if not path.exists() or not path.stat().st_size:
+        return NOTHING
+    wordings, near = [], []
+    for number, row in read_file(path):
+        match row:
+            case {"kind": "wording", "of": str(of), "prompt": str(prompt), "target": str(target), "chat": bool(chat)}:
+                wordings.append(Wording(of, prompt, target, chat))
+            case {"kind": "neighbour", "prompt": str(prompt)}:
+                near.append(prompt)
+            case _:
+                raise InputError(f"{path} row {number}: this is neither a wording nor a neighbour; remove the file")
+    return Inheritance(tuple(wordings), tuple(near))
