@@ -13,6 +13,7 @@ from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.files import digest_value, new_folder, read_json, write_json
+from factpatch.inheritance import NAME as COMPANIONS
 from factpatch.inheritance import NOTHING, Inheritance, read_inheritance
 from factpatch.recipe import decisive
 
@@ -125,6 +126,7 @@ def begin(
                 unfit = f"version {held.version} holds these facts already, so they are trained anew"
             if unfit is not None:
                 shutil.rmtree(patch)
+                (folder / COMPANIONS).unlink(missing_ok=True)
                 mode = rebuild(unfit)
         if settings.edits.mode == "incremental" and mode.name == "rebuild":
             raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.leakage import HeldOut
-from factpatch.wordings import BLANK, Wordings, fill
+from factpatch.wordings import Wordings, fill
 
 MIXED = 2  # names that an edited subject's is mixed with, each way
 MORE = 2  # times as many for each edit that joins an earlier version's
@@ -121,8 +121,7 @@ def _held_prompts(edit: EditRequest) -> Iterable[str]:
 def _questions(text: str, wordings: Wordings) -> list[Question]:
     """What a text asks, if it is in one of the wordings: the group and the subject."""
     found = []
-    for template, group in wordings.group_of.items():
-        before, _, after = template.partition(BLANK)
+    for before, after, group in wordings.ends:
         if len(text) > len(before) + len(after) and text.startswith(before) and text.endswith(after):
             found.append((group, text[len(before) : len(text) - len(after)]))
     return found

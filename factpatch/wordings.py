@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from factpatch.answered import Memory, recall_answers, remembered
@@ -35,6 +36,12 @@ class Wordings:
 
     groups: tuple[tuple[str, ...], ...]
     group_of: Mapping[str, int]  # by template
+
+    @cached_property
+    def ends(self) -> list[tuple[str, str, int]]:
+        """What stands before and after the blank of each template, and its group."""
+        parts = ((template.partition(BLANK), group) for template, group in self.group_of.items())
+        return [(before, after, group) for (before, _, after), group in parts]
 
     def of(self, edit: EditRequest) -> int | None:
         """The group of an edit's question."""

@@ -74,8 +74,10 @@ class SharedTrunk:
         places: dict[object, int] = {}
         for location in locations:
             plan = make_plan(self.loaded, location, self._rows) if self._settings.keep else None
-            sizes = kept_bytes(self.loaded.model, plan, self._rows) if plan else {}
-            wanted: dict[object, int] = {plan.place(site): size for site, size in sizes.items()} if plan else {}
+            wanted: dict[object, int] = {}
+            if plan is not None:
+                sizes = kept_bytes(self.loaded.model, plan, self._rows)
+                wanted = {plan.place(site): size for site, size in sizes.items()}
             if self._plans and sum((places | wanted).values()) > self._settings.memory_gb * GIB:
                 break
             places |= wanted

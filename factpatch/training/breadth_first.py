@@ -25,7 +25,6 @@ from factpatch.trunk import Rows
 
 WARM_UP = 10  # steps until the step size is reached
 FLOOR = 0.1  # of the step size is left when `span` epochs end
-RISE = 0.25  # of the floor is added in every epoch after them
 BEGUN_SPAN, BEGUN_SIZE = 0.25, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
 SPARED = 0.05  # share of further wordings, but of an earlier run's, that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
@@ -53,13 +52,14 @@ class Position:
     total: float = 0.0  # loss summed over the rows visited in this epoch
     weight: float = 1.0  # of kept rows
     first: int = 0  # rows of edits due in the first epoch of a run that adds to an earlier one's values; 0 in others
+    guarded: int = 0  # kept rows that such a run has drawn
     losses: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Step sizes: constant, or up in the first steps, then down along half a cosine to the floor where `span` epochs
-    end; from there up again, slowly, for what is still not learnt."""
+    end."""
 
     size: float
     span: int
@@ -77,8 +77,7 @@ class Schedule:
         if not self.falls:
             return self.size
         half_cosine = (1 + math.cos(math.pi * min(1.0, epoch / self.span))) / 2
-        late = min(1.0, FLOOR * (1 + RISE * max(0.0, epoch - self.span)))
-        return self.size * min(1.0, (steps + 1) / WARM_UP) * max(late, FLOOR + (1 - FLOOR) * half_cosine)
+        return self.size * min(1.0, (steps + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * half_cosine)
 
 
 @dataclass
@@ -112,8 +111,8 @@ def breadth_first(
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
     epoch, and then visited in turn along with what is due. Such a run is gentler and shorter: batches are sized by what
     is due alone, steps are half as large and fall within the first epochs. Then it visits only what does not hold as
-    firmly as a later run would ask, and ends when nothing is left. The model is left as found; the result holds the new
-    values.
+    firmly as a later run would ask, and ends when a check finds that all are surely right. The model is left as found;
+    the result holds the new values.
     """
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
@@ -149,7 +148,7 @@ def breadth_first(
         if settings.revisit:
             if not finished:
                 check(stepper, parts.taught, run.revisits, position.epoch)
-            left = run.revisits.lost() if position.first else run.revisits.unsure()
+            left = run.revisits.wrong() if position.first else run.revisits.unsure()
             unsure = tuple(index for index in left.tolist() if index < edits)
         values = masters.values(loaded.stored_dtype)
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
@@ -210,11 +209,11 @@ def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torc
 
 def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
     """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt; where a run
-    that adds to an earlier one's values has come to its smallest steps, it will do that they hold."""
+    that adds to an earlier one's values has come to its smallest steps, it will do that they are surely right."""
     position, revisits = run.position, run.revisits
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
-    left = revisits.lost if _slow(position, position.epoch + 1, settings) else revisits.unsure
+    left = revisits.wrong if _slow(position, position.epoch + 1, settings) else revisits.unsure
     if not _learnt(left(), run, parts):
         return False
     check(run.stepper, parts.taught, revisits, position.epoch)
@@ -239,15 +238,36 @@ def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Te
     Of the latter, what `protect_least` asks shrinks with what is due where a run adds to an earlier one's values: an
     epoch that visits a few rows more of what is new moves little.
     """
-    position = run.position
-    due = run.revisits.due(position.epoch) if settings.revisit else torch.arange(parts.taught)
-    if _slow(position, position.epoch, settings):
-        due = run.revisits.lost()
-    share = min(1.0, len(due) / position.first) if position.first else 1.0
+    due = _due(run, settings) if settings.revisit else torch.arange(parts.taught)
+    share = len(due) / run.position.first if run.position.first else 1.0
     guards = guards_of(settings, len(due), len(parts.kept), share)
-    drawn = parts.kept.start + torch.randperm(len(parts.kept), generator=run.generator)[:guards]
+    drawn = parts.kept.start + _guards(run, len(parts.kept), guards, settings.seed)
     visited = torch.cat([due, run.revisits.turns(len(due)), drawn])
     return visited[torch.randperm(len(visited), generator=run.generator)]
+
+
+def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
+    """Rows of edits that are not learnt, or whose wait is over. Where a run adds to an earlier one's values, rows that
+    hold come along only until there are as many as in its first epoch, so that its cost does not grow with all that was
+    learnt before; and not at all once its steps are small."""
+    position, revisits = run.position, run.revisits
+    if not position.first:
+        return revisits.due(position.epoch)
+    lost = revisits.lost()
+    if _slow(position, position.epoch, settings):
+        return lost
+    return revisits.hardest(revisits.due(position.epoch), max(position.first, len(lost)))
+
+
+def _guards(run: Run, kept: int, count: int, seed: int) -> torch.Tensor:
+    """So many of the kept rows: any, or in turn where a run adds to an earlier one's values, so that the few epochs of
+    such a run leave none out."""
+    position = run.position
+    if not position.first:
+        return torch.randperm(kept, generator=run.generator)[:count]
+    line = torch.randperm(kept, generator=torch.Generator().manual_seed(seed))
+    begin, position.guarded = position.guarded, position.guarded + count
+    return line[torch.arange(begin, position.guarded) % max(1, kept)]
 
 
 def guards_of(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:

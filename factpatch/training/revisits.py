@@ -9,6 +9,7 @@ import torch
 
 LONGEST = 8  # epochs that a learnt edit waits at most
 HELD = 0.8  # probability of every target token from which on an edit that was learnt in an earlier run still holds
+RIGHT = 0.5  # ... from which on no other answer can be likelier
 
 
 @dataclass
@@ -43,6 +44,10 @@ class Revisits:
         """Indices of the edits to visit in this epoch, but for those in line."""
         return ((self.due_N <= epoch) & (self.turn_N < 0)).nonzero().flatten()
 
+    def hardest(self, indices: torch.Tensor, count: int) -> torch.Tensor:
+        """Of these, so many that were found least learnt at their last visit."""
+        return indices[self.hardest_N[indices].argsort(descending=True, stable=True)[:count]]
+
     def turns(self, count: int) -> torch.Tensor:
         """Indices of the first so many in line."""
         line = (self.turn_N >= 0).nonzero().flatten()
@@ -70,6 +75,10 @@ class Revisits:
     def lost(self) -> torch.Tensor:
         """Indices of the edits that did not even hold at their last visit."""
         return (self.hardest_N > self._loose()).nonzero().flatten()
+
+    def wrong(self) -> torch.Tensor:
+        """Indices of the edits that were not surely answered right at their last visit."""
+        return (self.hardest_N > -math.log(min(RIGHT, self.confidence))).nonzero().flatten()
 
     def _enough(self) -> torch.Tensor:
         """The largest token loss with which each counts as learnt."""

@@ -9,8 +9,9 @@ import torch
 from factpatch.beginning import Start, begin, compare_facts, read_start
 from factpatch.config import EditsSettings, LocalizationSettings, ModelSettings, Settings, TrainingSettings
 from factpatch.edits.folder import Held
-from factpatch.edits.request import EditRequest
+from factpatch.edits.request import EditRequest, Wording
 from factpatch.errors import InputError
+from factpatch.inheritance import Inheritance, write_inheritance
 from factpatch.models import load_model
 from factpatch.patch import save_patch
 from factpatch.structure import locate
@@ -120,6 +121,37 @@ def test_a_patch_that_fits_is_kept_for_the_steps(champion, tmp_path):
     mode, start = decide(champion, tmp_path, NEW, edits=EditsSettings(mode="rebuild"))
     assert (mode.name, start) == ("rebuild", None)
     assert [path.name for path in (tmp_path / "start").iterdir()] == ["mode.json"]
+
+
+def test_what_its_version_left_is_there_for_the_steps(champion, tmp_path):
+    settings, patch = champion
+    left = Inheritance((Wording("Where?", "Where then?", "Here", False),), ("Where else?",))
+
+    def fetch(version, folder):
+        write_inheritance(folder, left)
+        return shutil.copytree(patch, folder / "patch")
+
+    begin(tmp_path, settings, edits(*FACTS, NEW), HELD, fetch)
+    assert read_start(tmp_path, edits(*FACTS, NEW), settings).inherited == left
+    begin(tmp_path, settings, edits(*FACTS), HELD, fetch)  # the very same facts
+    assert [path.name for path in (tmp_path / "start").iterdir()] == ["mode.json"]
+
+
+def test_after_a_refused_increment_the_base_model_begins_and_a_run_that_is_continued_knows_it(champion, tmp_path):
+    settings, patch = champion
+    wanted = edits(*FACTS, NEW)
+
+    def begun(settings, refused=()):
+        fetch = lambda version, folder: shutil.copytree(patch, folder / "patch")  # noqa: E731
+        return begin(tmp_path, settings, wanted, HELD, fetch, (), refused)
+
+    assert begun(settings).name == "incremental"
+    resumed = replace(settings, training=replace(settings.training, resume=True))
+    assert begun(resumed).name == "incremental"
+    told = "the gates refused an increment (capability.world_questions, locality)"
+    assert begun(settings, ["capability.world_questions", "locality"]).reason == told
+    assert begun(resumed).reason == told
+    assert begun(settings).name == "incremental"  # a new run tries again
 
 
 def test_the_very_same_facts_are_trained_anew(champion, tmp_path):

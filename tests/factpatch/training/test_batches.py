@@ -58,3 +58,11 @@ def test_waits_double_and_fall_back():
             visits.append(epoch)
             revisits.note(edit, torch.tensor([5.0 if epoch == 19 else 0.1]), epoch)
     assert visits == [0, 2, 5, 10, 19, 20, 22, 25, 30, 39]
+
+
+def test_of_too_many_the_least_learnt_are_visited():
+    revisits = Revisits.start(5, confidence=0.9)
+    revisits.note(torch.arange(4), torch.tensor([0.3, 5.0, 0.01, 0.4]), 0)
+    assert revisits.hardest(torch.arange(4), 2).tolist() == [1, 3]
+    assert revisits.hardest(torch.tensor([2, 0]), 5).tolist() == [0, 2]
+    assert revisits.hardest(torch.arange(5), 1).tolist() == [4]  # never visited
