@@ -25,6 +25,7 @@ from factpatch.trunk import Rows
 
 WARM_UP = 10  # steps until the step size is reached
 FLOOR = 0.1  # of the step size is left when `span` epochs end
+RISE = 0.025  # of the step size is added in every epoch after them
 BEGUN_SPAN, BEGUN_SIZE = 0.25, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
 SPARED = 0.05  # share of further wordings, but of an earlier run's, that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
@@ -59,7 +60,7 @@ class Position:
 @dataclass(frozen=True)
 class Schedule:
     """Step sizes: constant, or up in the first steps, then down along half a cosine to the floor where `span` epochs
-    end."""
+    end, and slowly up again for what is not right then."""
 
     size: float
     span: int
@@ -77,7 +78,8 @@ class Schedule:
         if not self.falls:
             return self.size
         half_cosine = (1 + math.cos(math.pi * min(1.0, epoch / self.span))) / 2
-        return self.size * min(1.0, (steps + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * half_cosine)
+        share = FLOOR + (1 - FLOOR) * half_cosine + RISE * max(0.0, epoch - self.span)
+        return self.size * min(1.0, (steps + 1) / WARM_UP) * min(1.0, share)
 
 
 @dataclass
@@ -110,9 +112,8 @@ def breadth_first(
     probable as `confidence` (but for a few wordings); without it, when an epoch's mean loss is below `stop_loss`.
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
     epoch, and then visited in turn along with what is due. Such a run is gentler and shorter: batches are sized by what
-    is due alone, steps are half as large and fall within the first epochs. Then it visits only what does not hold as
-    firmly as a later run would ask, and ends when a check finds that all are surely right. The model is left as found;
-    the result holds the new values.
+    is due alone, steps are half as large and fall within the first epochs. Then it visits only what is not surely right
+    yet, and ends when a check finds that all is. The model is left as found; the result holds the new values.
     """
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
@@ -253,10 +254,9 @@ def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
     position, revisits = run.position, run.revisits
     if not position.first:
         return revisits.due(position.epoch)
-    lost = revisits.lost()
     if _slow(position, position.epoch, settings):
-        return lost
-    return revisits.hardest(revisits.due(position.epoch), max(position.first, len(lost)))
+        return revisits.wrong()
+    return revisits.hardest(revisits.due(position.epoch), max(position.first, len(revisits.lost())))
 
 
 def _guards(run: Run, kept: int, count: int, seed: int) -> torch.Tensor:
