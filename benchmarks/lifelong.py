@@ -7,8 +7,8 @@ Rounds start from the last one's values, but those that withdraw facts are rebui
 and so are those that `--rebuild` names. The recipe is that of params.yaml. What is protected are facts that no
 edit touches and no question asks, exercises of each other capability family, and withdrawn prompts; nothing that is
 asked is trained. Reliability, by free generation over all live edits, is measured after every round, capability at both
-ends. Costs are processor seconds of what a release trains with: companions, frozen layers of new rows, verification and
-epochs; caches are kept from round to round.
+ends, and once more after a rebuild of all that is live then. Costs are processor seconds of what a release trains with:
+companions, frozen layers of new rows, verification and epochs; caches are kept from round to round.
 """
 
 from __future__ import annotations
@@ -263,7 +263,11 @@ def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Seq
             f"withdrawn facts {what} answered as by the base model: {100 * min(shares):.1f} % after the worst round"
             for what, shares in zip(("by prompt", "in other words"), zip(*gone, strict=True), strict=False)
         ),
-        *(f"{kind}: {100 * before:.1f} -> {100 * capability[1][kind]:.1f} %" for kind, before in capability[0].items()),
+        *(
+            f"{kind}: {100 * before:.1f} -> {100 * after:.1f} %, by a rebuild {100 * rebuild:.1f} %"
+            for kind in capability[0]
+            for before, after, rebuild in [[one[kind] for one in capability]]
+        ),
         f"cost of increment {last.number}: {last.seconds:.1f} s, {last.seconds / first.seconds:.2f} times that of "
         f"{first.number}, 1/{seconds / last.seconds:.1f} of a rebuild's {seconds:.1f} s ({rebuilt[1]:,} visits)",
         f"mean of the rounds after the first, rebuilds included: {statistics.fmean(each):.1f} s",
@@ -330,6 +334,8 @@ def main() -> None:
             print(rounds[-1], flush=True)
         capability.append(life.capability())
         rebuilt = life.train(list(life.ledger.live.values()), None)
+        life.values = rebuilt.values
+        capability.append(life.capability())
     seconds, visits = rebuilt.seconds, rebuilt.visits
     print(table(rounds), summary(rounds, (seconds, visits), capability), sep="\n\n")
     found = {"rounds": [asdict(one) for one in rounds], "capability": capability}
