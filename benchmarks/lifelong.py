@@ -254,7 +254,7 @@ def read_settings(folder: Path, seed: int) -> Settings:
 def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Sequence[dict[str, float]]) -> str:
     """The aims with what was reached."""
     first, *_, last = (one for one in rounds if one.mode == "incremental")
-    seconds = rebuilt[0]
+    seconds, (before, after, anew) = rebuilt[0], capability
     each = [one.seconds for one in rounds[1:]]
     gone = [(one.returned, one.returned_paraphrases) for one in rounds if one.returned is not None]
     lines = [
@@ -264,9 +264,8 @@ def summary(rounds: Sequence[Round], rebuilt: tuple[float, int], capability: Seq
             for what, shares in zip(("by prompt", "in other words"), zip(*gone, strict=True), strict=False)
         ),
         *(
-            f"{kind}: {100 * before:.1f} -> {100 * after:.1f} %, by a rebuild {100 * rebuild:.1f} %"
-            for kind in capability[0]
-            for before, after, rebuild in [[one[kind] for one in capability]]
+            f"{kind}: {100 * before[kind]:.1f} -> {100 * after[kind]:.1f} %, by a rebuild {100 * anew[kind]:.1f} %"
+            for kind in before
         ),
         f"cost of increment {last.number}: {last.seconds:.1f} s, {last.seconds / first.seconds:.2f} times that of "
         f"{first.number}, 1/{seconds / last.seconds:.1f} of a rebuild's {seconds:.1f} s ({rebuilt[1]:,} visits)",

@@ -115,7 +115,8 @@ def begin(
     Raises InputError where the settings ask for what cannot be.
     """
     purpose = _purpose(edits, settings)
-    refused = refused or (_refused(output, purpose) if settings.training.resume else ())
+    if settings.training.resume:
+        refused = refused or _decided(output, purpose).get("refused", ())
     told = f"the gates refused an increment ({', '.join(refused)})"
     mode = rebuild(told) if refused else compare_facts(settings, edits, held)
     with new_folder(output / FOLDER, replace=True) as folder:
@@ -137,11 +138,11 @@ def begin(
     return mode
 
 
-def _refused(output: Path, purpose: str) -> Sequence[str]:
-    """The gates for which an earlier decision for the same left an increment."""
+def _decided(output: Path, purpose: str) -> Mapping[str, Any]:
+    """The decision that stands there, if it was made for this; else an empty one."""
     path = output / FOLDER / "mode.json"
     found = read_json(path) if path.exists() else {}
-    return found.get("refused", ()) if found.get("for") == purpose else ()
+    return found if found.get("for") == purpose else {}
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,8 @@ def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -
     in DVC's pipeline."""
     from factpatch.patch import read_patch
 
-    path = output / FOLDER / "mode.json"
-    found: Mapping[str, Any] = read_json(path) if path.exists() else {}
-    if found.get("for") != _purpose(edits, settings):
+    found = _decided(output, _purpose(edits, settings))
+    if not found:
         return Start(rebuild("this step was run by itself, and only a release knows the champion"))
     mode = Mode(found["name"], found["reason"], found["from"])
     withdrawn = tuple(found["withdrawn"])

@@ -12,7 +12,7 @@ from factpatch.edits.folder import Held, Pending, compare, read_ledger, refuse_l
 from factpatch.edits.ledger import Entry
 from factpatch.files import read_json
 from factpatch.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
-from tasks.promote import read_champion, read_newest
+from tasks.promote import read_champion, read_newest, stopping_gates
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,4 @@ def note_refusal(settings: Settings, attempt: str, output: str) -> None:
 def refusing_gates(output: str) -> list[str]:
     """The gates that refused the release in `output`; none of one that passed."""
     release = read_json(Path(output) / "release.json")
-    if release["status"] != "refused":
-        return []
-    return [gate["name"] for gate in release["gates"] if gate["verdict"] in ("failed", "undecided")]
+    return stopping_gates(release["gates"]) if release["status"] == "refused" else []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -197,6 +197,11 @@ def _moving(registry: RegistrySettings) -> Iterator[None]:
         yield
 
 
+def stopping_gates(gates: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of those that keep a version back."""
+    return [gate["name"] for gate in gates if gate["passed"] is False or gate.get("verdict") == "undecided"]
+
+
 def _check_gates(client: MlflowClient, found: ModelVersion) -> None:
     """Read the version's gates again, as its run recorded them; raise unless at least one passed and none failed."""
     told = f"version {found.version} of '{found.name}' is not promoted"
@@ -208,7 +213,7 @@ def _check_gates(client: MlflowClient, found: ModelVersion) -> None:
             gates = json.loads(_artifact(client, found, "release.json", folder))["gates"]
     except (MlflowException, OSError, ValueError, KeyError) as error:
         raise InputError(f"{told}: its run holds no release.json, so no gate passed it") from error
-    failed = [gate["name"] for gate in gates if gate["passed"] is False or gate.get("verdict") == "undecided"]
+    failed = stopping_gates(gates)
     if status == "refused" or failed:
         raise RefusedError(f"{told}: its gates refused it ({', '.join(failed) or 'as its status says'})")
     if not any(gate["passed"] for gate in gates):

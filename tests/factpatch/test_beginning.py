@@ -141,8 +141,10 @@ def test_after_a_refused_increment_the_base_model_begins_and_a_run_that_is_conti
     settings, patch = champion
     wanted = edits(*FACTS, NEW)
 
+    def fetch(version, folder):
+        return shutil.copytree(patch, folder / "patch")
+
     def begun(settings, refused=()):
-        fetch = lambda version, folder: shutil.copytree(patch, folder / "patch")  # noqa: E731
         return begin(tmp_path, settings, wanted, HELD, fetch, (), refused)
 
     assert begun(settings).name == "incremental"
