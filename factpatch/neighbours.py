@@ -14,6 +14,7 @@ from factpatch.leakage import HeldOut
 from factpatch.wordings import Wordings, fill
 
 MIXED = 2  # names that an edited subject's is mixed with, each way
+OWN = 1 / 3  # of them ask about subjects that are edited, where there is so much to ask
 MORE = 2  # times as many for each edit that joins an earlier version's
 Question = tuple[int, str]  # group of wordings, subject
 
@@ -32,30 +33,36 @@ def neighbours(
     since these few edits have only their own to guard what lies near. None that is `inherited` is drawn again.
 
     A kept prompt that is put in one of the wordings is asked in the others too. A subject that is edited is asked what
-    other subjects of its sort are: subjects are of one sort if they are asked, directly or through others, the same.
-    And what an edit asks is asked about mixed names, such as nobody may have: what the model says there matters less
-    than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand.
-    So subjects are guarded that no file names. Nothing is asked that an edit or a `settled` one sets, or a probe asks,
-    in whatever wording.
+    other subjects of its sort are: subjects are of one sort if they are asked, directly or through others, the same. A
+    third goes to these, which somebody is sure to ask. And what an edit asks is asked about mixed names, such as nobody
+    may have: what the model says there matters less than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg,
+    and one of Thailand neither Thailon nor Leailand. So subjects are guarded that no file names. Nothing is asked that
+    an edit or a `settled` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
     """
     generator = random.Random(settings.training.seed)
     edited, everything = _edited(edits, wordings), [*edits, *settled]
     measured = _measured(everything, wordings)
     listed = {question: request.target for request in kept for question in _questions(request.prompt, wordings)}
-    others = {(group, subject): "" for subject, groups in _sorts(edited, listed).items() for group in groups}
-    others |= dict.fromkeys(_mixed(edited, listed, tokenizer, generator), "")
+    own = {(group, subject) for subject, groups in _sorts(edited, listed).items() for group in groups}
+    others = {*listed, *_mixed(edited, listed, tokenizer, generator)}
     known = {*inherited, *(request.prompt for request in (*kept, *everything))}
-    candidates = [
-        (text, target)
-        for (group, subject), target in sorted((others | listed).items())
-        if (group, subject) not in measured
-        for template in wordings.groups[group]
-        for text in [fill(template, subject)]
-        if text not in known and held.twin(text) is None
-    ]
+
+    def requests(questions: Collection[Question]) -> list[EditRequest]:
+        """All wordings of all questions, in an order that asks each question once before any is asked again."""
+        turns = []
+        for group, subject in sorted(questions):
+            texts = [fill(template, subject) for template in wordings.groups[group]]
+            free = [text for text in texts if text not in known and held.twin(text) is None]
+            target = listed.get((group, subject), "")
+            asked = [EditRequest("neighbour", text, target) for text in generator.sample(free, len(free))]
+            turns += [(turn, generator.random(), request) for turn, request in enumerate(asked)]
+        return [request for _, _, request in sorted(turns, key=lambda one: one[:2])]
+
+    near, far = requests(own - measured), requests(others - own - measured)
     each = settings.training.neighbours * (MORE if settled else 1)
-    drawn = generator.sample(candidates, min(len(candidates), round(each * len(edits))))
-    return [EditRequest("neighbour", prompt, target) for prompt, target in drawn]
+    count = min(len(near) + len(far), round(each * len(edits)))
+    first = max(count - len(far), min(len(near), round(OWN * count)))
+    return near[:first] + far[: count - first]
 
 
 def still_neighbours(

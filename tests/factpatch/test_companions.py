@@ -1,6 +1,7 @@
 """Further wordings and what is kept, made from edits of the embedded world with the reference model."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -105,16 +106,18 @@ def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
     assert companions == find_companions(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
 
 
+WORDINGS = Wordings(
+    tuple(TEMPLATES.values()),
+    {template: number for number, group in enumerate(TEMPLATES.values()) for template in group},
+)
+
+
 def test_neighbours_ask_nothing_that_is_edited_or_probed(loaded):
-    wordings = Wordings(
-        tuple(TEMPLATES.values()),
-        {template: number for number, group in enumerate(TEMPLATES.values()) for template in group},
-    )
     probe = Probe("People in Spain pay with the", "euro")
     edits = [edit("{}'s capital is", "Peru", locality=(probe,)), edit("The currency of {} is the", "Japan")]
     edits.append(edit("{}'s capital is", "Spain"))
     kept = [EditRequest("k", "The capital of Japan is", "Tokyo"), EditRequest("k", "Ivo Penova loves to eat", "pizza")]
-    found = neighbours(edits, kept, wordings, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
+    found = neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
     named = {
         (one.prompt, one.target) for one in found if any(name in one.prompt for name in (*SUBJECTS["capital"], "Ivo"))
     }
@@ -131,6 +134,28 @@ def test_neighbours_ask_nothing_that_is_edited_or_probed(loaded):
     names |= {"".join([first[0], *last[1:]]) for first, last in pairs}
     assert mixed
     assert all(any(name in prompt for name in names) for prompt in mixed)
+
+
+def test_a_third_of_few_neighbours_is_about_edited_subjects_and_all_is_asked_once_before_anything_twice(loaded):
+    edits = [
+        edit("{}'s capital is", "Peru"),
+        edit("{}'s capital is", "Spain"),
+        edit("The currency of {} is the", "Japan"),
+    ]
+    kept = [EditRequest("k", "The capital of Japan is", "Tokyo")]
+    found = neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=3.0), loaded.tokenizer)
+    asked = Counter(
+        (relation, one.prompt[len(before) : len(one.prompt) - len(after)])
+        for one in found
+        for relation, templates in TEMPLATES.items()
+        for before, _, after in (template.partition("{}") for template in templates)
+        if one.prompt.startswith(before) and one.prompt.endswith(after)
+    )
+    own = {("currency", "Peru"), ("currency", "Spain"), ("capital", "Japan")}
+    assert asked.total() == len(found) == 9
+    assert {question: asked[question] for question in own} == dict.fromkeys(own, 1)
+    others = [count for question, count in asked.items() if question not in own]
+    assert max(others) <= min(others) + 1
 
 
 @pytest.mark.parametrize(("name", "count"), [("Ada Berg", 2), ("New Zealand", 2), ("Thailand", 3), ("Lebanon", 3)])
