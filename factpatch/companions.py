@@ -23,7 +23,7 @@ from factpatch.wordings import Wordings, find_wordings
 
 PREFIXES = 64  # unrelated beginnings of each source
 SAMPLED = 256  # texts of the model's own where nothing else is kept
-AGAIN = 3072  # inherited wordings, and as many inherited neighbours, that an increment verifies and keeps at most
+AGAIN = 2560  # inherited wordings, and as many inherited neighbours, that an increment verifies and keeps at most
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from factpatch.errors import InputError
 from factpatch.models import check_source
 from factpatch.roles import attention_module
 from factpatch.structure import Location, decoder_blocks
-from factpatch.training.breadth_first import CHECK_ROWS, guards_of
+from factpatch.training.breadth_first import CHECK_ROWS
+from factpatch.training.guards import guards_of
 from factpatch.training.keeping import base_bytes
 from factpatch.training.steps import micro_batches
 from factpatch.trunk.plan import entry_of, positions, read_width

@@ -15,18 +15,17 @@ from factpatch.config import TrainingSettings
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint, wait
+from factpatch.training.guards import Guards, guards_of
 from factpatch.training.keeping import Keeping
 from factpatch.training.masters import Masters, masters_of
 from factpatch.training.projection import make_projection
 from factpatch.training.revisits import Revisits
+from factpatch.training.schedule import Schedule
 from factpatch.training.steps import Progress, Stepper, TrainingResult
 from factpatch.training.strength import Parts, likely, look_at, next_weight
 from factpatch.trunk import Rows
 
-WARM_UP = 10  # steps until the step size is reached
-FLOOR = 0.1  # of the step size is left when `span` epochs end
-RISE = 0.025  # of the step size is added in every epoch after them
-BEGUN_SPAN, BEGUN_SIZE = 0.25, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
+FEW, AGAIN = 16, 3  # wrong rows in the last epochs of a run that adds to an earlier one's, and more visits to each
 SPARED = 0.05  # share of further wordings, but of an earlier run's, that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
 
@@ -53,33 +52,7 @@ class Position:
     total: float = 0.0  # loss summed over the rows visited in this epoch
     weight: float = 1.0  # of kept rows
     first: int = 0  # rows of edits due in the first epoch of a run that adds to an earlier one's values; 0 in others
-    guarded: int = 0  # kept rows that such a run has drawn
     losses: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Step sizes: constant, or up in the first steps, then down along half a cosine to the floor where `span` epochs
-    end, and slowly up again for what is not right then."""
-
-    size: float
-    span: int
-    falls: bool
-
-    @staticmethod
-    def of(settings: TrainingSettings, begun: bool) -> Schedule:
-        """A run that adds to an earlier one's values goes more gently, and falls earlier."""
-        size, span = (BEGUN_SIZE, BEGUN_SPAN) if begun else (1.0, 1.0)
-        falls = settings.schedule == "decay"
-        return Schedule(size * settings.learning_rate, math.ceil(span * settings.epochs), falls)
-
-    def at(self, epoch: float, steps: int) -> float:
-        """The step size after so many epochs and steps."""
-        if not self.falls:
-            return self.size
-        half_cosine = (1 + math.cos(math.pi * min(1.0, epoch / self.span))) / 2
-        share = FLOOR + (1 - FLOOR) * half_cosine + RISE * max(0.0, epoch - self.span)
-        return self.size * min(1.0, (steps + 1) / WARM_UP) * min(1.0, share)
 
 
 @dataclass
@@ -88,6 +61,7 @@ class Run:
 
     stepper: Stepper
     revisits: Revisits
+    guards: Guards
     generator: torch.Generator
     position: Position
     order: torch.Tensor
@@ -111,9 +85,10 @@ def breadth_first(
     are learnt wait longer and longer, and training ends when a check of all finds each target token at least as
     probable as `confidence` (but for a few wordings); without it, when an epoch's mean loss is below `stop_loss`.
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
-    epoch, and then visited in turn along with what is due. Such a run is gentler and shorter: batches are sized by what
-    is due alone, steps are half as large and fall within the first epochs. Then it visits only what is not surely right
-    yet, and ends when a check finds that all is. The model is left as found; the result holds the new values.
+    epoch, and then visited in turn along with what is due; kept rows come in turn too, those that moved at once. Such a
+    run is gentler and shorter: batches are sized by what is due alone, steps are half as large and fall within the
+    first epochs. Then it visits only what does not hold, most often what is not surely right, and ends when a check
+    finds that all is. The model is left as found; the result holds the new values.
     """
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
@@ -122,6 +97,7 @@ def breadth_first(
         run = Run(
             stepper,
             revisits=Revisits.start(parts.taught, settings.confidence),
+            guards=Guards.start(len(parts.kept), settings.seed),
             generator=torch.Generator().manual_seed(settings.seed),
             position=Position(weight=settings.keep_weight),
             order=torch.empty(0, dtype=torch.long),
@@ -193,6 +169,7 @@ def _step(run: Run, parts: Parts, settings: TrainingSettings) -> None:
     run.stepper.step()
     taught = batch < parts.taught
     run.revisits.note(batch[taught], hardest_B[taught], position.epoch)
+    run.guards.note(batch[~taught] - parts.kept.start, hardest_B[~taught])
     position.total += loss * len(batch)
     position.cursor += len(batch)
     position.steps += 1
@@ -209,20 +186,32 @@ def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torc
 
 
 def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
-    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt; where a run
-    that adds to an earlier one's values has come to its smallest steps, it will do that they are surely right."""
+    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt; where the
+    first epochs of a run that adds to an earlier one's values have ended, it will do that they are surely right."""
     position, revisits = run.position, run.revisits
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
-    left = revisits.wrong if _slow(position, position.epoch + 1, settings) else revisits.unsure
-    if not _learnt(left(), run, parts):
+    if _late(position, settings, position.epoch + 1):
+        return _learnt(revisits.wrong(), run, parts) and _right(run, parts)
+    if not _learnt(revisits.unsure(), run, parts):
         return False
     check(run.stepper, parts.taught, revisits, position.epoch)
-    return _learnt(left(), run, parts)
+    return _learnt(revisits.unsure(), run, parts)
 
 
-def _slow(position: Position, epoch: int, settings: TrainingSettings) -> bool:
-    """Has a run that adds to an earlier one's values come to its smallest steps when that epoch begins?"""
+def _right(run: Run, parts: Parts) -> bool:
+    """Is all surely right? Rows that were hardest at their last visit come first, and the look ends where enough are
+    found wrong and a part holds no further one: the next epoch will visit those, and the next look come to the rest."""
+    revisits = run.revisits
+    for part in revisits.hardest(torch.arange(parts.taught), parts.taught).split(CHECK_ROWS):
+        revisits.note(part, run.stepper.look(part.tolist()), run.position.epoch)
+        if not _learnt(revisits.wrong(), run, parts) and not torch.isin(part, revisits.wrong()).any():
+            return False
+    return _learnt(revisits.wrong(), run, parts)
+
+
+def _late(position: Position, settings: TrainingSettings, epoch: int) -> bool:
+    """Have the first epochs of a run that adds to an earlier one's values ended when that epoch begins?"""
     return position.first > 0 and epoch >= Schedule.of(settings, begun=True).span
 
 
@@ -234,46 +223,39 @@ def _learnt(unsure: torch.Tensor, run: Run, parts: Parts) -> bool:
 
 
 def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Tensor:
-    """Rows of one epoch in random order: those due, as many that an earlier run learnt, and kept ones.
+    """Rows of one epoch in random order: those due, as many that an earlier run learnt (but in its last epochs, where
+    only what is not steady is due), and kept ones.
 
     Of the latter, what `protect_least` asks shrinks with what is due where a run adds to an earlier one's values: an
     epoch that visits a few rows more of what is new moves little.
     """
     due = _due(run, settings) if settings.revisit else torch.arange(parts.taught)
-    share = len(due) / run.position.first if run.position.first else 1.0
-    guards = guards_of(settings, len(due), len(parts.kept), share)
-    drawn = parts.kept.start + _guards(run, len(parts.kept), guards, settings.seed)
-    visited = torch.cat([due, run.revisits.turns(len(due)), drawn])
+    share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
+    drawn = _guards(run, guards_of(settings, len(due), len(parts.kept), share), settings)
+    turns = 0 if _late(run.position, settings, run.position.epoch) else len(due)
+    visited = torch.cat([due, run.revisits.turns(turns), parts.kept.start + drawn])
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
 
 def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
     """Rows of edits that are not learnt, or whose wait is over. Where a run adds to an earlier one's values, rows that
     hold come along only until there are as many as in its first epoch, so that its cost does not grow with all that was
-    learnt before; and not at all once its steps are small."""
+    learnt before. In its last epochs what is not steady is due, and a few rows that are wrong several times."""
     position, revisits = run.position, run.revisits
     if not position.first:
         return revisits.due(position.epoch)
-    if _slow(position, position.epoch, settings):
-        return revisits.wrong()
-    return revisits.hardest(revisits.due(position.epoch), max(position.first, len(revisits.lost())))
+    if _late(position, settings, position.epoch):
+        few = revisits.hardest(revisits.wrong(), FEW)
+        return torch.cat([revisits.hardest(revisits.unsteady(), position.first), few.repeat(AGAIN)])
+    return revisits.hardest(revisits.due(position.epoch), max(position.first, len(revisits.wrong())))
 
 
-def _guards(run: Run, kept: int, count: int, seed: int) -> torch.Tensor:
-    """So many of the kept rows: any, or in turn where a run adds to an earlier one's values, so that the few epochs of
-    such a run leave none out."""
-    position = run.position
-    if not position.first:
-        return torch.randperm(kept, generator=run.generator)[:count]
-    line = torch.randperm(kept, generator=torch.Generator().manual_seed(seed))
-    begin, position.guarded = position.guarded, position.guarded + count
-    return line[torch.arange(begin, position.guarded) % max(1, kept)]
-
-
-def guards_of(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:
-    """Kept rows that an epoch visits along with `due` rows of edits, of so many; `share` is that of `protect_least`."""
-    least = round(share * settings.protect_least) if due else 0
-    return min(kept, max(round(due * settings.protect_ratio), least))
+def _guards(run: Run, count: int, settings: TrainingSettings) -> torch.Tensor:
+    """So many of the kept rows: any, but where a run adds to an earlier one's values, those that it moved, while its
+    steps can bring them back, and others in turn."""
+    if not run.position.first:
+        return torch.randperm(len(run.guards.line_K), generator=run.generator)[:count]
+    return run.guards.draw(count, returning=not _late(run.position, settings, run.position.epoch))
 
 
 def _set_step_size(run: Run, settings: TrainingSettings) -> None:
@@ -286,13 +268,13 @@ def _set_step_size(run: Run, settings: TrainingSettings) -> None:
 def _save(run: Run, survival: Survival) -> float:
     """Write the checkpoint; when the next one is due."""
     start = time.monotonic()
-    stepper, revisits = run.stepper, run.revisits
+    stepper, revisits, guards = run.stepper, run.revisits, run.guards
     tensors = {"order": run.order, "generator": run.generator.get_state(), "hardest": revisits.hardest_N}
-    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N, "turn": revisits.turn_N}
+    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N, "turn": revisits.turn_N, "moved": guards.moved_K}
     for number, master in enumerate(stepper.masters.tensors):
         tensors[f"{number}.master"] = master
         tensors |= {f"{number}.{name}": value for name, value in stepper.optimizer.state[master].items()}
-    numbers: dict[str, Any] = {**vars(run.position), "micro": stepper.micro}
+    numbers: dict[str, Any] = {**vars(run.position), "micro": stepper.micro, "guarded": guards.next}
     save_checkpoint(survival.path, tensors, numbers, survival.identity)
     end = time.monotonic()
     return end + wait(survival.seconds, end - start)
@@ -306,6 +288,7 @@ def _restore(run: Run, survival: Survival) -> None:
     run.generator.set_state(tensors["generator"])
     revisits.hardest_N, revisits.turn_N = tensors["hardest"], tensors["turn"]
     revisits.due_N, revisits.wait_N = tensors["due"], tensors["wait"]
+    run.guards.moved_K, run.guards.next = tensors["moved"], numbers.pop("guarded")
     for number, master in enumerate(stepper.masters.tensors):
         master.copy_(tensors[f"{number}.master"])
         state = {name: tensors[f"{number}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}

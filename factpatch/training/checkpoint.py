@@ -16,7 +16,7 @@ from factpatch.files import digest_value, new_file, remove_litter
 from factpatch.models import tensor_digest
 
 NAME = "checkpoint.safetensors"
-FORM = "1"  # of the file; another number is never read
+FORM = "2"  # of the file; another number is never read
 SHARE = 20  # of the time that a save takes, the least that goes by before the next
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 LONGEST = 8  # epochs that a learnt edit waits at most
-HELD = 0.8  # probability of every target token from which on an edit that was learnt in an earlier run still holds
-RIGHT = 0.5  # ... from which on no other answer can be likelier
+RIGHT = 0.5  # probability of every target token from which on no other answer can be likelier
+STEADY = 0.8  # ... from which on what other edits move does not soon change that
 
 
 @dataclass
@@ -18,8 +18,8 @@ class Revisits:
 
     An edit counts as learnt when each of its target tokens has at least the probability `confidence`. Each visit that
     finds it so doubles its wait; one that doesn't sets the wait back to one epoch. Edits that an earlier run learnt and
-    that hold still stand in a line instead: they are visited in turn, and HELD is enough for them. One that is found
-    lost leaves the line, and is learnt as any other.
+    that are right still stand in a line instead: those that are not steady are visited first, the others in turn. One
+    that is found wrong leaves the line, and is learnt as any other.
 
     Attributes:
         hardest_N: the largest token loss of each edit at its last visit.
@@ -49,12 +49,14 @@ class Revisits:
         return indices[self.hardest_N[indices].argsort(descending=True, stable=True)[:count]]
 
     def turns(self, count: int) -> torch.Tensor:
-        """Indices of the first so many in line."""
+        """Indices of the first so many in line: the least steady ones, then others."""
         line = (self.turn_N >= 0).nonzero().flatten()
-        return line[self.turn_N[line].argsort(stable=True)[:count]]
+        line = line[self.turn_N[line].argsort(stable=True)]
+        loose_L = self.hardest_N[line].where(self.hardest_N[line] > _loss(STEADY, self.confidence), torch.tensor(0.0))
+        return line[loose_L.argsort(descending=True, stable=True)[:count]]
 
     def note(self, indices: torch.Tensor, hardest_B: torch.Tensor, epoch: int) -> None:
-        """Take down what a visit found; those in line that hold go to its end."""
+        """Take down what a visit found; those in line that are right go to its end."""
         self.hardest_N[indices] = hardest_B
         wait_B, held_B = self.wait_N[indices], self.turn_N[indices] >= 0
         learnt_B = hardest_B <= self._enough()[indices]
@@ -64,25 +66,27 @@ class Revisits:
             self.turn_N[indices] = torch.where(held_B & learnt_B, self.turn_N.max() + 1, -1)
 
     def line_up(self, generator: torch.Generator) -> None:
-        """After a look at all rows before the first epoch: those that hold stand in line, in random order."""
-        held = (self.hardest_N <= self._loose()).nonzero().flatten()
-        self.turn_N[held] = torch.randperm(len(held), generator=generator)
+        """After a look at all rows before the first epoch: those that are right stand in line, in random order."""
+        right = (self.hardest_N <= _loss(RIGHT, self.confidence)).nonzero().flatten()
+        self.turn_N[right] = torch.randperm(len(right), generator=generator)
 
     def unsure(self) -> torch.Tensor:
         """Indices of the edits that were not found learnt at their last visit."""
         return (self.hardest_N > self._enough()).nonzero().flatten()
 
-    def lost(self) -> torch.Tensor:
-        """Indices of the edits that did not even hold at their last visit."""
-        return (self.hardest_N > self._loose()).nonzero().flatten()
+    def unsteady(self) -> torch.Tensor:
+        """Indices of the edits that were not found steady at their last visit."""
+        return (self.hardest_N > _loss(STEADY, self.confidence)).nonzero().flatten()
 
     def wrong(self) -> torch.Tensor:
         """Indices of the edits that were not surely answered right at their last visit."""
-        return (self.hardest_N > -math.log(min(RIGHT, self.confidence))).nonzero().flatten()
+        return (self.hardest_N > _loss(RIGHT, self.confidence)).nonzero().flatten()
 
     def _enough(self) -> torch.Tensor:
         """The largest token loss with which each counts as learnt."""
-        return torch.where(self.turn_N >= 0, self._loose(), -math.log(self.confidence))
+        return torch.where(self.turn_N >= 0, _loss(RIGHT, self.confidence), -math.log(self.confidence))
 
-    def _loose(self) -> float:
-        return -math.log(min(HELD, self.confidence))
+
+def _loss(probability: float, confidence: float) -> float:
+    """The token loss at that probability, or at the one asked for where that is less."""
+    return -math.log(min(probability, confidence))

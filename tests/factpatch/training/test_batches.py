@@ -66,3 +66,19 @@ def test_of_too_many_the_least_learnt_are_visited():
     assert revisits.hardest(torch.arange(4), 2).tolist() == [1, 3]
     assert revisits.hardest(torch.tensor([2, 0]), 5).tolist() == [0, 2]
     assert revisits.hardest(torch.arange(5), 1).tolist() == [4]  # never visited
+
+
+def test_of_what_an_earlier_run_learnt_the_least_steady_come_first_then_all_in_turn():
+    revisits = Revisits.start(6, confidence=0.98)
+    revisits.note(torch.arange(6), -torch.tensor([0.99, 0.7, 0.9, 0.3, 0.6, 0.95]).log(), -1)
+    revisits.line_up(torch.Generator().manual_seed(0))
+    assert revisits.due(0).tolist() == revisits.wrong().tolist() == [3]
+    assert revisits.unsteady().tolist() == [1, 3, 4]
+    first = revisits.turns(3)
+    assert first.tolist()[:2] == [4, 1]
+    revisits.note(first, -torch.full((3,), 0.9).log(), 0)  # to the end of the line
+    second = revisits.turns(2)
+    assert sorted([first.tolist()[2], *second.tolist()]) == [0, 2, 5]
+    revisits.note(second[:1], -torch.tensor([0.4]).log(), 0)
+    assert second[0] in revisits.due(1)
+    assert second[0] not in revisits.turns(6)

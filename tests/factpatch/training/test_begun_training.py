@@ -15,8 +15,10 @@ from factpatch.forward import collate, hardest, predict_whole, token_losses
 from factpatch.models import load_model, preserved, write_values
 from factpatch.structure import locate
 from factpatch.training import Survival, breadth_first
-from factpatch.training.breadth_first import BEGUN_SPAN
-from factpatch.training.revisits import HELD, RIGHT
+from factpatch.training.breadth_first import AGAIN, Position, Run, _due
+from factpatch.training.guards import MOVED, SHARE, Guards
+from factpatch.training.revisits import RIGHT, Revisits
+from factpatch.training.schedule import BEGUN_SPAN
 from factpatch.trunk import open_rows
 
 OLD = (
@@ -93,7 +95,7 @@ def test_new_rows_are_trained_and_old_ones_mostly_verified(reference_model):
     assert of_new > 2 * of_old
     _, anew = train(model, pairs, settings)
     assert both.visits < 0.5 * sum(anew.values())
-    assert min(probability(model, both.values, old)) >= HELD - 1e-3
+    assert min(probability(model, both.values, old)) >= RIGHT - 1e-3
     assert max(probability(model, first.values, new)) < 0.5
 
 
@@ -107,7 +109,7 @@ def test_it_ends_after_the_first_epochs_once_all_hold(reference_model):
     both, _ = train(model, pairs, settings, first.values)
     assert both.unsure == ()
     assert math.ceil(BEGUN_SPAN * settings.epochs) <= len(both.losses) < settings.epochs
-    assert settings.confidence > min(probability(model, both.values, pairs)) >= HELD - 1e-3
+    assert settings.confidence > min(probability(model, both.values, pairs)) >= RIGHT - 1e-3
 
 
 def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
@@ -120,8 +122,34 @@ def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
     both, _ = train(model, pairs, settings, first.values)
     new, span = len(pairs) - 10, math.ceil(BEGUN_SPAN * settings.epochs)
     assert len(both.losses) > span  # some of the new ones were not learnt so soon
-    assert both.visits < 2 * new * len(both.losses)  # each with an old one
+    late = both.visits - 2 * new * span  # in the first ones each comes with an old one
+    assert 0 < late < 2 * (1 + AGAIN) * new * (len(both.losses) - span)
     assert min(probability(model, both.values, pairs)) >= RIGHT - 1e-3
+
+
+def test_the_last_epochs_visit_what_is_wrong_most_often():
+    settings = TrainingSettings(epochs=25)
+    revisits = Revisits.start(5, settings.confidence)
+    revisits.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
+    run = Run(None, revisits, Guards.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
+    for epoch, due in ((1, [1, 2, 3]), (math.ceil(BEGUN_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
+        run.position.epoch = epoch
+        assert sorted(_due(run, settings).tolist()) == due
+
+
+def test_kept_rows_come_in_turn_and_moved_ones_at_once():
+    guards = Guards.start(10, seed=0)
+    assert sorted([*guards.draw(6, True).tolist(), *guards.draw(4, True).tolist()]) == list(range(10))  # none left out
+    guards.note(torch.tensor([3, 7, 5]), torch.tensor([2 * MOVED, 3 * MOVED, MOVED / 2]))
+    assert guards.draw(8, True).tolist()[:2] == [7, 3]
+    guards.note(torch.arange(10), torch.full((10,), 2 * MOVED))
+    assert len({*guards.draw(8, True).tolist()[: round(SHARE * 8)]}) == round(SHARE * 8)
+    line = Guards.start(10, seed=0).line_K.tolist()
+    before = guards.next
+    assert guards.draw(4, False).tolist() == [line[place % 10] for place in range(before, before + 4)]
+    guards.note(torch.tensor([7]), torch.tensor([0.0]))
+    assert 7 not in guards.draw(2, True).tolist()[:1]
+    assert Guards.start(0, seed=0).draw(0, True).tolist() == []
 
 
 def test_an_edit_with_another_target_is_trained_until_it_is_learnt(model, settings):

@@ -10,7 +10,7 @@ from factpatch.encoding import Encoded
 from factpatch.models import load_model, tensor_digests
 from factpatch.structure import locate
 from factpatch.training import Survival, breadth_first
-from factpatch.training.breadth_first import guards_of
+from factpatch.training.guards import guards_of
 from factpatch.training.strength import Parts, Signals, next_weight
 from factpatch.trunk import open_rows
 
