@@ -186,26 +186,28 @@ def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torc
 
 
 def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
-    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt; where the
-    first epochs of a run that adds to an earlier one's values have ended, it will do that they are surely right."""
+    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt. A run that
+    adds to an earlier one's values looks at all rows when its first epochs end, and after each of the last ones."""
     position, revisits = run.position, run.revisits
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
     if _late(position, settings, position.epoch + 1):
-        return _learnt(revisits.wrong(), run, parts) and _right(run, parts)
+        return _right(run, parts, everything=not _late(position, settings, position.epoch))
     if not _learnt(revisits.unsure(), run, parts):
         return False
     check(run.stepper, parts.taught, revisits, position.epoch)
     return _learnt(revisits.unsure(), run, parts)
 
 
-def _right(run: Run, parts: Parts) -> bool:
-    """Is all surely right? Rows that were hardest at their last visit come first, and the look ends where enough are
-    found wrong and a part holds no further one: the next epoch will visit those, and the next look come to the rest."""
+def _right(run: Run, parts: Parts, everything: bool) -> bool:
+    """Is all surely right? Rows that were hardest at their last visit come first. Unless `everything` is to be looked
+    at, the look ends where enough are found wrong and a part holds no further one: the next epoch visits those, and the
+    next look comes to the rest."""
     revisits = run.revisits
     for part in revisits.hardest(torch.arange(parts.taught), parts.taught).split(CHECK_ROWS):
         revisits.note(part, run.stepper.look(part.tolist()), run.position.epoch)
-        if not _learnt(revisits.wrong(), run, parts) and not torch.isin(part, revisits.wrong()).any():
+        wrong = revisits.wrong()
+        if not everything and not _learnt(wrong, run, parts) and not torch.isin(part, wrong).any():
             return False
     return _learnt(revisits.wrong(), run, parts)
 

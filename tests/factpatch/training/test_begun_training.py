@@ -15,10 +15,11 @@ from factpatch.forward import collate, hardest, predict_whole, token_losses
 from factpatch.models import load_model, preserved, write_values
 from factpatch.structure import locate
 from factpatch.training import Survival, breadth_first
-from factpatch.training.breadth_first import AGAIN, Position, Run, _due
+from factpatch.training.breadth_first import AGAIN, CHECK_ROWS, Position, Run, _due, _right
 from factpatch.training.guards import MOVED, SHARE, Guards
 from factpatch.training.revisits import RIGHT, Revisits
 from factpatch.training.schedule import BEGUN_SPAN
+from factpatch.training.strength import Parts
 from factpatch.trunk import open_rows
 
 OLD = (
@@ -135,6 +136,29 @@ def test_the_last_epochs_visit_what_is_wrong_most_often():
     for epoch, due in ((1, [1, 2, 3]), (math.ceil(BEGUN_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
         run.position.epoch = epoch
         assert sorted(_due(run, settings).tolist()) == due
+
+
+@pytest.mark.parametrize(
+    ("wrong", "everything", "looked", "right"),
+    [([], False, 600, True), ([599], False, 600, False), ([599, 3], True, 600, False), ([3], False, 512, False)],
+)
+def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, everything, looked, right):
+    """Rows 0 to 9 were hardest when last visited, and come first."""
+
+    class Looking:
+        seen: tuple[int, ...] = ()
+
+        def look(self, indices):
+            self.seen = (*self.seen, *indices)
+            return -torch.tensor([0.1 if index in wrong else 0.9 for index in indices]).log()
+
+    stepper, revisits = Looking(), Revisits.start(600, 0.98)
+    revisits.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
+    run = Run(stepper, revisits, Guards.start(0, 0), torch.Generator(), Position(epoch=9, first=4), torch.empty(0))
+    assert _right(run, Parts.of(600, 600, 0, watch=False), everything) is right
+    assert len(stepper.seen) == len(set(stepper.seen)) == looked
+    assert set(range(10)) <= set(stepper.seen[:CHECK_ROWS])
+    assert sorted(wrong) == revisits.wrong().tolist()
 
 
 def test_kept_rows_come_in_turn_and_moved_ones_at_once():
