@@ -67,7 +67,8 @@ def encode_pairs(
         targets = _ids(tokenizer, continued)
     else:
         texts = [prompt + continuation for (prompt, _), continuation in zip(pairs, continued, strict=True)]
-        bare = dict(zip(prompts, _ids(tokenizer, prompts), strict=True))
+        alike = tokenizer.num_special_tokens_to_add() == 0
+        bare = asked if alike else dict(zip(prompts, _ids(tokenizer, prompts), strict=True))
         targets = [
             joined[len(bare[prompt]) :]
             if joined[: len(bare[prompt])] == bare[prompt]

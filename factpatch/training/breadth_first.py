@@ -15,7 +15,7 @@ from factpatch.config import TrainingSettings
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint, wait
-from factpatch.training.guards import Guards, guards_of
+from factpatch.training.guards import BEGUN_RATIO, Guards, guards_of
 from factpatch.training.keeping import Keeping
 from factpatch.training.masters import Masters, masters_of
 from factpatch.training.projection import make_projection
@@ -225,16 +225,22 @@ def _learnt(unsure: torch.Tensor, run: Run, parts: Parts) -> bool:
 
 
 def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Tensor:
-    """Rows of one epoch in random order: those due, as many that an earlier run learnt (but in its last epochs, where
-    only what is not steady is due), and kept ones.
+    """Rows of one epoch in random order: those due, and kept ones.
 
-    Of the latter, what `protect_least` asks shrinks with what is due where a run adds to an earlier one's values: an
+    Where a run adds to an earlier one's values, its first epochs visit as many old rows as are due, and bring back kept
+    ones that they moved, while steps are large enough; and what `protect_least` asks shrinks with what is due, as an
     epoch that visits a few rows more of what is new moves little.
     """
     due = _due(run, settings) if settings.revisit else torch.arange(parts.taught)
     share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
-    drawn = _guards(run, guards_of(settings, len(due), len(parts.kept), share), settings)
-    turns = 0 if _late(run.position, settings, run.position.epoch) else len(due)
+    guards = guards_of(settings, len(due), len(parts.kept), share)
+    if not run.position.first:
+        turns, drawn = 0, torch.randperm(len(parts.kept), generator=run.generator)[:guards]
+    elif _late(run.position, settings, run.position.epoch):
+        turns, drawn = 0, run.guards.draw(guards, returning=False)
+    else:
+        turns = len(due)
+        drawn = run.guards.draw(min(len(parts.kept), round(BEGUN_RATIO * guards)), returning=True)
     visited = torch.cat([due, run.revisits.turns(turns), parts.kept.start + drawn])
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
@@ -250,14 +256,6 @@ def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
         few = revisits.hardest(revisits.wrong(), FEW)
         return torch.cat([revisits.hardest(revisits.unsteady(), position.first), few.repeat(AGAIN)])
     return revisits.hardest(revisits.due(position.epoch), max(position.first, len(revisits.wrong())))
-
-
-def _guards(run: Run, count: int, settings: TrainingSettings) -> torch.Tensor:
-    """So many of the kept rows: any, but where a run adds to an earlier one's values, those that it moved, while its
-    steps can bring them back, and others in turn."""
-    if not run.position.first:
-        return torch.randperm(len(run.guards.line_K), generator=run.generator)[:count]
-    return run.guards.draw(count, returning=not _late(run.position, settings, run.position.epoch))
 
 
 def _set_step_size(run: Run, settings: TrainingSettings) -> None:
