@@ -38,7 +38,7 @@ serve: $(STAMP) ## Run Prefect's server, a worker and MLflow's pages until Ctrl-
 	@$(BIN)/factpatch serve
 
 test: $(STAMP) ## Run the tests, offline
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP) ## Check style, format and types
 	@$(BIN)/ruff check
