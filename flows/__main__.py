@@ -34,58 +34,69 @@ def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments."""
     main_parser = Parser(prog="factpatch", description="Change facts inside a language model, prove it, release it.")
     verbs = main_parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_steps(verbs)
+    _add_models(verbs)
+    _add_registry(verbs)
+    _add_ledger(verbs)
+    return main_parser
 
-    def verb(
-        name: str, summary: str, *flags: str, output: str | None = "runs/latest", among: Any = verbs
-    ) -> argparse.ArgumentParser:
-        part: argparse.ArgumentParser = among.add_parser(name, help=summary, description=summary)
-        part.add_argument("--config", metavar="FILE", help="settings (default: params.yaml where you stand)")
-        part.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, over the file")
-        if output is not None:
-            part.add_argument("--output", metavar="DIR", default=output, help=f"where results go (default: {output})")
-        for flag in flags:
-            _add_flag(part, flag)
-        return part
 
-    part = verb(
-        "run",
-        "the whole release: validate, localize, edit, evaluate, register",
-        "model",
-        "edits",
-        "location",
-        "seed",
-        "resume",
-    )
+def _verb(
+    among: Any, name: str, summary: str, *flags: str, output: str | None = "runs/latest"
+) -> argparse.ArgumentParser:
+    part: argparse.ArgumentParser = among.add_parser(name, help=summary, description=summary)
+    part.add_argument("--config", metavar="FILE", help="settings (default: params.yaml where you stand)")
+    part.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, over the file")
+    if output is not None:
+        part.add_argument("--output", metavar="DIR", default=output, help=f"where results go (default: {output})")
+    for flag in flags:
+        _add_flag(part, flag)
+    return part
+
+
+def _add_steps(verbs: Any) -> None:
+    """The release and its steps."""
+    summary = "the whole release: validate, localize, edit, evaluate, register"
+    part = _verb(verbs, "run", summary, "model", "edits", "location", "seed", "resume")
     part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")
-    part = verb("validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
+    part = _verb(verbs, "validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
     part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
-    verb("localize", "choose where in the model to write", "model", "edits", "method")
-    verb("edit", "train the edits and write a patch", "model", "edits", "location", "training", "seed", "resume")
-    verb("evaluate", "measure edits on a model, with a patch or without", "model", "patch", "edits")
-    verb("regress", "score capability tasks before and after the output folder's patch", "model")
+    _verb(verbs, "localize", "choose where in the model to write", "model", "edits", "method")
+    summary = "train the edits and write a patch"
+    _verb(verbs, "edit", summary, "model", "edits", "location", "training", "seed", "resume")
+    _verb(verbs, "evaluate", "measure edits on a model, with a patch or without", "model", "patch", "edits")
+    _verb(verbs, "regress", "score capability tasks before and after the output folder's patch", "model")
+
+
+def _add_models(verbs: Any) -> None:
+    """What is done with a model and a patch, or with what runs left."""
     for name, summary in (
         ("apply", "save the model with a patch applied, as an ordinary model folder"),
         ("undo", "save an edited model with its patch undone"),
     ):
-        part = verb(name, summary, "model", output=None)
+        part = _verb(verbs, name, summary, "model", output=None)
         part.add_argument("--patch", metavar="DIR", required=True, help="patch folder")
         part.add_argument("--output", metavar="DIR", required=True, help="new model folder")
-    part = verb("export", "save a registered version as an ordinary model folder", output=None)
+    part = _verb(verbs, "export", "save a registered version as an ordinary model folder", output=None)
     part.add_argument("--version", metavar="V", default="champion", help="version number or alias (default: champion)")
     part.add_argument("--output", metavar="DIR", required=True, help="new model folder")
-    part = verb("ask", "let a model continue a prompt", "model", "patch", output=None)
+    part = _verb(verbs, "ask", "let a model continue a prompt", "model", "patch", output=None)
     part.add_argument("prompt", metavar="PROMPT")
-    part = verb("compare", "put two releases side by side on one page", output=None)
+    part = _verb(verbs, "compare", "put two releases side by side on one page", output=None)
     part.add_argument("first", metavar="RUN_A", help="output folder of a whole run")
     part.add_argument("second", metavar="RUN_B", help="output folder of another")
     part.add_argument("--output", metavar="FILE", default="comparison.html", help="default: comparison.html")
-    part = verb("promote", "make a registered version the champion", output=None)
+
+
+def _add_registry(verbs: Any) -> None:
+    """The champion: who it is, whether it holds, and the servers it lives on."""
+    part = _verb(verbs, "promote", "make a registered version the champion", output=None)
     part.add_argument("version", metavar="VERSION")
     part.add_argument("--reason", metavar="TEXT", default="no reason given", help="for the history")
-    part = verb("rollback", "make the previous champion the champion again", output=None)
+    part = _verb(verbs, "rollback", "make the previous champion the champion again", output=None)
     part.add_argument("--reason", metavar="TEXT", default="no reason given", help="for the history")
-    verb("history", "every move of the champion: when, by whom, why", output=None)
-    part = verb("monitor", "ask a model every live fact again", "patch", "edits", output="runs/monitor")
+    _verb(verbs, "history", "every move of the champion: when, by whom, why", output=None)
+    part = _verb(verbs, "monitor", "ask a model every live fact again", "patch", "edits", output="runs/monitor")
     part.add_argument(
         "of",
         metavar="MODEL",
@@ -93,9 +104,13 @@ def parser() -> argparse.ArgumentParser:
         default="champion",
         help="version number or alias, model folder, hub name, or address of a server (default: champion)",
     )
-    part = verb("serve", "run Prefect's server, a worker and MLflow's pages until interrupted", output=None)
+    part = _verb(verbs, "serve", "run Prefect's server, a worker and MLflow's pages until interrupted", output=None)
     part.add_argument("--prefect-port", type=int, metavar="N", default=4200, help="default: 4200")
     part.add_argument("--mlflow-port", type=int, metavar="N", default=5000, help="default: 5000")
+
+
+def _add_ledger(verbs: Any) -> None:
+    """`edits`, with actions of its own."""
     actions = verbs.add_parser("edits", help="the ledger: what it says, and withdrawing a fact").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
@@ -104,13 +119,12 @@ def parser() -> argparse.ArgumentParser:
         ("pending", "what the next release would write and withdraw"),
         ("conflicts", "rows that disagree, settled or not"),
         ("log", "every row there ever was, and what became of it"),
-        ("revert", "withdraw a fact by a new file in the ledger"),
     ):
-        part = verb(action, summary, "edits", output=None, among=actions)
+        _verb(actions, action, summary, "edits", output=None)
+    part = _verb(actions, "revert", "withdraw a fact by a new file in the ledger", "edits", output=None)
     part.add_argument("id", metavar="ID", help="of an active fact, as 'list' shows it")
     part.add_argument("--owner", metavar="NAME", help="who answers for it (default: you)")
     part.add_argument("--reason", metavar="TEXT", help="why; kept as the row's source")
-    return main_parser
 
 
 def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
