@@ -191,23 +191,25 @@ def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
     position, revisits = run.position, run.revisits
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
+    if _late(position, settings, position.epoch):
+        return _right(run, parts)
     if _late(position, settings, position.epoch + 1):
-        return _right(run, parts, everything=not _late(position, settings, position.epoch))
+        check(run.stepper, parts.taught, revisits, position.epoch)
+        return _learnt(revisits.wrong(), run, parts)
     if not _learnt(revisits.unsure(), run, parts):
         return False
     check(run.stepper, parts.taught, revisits, position.epoch)
     return _learnt(revisits.unsure(), run, parts)
 
 
-def _right(run: Run, parts: Parts, everything: bool) -> bool:
-    """Is all surely right? Rows that were hardest at their last visit come first. Unless `everything` is to be looked
-    at, the look ends where enough are found wrong and a part holds no further one: the next epoch visits those, and the
-    next look comes to the rest."""
+def _right(run: Run, parts: Parts) -> bool:
+    """Is all surely right? Rows that were hardest at their last visit come first, and the look ends where enough are
+    found wrong and a part holds no further one: the next epoch visits those, and the next look comes to the rest."""
     revisits = run.revisits
     for part in revisits.hardest(torch.arange(parts.taught), parts.taught).split(CHECK_ROWS):
         revisits.note(part, run.stepper.look(part.tolist()), run.position.epoch)
         wrong = revisits.wrong()
-        if not everything and not _learnt(wrong, run, parts) and not torch.isin(part, wrong).any():
+        if not _learnt(wrong, run, parts) and not torch.isin(part, wrong).any():
             return False
     return _learnt(revisits.wrong(), run, parts)
 

@@ -15,7 +15,7 @@ from factpatch.forward import collate, hardest, predict_whole, token_losses
 from factpatch.models import load_model, preserved, write_values
 from factpatch.structure import locate
 from factpatch.training import Survival, breadth_first
-from factpatch.training.breadth_first import AGAIN, CHECK_ROWS, Position, Run, _due, _right
+from factpatch.training.breadth_first import AGAIN, CHECK_ROWS, Position, Run, _due, _finished
 from factpatch.training.guards import MOVED, SHARE, Guards
 from factpatch.training.revisits import RIGHT, Revisits
 from factpatch.training.schedule import BEGUN_SPAN
@@ -139,11 +139,11 @@ def test_the_last_epochs_visit_what_is_wrong_most_often():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "everything", "looked", "right"),
+    ("wrong", "first", "looked", "right"),
     [([], False, 600, True), ([599], False, 600, False), ([599, 3], True, 600, False), ([3], False, 512, False)],
 )
-def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, everything, looked, right):
-    """Rows 0 to 9 were hardest when last visited, and come first."""
+def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first, looked, right):
+    """Rows 0 to 9 were hardest when last visited, and come first; the first look of the last epochs is at all."""
 
     class Looking:
         seen: tuple[int, ...] = ()
@@ -154,8 +154,10 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, every
 
     stepper, revisits = Looking(), Revisits.start(600, 0.98)
     revisits.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
-    run = Run(stepper, revisits, Guards.start(0, 0), torch.Generator(), Position(epoch=9, first=4), torch.empty(0))
-    assert _right(run, Parts.of(600, 600, 0, watch=False), everything) is right
+    settings = TrainingSettings(epochs=25)
+    epoch = math.ceil(BEGUN_SPAN * settings.epochs) - (1 if first else 0)
+    run = Run(stepper, revisits, Guards.start(0, 0), torch.Generator(), Position(epoch=epoch, first=4), torch.empty(0))
+    assert _finished(run, Parts.of(600, 600, 0, watch=False), settings) is right
     assert len(stepper.seen) == len(set(stepper.seen)) == looked
     assert set(range(10)) <= set(stepper.seen[:CHECK_ROWS])
     assert sorted(wrong) == revisits.wrong().tolist()
