@@ -6,14 +6,21 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
 from factpatch.config import Settings
 from factpatch.edits.accepted import accepted_to_write
-from factpatch.edits.request import digest_edits
+from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.files import read_json, write_json, write_text
 from factpatch.progress import show_progress
+
+if TYPE_CHECKING:  # the flow starts without torch
+    from factpatch.beginning import Mode
+    from factpatch.companions import Companions
+    from factpatch.preflight import Estimate
+    from factpatch.training import TrainingResult
 
 
 @task(name="edit", timeout_seconds=24 * 3600)
@@ -28,10 +35,9 @@ def edit(output: str, settings: Settings) -> str:
     from factpatch.companions import find_companions, withdrawn_rows
     from factpatch.editing import encode_edits, run_edit
     from factpatch.inheritance import write_inheritance
-    from factpatch.machine import available, peak_memory
+    from factpatch.machine import peak_memory
     from factpatch.models import load_model, preserved, write_values
     from factpatch.patch import save_patch
-    from factpatch.preflight import check, describe, estimate
     from factpatch.structure import locate
     from factpatch.training.checkpoint import NAME, remove_checkpoint
 
@@ -41,10 +47,7 @@ def edit(output: str, settings: Settings) -> str:
     begun = read_start(folder, edits, settings)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
     resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
-    needed = estimate(settings, edits, text)
-    free = available(settings.model.device, folder, settings.trunk.folder)
-    print(describe(needed, free), file=sys.stderr)
-    check(needed, free, settings.trunk)
+    needed = _preflight(settings, edits, text, folder)
     loaded = load_model(settings.model)
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
@@ -67,20 +70,7 @@ def edit(output: str, settings: Settings) -> str:
             begun.patch.new if begun.patch else None,
             companions.wordings,
         )
-    training = {
-        "method": settings.training.method,
-        "mode": begun.mode.to_json(),
-        "epochs": len(result.losses),
-        "steps": result.steps,
-        "visits": result.visits,
-        "engine": result.engine,
-        "protected": len(kept),
-        "wordings": len(companions.wordings),
-        "leakage": {"checked": companions.checked, "found": 0},
-        "notes": list(companions.notes),
-        "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
-        "last_loss": result.losses[-1] if result.losses else None,  # none where all was held already
-    }
+    training = _told(settings.training.method, begun.mode, edits, companions, len(kept), result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
     with preserved(loaded.model, location.parameters):
@@ -107,3 +97,35 @@ def edit(output: str, settings: Settings) -> str:
     path = write_json(folder / "edit.json", value)
     remove_checkpoint(folder / NAME)
     return str(path)
+
+
+def _preflight(settings: Settings, edits: list[EditRequest], location: str, folder: Path) -> Estimate:
+    """What the run will take, told to whoever watches; raises where it cannot fit."""
+    from factpatch.machine import available
+    from factpatch.preflight import check, describe, estimate
+
+    needed = estimate(settings, edits, location)
+    free = available(settings.model.device, folder, settings.trunk.folder)
+    print(describe(needed, free), file=sys.stderr)
+    check(needed, free, settings.trunk)
+    return needed
+
+
+def _told(
+    method: str, mode: Mode, edits: list[EditRequest], companions: Companions, kept: int, result: TrainingResult
+) -> dict[str, Any]:
+    """How training went, as `edit.json` and the patch's manifest hold it; `kept` rows were trained along."""
+    return {
+        "method": method,
+        "mode": mode.to_json(),
+        "epochs": len(result.losses),
+        "steps": result.steps,
+        "visits": result.visits,
+        "engine": result.engine,
+        "protected": kept,
+        "wordings": len(companions.wordings),
+        "leakage": {"checked": companions.checked, "found": 0},
+        "notes": list(companions.notes),
+        "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
+        "last_loss": result.losses[-1] if result.losses else None,  # none where all was held already
+    }
