@@ -15,7 +15,7 @@ from factpatch.wordings import Wordings, fill
 
 MIXED = 2  # names that an edited subject's is mixed with, each way
 OWN = 1 / 3  # of them ask about subjects that are edited, where there is so much to ask
-MORE = 2  # times as many for each edit that joins an earlier version's
+MORE = 1.5  # times as many for each edit that joins an earlier version's
 Question = tuple[int, str]  # group of wordings, subject
 
 
@@ -29,8 +29,8 @@ def neighbours(
     settled: Sequence[EditRequest] = (),
     inherited: Collection[str] = (),
 ) -> list[EditRequest]:
-    """`training.neighbours` for each edit, drawn by seed, without answers; twice as many where others are `settled`,
-    since these few edits have only their own to guard what lies near. None that is `inherited` is drawn again.
+    """`training.neighbours` for each edit, drawn by seed, without answers; half as many again where others are
+    `settled`, since these few edits have only their own to guard what lies near. Of those `inherited` none is drawn.
 
     A kept prompt that is put in one of the wordings is asked in the others too. A subject that is edited is asked what
     other subjects of its sort are: subjects are of one sort if they are asked, directly or through others, the same. A

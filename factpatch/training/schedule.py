@@ -9,7 +9,7 @@ from factpatch.config import TrainingSettings
 
 WARM_UP = 10  # steps until the step size is reached
 FLOOR = 0.1  # of the step size is left at the end of the way down
-BEGUN_SPAN, BEGUN_SIZE = 0.2, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
+BEGUN_SPAN, BEGUN_SIZE = 0.16, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
 BEGUN_STEPS = 100  # that such a run takes at least on the way down
 
 
