@@ -28,7 +28,7 @@ from benchmarks.frontier import SKILLS, right, skill_items
 from benchmarks.world_edits import Sample, sample_edits
 from data.world.facts import RELATIONS, all_facts, answers
 from data.world.families import stream
-from factpatch.companions import find_companions, withdrawn_rows
+from factpatch.companions import find_companions
 from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
@@ -110,7 +110,7 @@ class Life:
         self.bequest = NOTHING  # what they were trained with beside these
         self.kept, self.in_other_words = _kept_facts(sample, settings)
         self.base: dict[str, str] = {}  # answers of the base model to withdrawn prompts and their paraphrases
-        asked = [*skill_items(EXERCISES), *sample.questions, *self._kept_questions()]
+        asked = [*skill_items(EXERCISES), *sample.questions, *self._kept_questions().values()]
         write_jsonl(Path(settings.gates.canaries or ""), (_row(item) for item in asked))
 
     def play(self, number: int) -> Round:
@@ -148,28 +148,39 @@ class Life:
         known = self.learnt if start is not None else frozenset()
         new = [edit for edit in edits if (edit.prompt, edit.target) not in known]
         settled = [edit for edit in edits if (edit.prompt, edit.target) in known]
+        left, withdrawn = self.bequest if settled else NOTHING, list(self.ledger.withdrawn)
         began = time.process_time()
-        companions = find_companions(self.loaded, new, self.settings, settled, self.bequest if settled else NOTHING)
-        asked = [edit.prompt for edit in self.ledger.withdrawn.values()]
-        rows = [*companions.kept, *withdrawn_rows(self.loaded, asked, edits, self.settings)]
+        companions = find_companions(self.loaded, new, self.settings, settled, left, withdrawn)
         found = time.process_time() - began
         result = run_edit(
-            self.loaded, self.location, edits, self.settings, rows, start=start, wordings=companions.wordings
+            self.loaded,
+            self.location,
+            edits,
+            self.settings,
+            companions.kept,
+            start=start,
+            wordings=companions.wordings,
         )
         seconds = time.process_time() - began
         return Trained(result.values, len(result.losses), result.visits, seconds, found, companions.bequest)
 
     def capability(self) -> dict[str, float]:
-        """Share of right answers to each kind of question, about facts that no edit touches."""
-        questions = {"kept facts": self._kept_questions(), "other facts": list(self.sample.questions)}
-        kinds = {"families": skill_items(EXERCISES), **questions}
+        """Share of right answers to each kind of question, about facts that no edit touches. Kept facts are asked in
+        words that are not kept; those that locality probes ask stand by themselves, as no neighbour may ask them."""
+        probed, asked = _probed(self.sample), self._kept_questions()
+        kinds = {
+            "families": skill_items(EXERCISES),
+            "kept facts": [item for fact, item in asked.items() if fact not in probed],
+            "other facts": list(self.sample.questions),
+            "probed facts": [item for fact, item in asked.items() if fact in probed],
+        }
         with preserved(self.loaded.model, self.location.parameters):
             write_values(self.loaded.model, dict(self.values or {}))
             return {kind: right(self.loaded, items, self.settings) for kind, items in kinds.items()}
 
-    def _kept_questions(self) -> list[EditRequest]:
+    def _kept_questions(self) -> dict[Fact, EditRequest]:
         edited = {_fact(edit) for edit in self.sample.edits}
-        return [item for fact, item in self.in_other_words.items() if fact not in edited]
+        return {fact: item for fact, item in self.in_other_words.items() if fact not in edited}
 
     def _change(self, number: int) -> list[EditRequest]:
         """This round's rows; those withdrawn."""
@@ -230,12 +241,23 @@ def _kept_facts(sample: Sample, settings: Settings) -> tuple[dict[Fact, list[Edi
     asked, rng = {item.prompt for item in sample.questions}, random.Random(settings.training.seed)
     kept, others = {}, {}
     for fact in all_facts():
-        prompts = [wording.format(s=fact.subject) for wording in RELATIONS[fact.relation].wordings]
-        if not asked & set(prompts):
+        prompts = _prompts(fact.subject, fact.relation)
+        if asked.isdisjoint(prompts):
             *chosen, other = rng.sample(prompts, KEPT + 1)
             kept[fact.subject, fact.relation] = [EditRequest("kept", prompt, fact.target) for prompt in chosen]
             others[fact.subject, fact.relation] = EditRequest("asked", other, fact.target)
     return kept, others
+
+
+def _probed(sample: Sample) -> set[Fact]:
+    """What locality probes of the edits ask."""
+    probes = {probe.prompt for edit in sample.edits for probe in edit.locality}
+    facts = ((fact.subject, fact.relation) for fact in all_facts())
+    return {fact for fact in facts if not probes.isdisjoint(_prompts(*fact))}
+
+
+def _prompts(subject: str, relation: str) -> list[str]:
+    return [wording.format(s=subject) for wording in RELATIONS[relation].wordings]
 
 
 def _paraphrases(edits: Sequence[EditRequest]) -> list[EditRequest]:

@@ -27,6 +27,7 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from factpatch.answered import remembered
 from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.accepted import read_accepted
@@ -160,7 +161,8 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
         shared = time.process_time() - start
         start = time.process_time()
         sample = random.Random(settings.training.seed).sample(edits, size)
-        answered = [row for row in answered_rows(loaded, protected_requests(edits, whole), whole) if row]
+        with remembered(loaded, whole) as memory:
+            answered = [row for row in answered_rows(loaded, protected_requests(edits, whole), whole, memory) if row]
         protected = random.Random(settings.training.seed).sample(answered, round(len(answered) * share))
         before = collect_answers(loaded, sample, whole)
         result = run_edit(loaded, location, sample, whole, protected)

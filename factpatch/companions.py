@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from factpatch.answered import remembered
 from factpatch.augmentation import augment, sample_texts
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Wording
@@ -51,12 +52,14 @@ def find_companions(
     settings: Settings,
     settled: Sequence[EditRequest] = (),
     inherited: Inheritance = NOTHING,
+    withdrawn: Sequence[str] = (),
 ) -> Companions:
     """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so.
 
     `settled` are further edits that an earlier release learnt, with what is `inherited` from it. They get no wordings
     and no neighbours anew, so that a release costs what is new in it; and nothing that they say or hold out is kept or
-    trained. Of what is inherited, as much as AGAIN is drawn.
+    trained. Of what is inherited, as much as AGAIN is drawn. Prompts that edits once had and that were `withdrawn` are
+    kept too, without those held out by now.
     """
     training = settings.training
     if training.method == "depth-first":
@@ -64,32 +67,39 @@ def find_companions(
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, read_canaries(settings.gates.canaries))
     listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
-    file = [one for one in listed if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
+    gone = [EditRequest("withdrawn", prompt, "") for prompt in withdrawn]
+    file, gone = (
+        [one for one in asked if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
+        for asked in (listed, gone)
+    )
     notes = _dropped(training.protect, len(listed) - len(file))
     if listed and not file:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
-    wordings = find_wordings(loaded, everything, settings) if grouped else Wordings((), {})
-    left = _still_good(inherited, settings, settled, everything, wordings, held)
-    again = _drawn(left, settings, edits)
-    near = neighbours(edits, file, wordings, held, settings, loaded.tokenizer, settled, left.neighbours)
-    kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
-    answered = [(request, row) for request, row in zip(kept, answered_rows(loaded, kept, settings), strict=True) if row]
+    with remembered(loaded, settings) as memory:
+        wordings = find_wordings(loaded, everything, settings, memory) if grouped else Wordings((), {})
+        left = _still_good(inherited, settings, settled, everything, wordings, held)
+        again = _drawn(left, settings, edits)
+        near = neighbours(edits, file, wordings, held, settings, loaded.tokenizer, settled, left.neighbours)
+        kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
+        rows = answered_rows(loaded, [*kept, *gone], settings, memory)
+        reworded = reword(loaded, edits, settings, memory) if training.wordings else {}
+    answered = [(request, row) for request, row in zip(kept, rows[: len(kept)], strict=True) if row]
     sampled: list[Encoded] = []
     if not answered and training.neighbours:
         sampled = _sampled_rows(loaded, edits, held, settings)
         notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
-    reworded = reword(loaded, edits, settings) if training.wordings else {}
     taken = {edit.prompt for edit in everything}
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
     if training.wordings and not any(text.prompt for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
     trained = [*further, *again.wordings]
     checked = check_leakage([*(text.prompt for text in trained), *(request.prompt for request, _ in answered)], held)
-    rows = [row for _, row in answered] + sampled
-    random.Random(training.seed).shuffle(rows)
+    guards = [row for _, row in answered] + sampled
+    random.Random(training.seed).shuffle(guards)
+    guards += [row for row in rows[len(kept) :] if row]
     bequest = _bequest(left, further, near, settings, everything)
-    return Companions(_encode(loaded, trained), tuple(rows), checked, tuple(notes), bequest)
+    return Companions(_encode(loaded, trained), tuple(guards), checked, tuple(notes), bequest)
 
 
 def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...]:
@@ -140,18 +150,6 @@ def _bequest(
     texts = [*(request.prompt for request in near), *left.neighbours]
     most = min(len(texts), round(settings.training.neighbours * len(everything)))
     return Inheritance((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
-
-
-def withdrawn_rows(
-    loaded: LoadedModel, prompts: Sequence[str], edits: Sequence[EditRequest], settings: Settings
-) -> list[Encoded]:
-    """Prompts that edits once had, with the base model's answers, to be kept too; without those held out by now."""
-    if settings.training.method == "depth-first" or not prompts:
-        return []
-    held, edited = held_out(edits, read_canaries(settings.gates.canaries)), HeldOut(edit.prompt for edit in edits)
-    asked = [EditRequest("withdrawn", prompt, "") for prompt in prompts]
-    free = [one for one in asked if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
-    return [row for row in answered_rows(loaded, free, settings) if row]
 
 
 def _dropped(path: str | None, count: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from factpatch.answered import recall_answers, remembered
+from factpatch.answered import Memory, recall_answers
 from factpatch.config import Settings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
@@ -37,11 +37,12 @@ def listed_requests(settings: Settings) -> list[EditRequest]:
     return list(kept.values())
 
 
-def answered_rows(loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings) -> list[Encoded | None]:
+def answered_rows(
+    loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: Memory
+) -> list[Encoded | None]:
     """Each prompt with the model's own greedy answer; None where it says nothing."""
     chat = settings.edits.chat_template
-    with remembered(loaded, settings) as memory:
-        answers = recall_answers(loaded, requests, settings, memory)
+    answers = recall_answers(loaded, requests, settings, memory)
     said = [(request.prompt, answer) for request, answer in zip(requests, answers, strict=True) if answer.strip()]
     rows = iter(encode_pairs(loaded.tokenizer, said, chat))
     return [next(rows) if answer.strip() else None for answer in answers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from factpatch.answered import remembered
+from factpatch.answered import Memory
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_prompt
@@ -21,7 +21,9 @@ REQUESTS = (
 MARKS = "\"'`*- "  # around a line that a model writes
 
 
-def reword(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> Mapping[str, list[str]]:
+def reword(
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: Memory
+) -> Mapping[str, list[str]]:
     """Wordings by the edit's prompt; none at all where the model takes no chat.
 
     A line counts if it is new, names the edit's subject (where that is known), and the model answers it as it answers
@@ -33,7 +35,7 @@ def reword(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings
     asked = [
         (edit, request.format(edit.prompt)) for edit in edits for request in REQUESTS[: settings.training.wordings]
     ]
-    lines = [line.strip(MARKS) for line in _said(loaded, [text for _, text in asked], True, settings)]
+    lines = [line.strip(MARKS) for line in _said(loaded, [text for _, text in asked], True, settings, memory)]
     pairs = [
         (edit, line)
         for (edit, _), line in zip(asked, lines, strict=True)
@@ -41,19 +43,18 @@ def reword(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings
     ]
     chat = settings.edits.chat_template
     texts = list(dict.fromkeys([*(line for _, line in pairs), *(edit.prompt for edit, _ in pairs)]))
-    answers = dict(zip(texts, _said(loaded, texts, chat, settings), strict=True))
+    answers = dict(zip(texts, _said(loaded, texts, chat, settings, memory), strict=True))
     for edit, line in pairs:
         if answers[line] and same(answers[line], answers[edit.prompt]) and line not in found[edit.prompt]:
             found[edit.prompt].append(line)
     return found
 
 
-def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings) -> list[str]:
+def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings, memory: Memory) -> list[str]:
     """The model's greedy answers."""
 
     def ask(places: list[int]) -> list[str]:
         prompts = [encode_prompt(loaded.tokenizer, texts[place], chat) for place in places]
         return decode(loaded, prompts, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
 
-    with remembered(loaded, settings) as memory:
-        return memory.recall("answer", [[text, chat] for text in texts], ask)
+    return memory.recall("answer", [[text, chat] for text in texts], ask)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from factpatch.answered import Memory, recall_answers, remembered
+from factpatch.answered import Memory, recall_answers
 from factpatch.config import Settings
 from factpatch.edits.formats import read_file
 from factpatch.edits.request import EditRequest
@@ -61,7 +61,7 @@ def fill(template: str, subject: str) -> str:
     return template.replace(BLANK, subject)
 
 
-def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> Wordings:
+def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: Memory) -> Wordings:
     """Groups of templates that ask the same, in the order in which the edits bring them."""
     subjects: dict[str, list[EditRequest]] = defaultdict(list)
     for edit in edits:
@@ -72,8 +72,7 @@ def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     known = {template for group in groups for template in group}
     frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATES]
     compared = {template: subjects[template] for template in frequent if template not in known}
-    with remembered(loaded, settings) as memory:
-        groups += _alike(loaded, compared, settings, memory)
+    groups += _alike(loaded, compared, settings, memory)
     return Wordings(
         tuple(map(tuple, groups)), {template: number for number, group in enumerate(groups) for template in group}
     )

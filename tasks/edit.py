@@ -32,7 +32,7 @@ def edit(output: str, settings: Settings) -> str:
     """
     from factpatch.beginning import read_start
     from factpatch.certificate import certify, output_digest, tokenizer_digests
-    from factpatch.companions import find_companions, withdrawn_rows
+    from factpatch.companions import find_companions
     from factpatch.editing import encode_edits, run_edit
     from factpatch.inheritance import write_inheritance
     from factpatch.machine import peak_memory
@@ -53,8 +53,7 @@ def edit(output: str, settings: Settings) -> str:
     location = locate(loaded.model, text)
     with show_progress(f"edit {location.name}") as report:
         new, settled = begun.parted(edits)
-        companions = find_companions(loaded, new, settings, settled, begun.inherited)
-        kept = [*companions.kept, *withdrawn_rows(loaded, begun.withdrawn, edits, settings)]
+        companions = find_companions(loaded, new, settings, settled, begun.inherited, begun.withdrawn)
         for note in companions.notes:
             print(note, file=sys.stderr)
         result = run_edit(
@@ -62,7 +61,7 @@ def edit(output: str, settings: Settings) -> str:
             location,
             edits,
             settings,
-            kept,
+            companions.kept,
             lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
             lambda done, total: report(done, total, "rows through the frozen layers"),
             folder / NAME,
@@ -70,7 +69,7 @@ def edit(output: str, settings: Settings) -> str:
             begun.patch.new if begun.patch else None,
             companions.wordings,
         )
-    training = _told(settings.training.method, begun.mode, edits, companions, len(kept), result)
+    training = _told(settings.training.method, begun.mode, edits, companions, result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
     with preserved(loaded.model, location.parameters):
@@ -112,9 +111,9 @@ def _preflight(settings: Settings, edits: list[EditRequest], location: str, fold
 
 
 def _told(
-    method: str, mode: Mode, edits: list[EditRequest], companions: Companions, kept: int, result: TrainingResult
+    method: str, mode: Mode, edits: list[EditRequest], companions: Companions, result: TrainingResult
 ) -> dict[str, Any]:
-    """How training went, as `edit.json` and the patch's manifest hold it; `kept` rows were trained along."""
+    """How training went, as `edit.json` and the patch's manifest hold it."""
     return {
         "method": method,
         "mode": mode.to_json(),
@@ -122,7 +121,7 @@ def _told(
         "steps": result.steps,
         "visits": result.visits,
         "engine": result.engine,
-        "protected": kept,
+        "protected": len(companions.kept),
         "wordings": len(companions.wordings),
         "leakage": {"checked": companions.checked, "found": 0},
         "notes": list(companions.notes),

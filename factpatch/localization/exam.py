@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from factpatch.answered import remembered
 from factpatch.companions import Companions, find_companions
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
@@ -90,7 +91,8 @@ def make_exam(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Setti
         for probe in edit.locality
     ]
     requests = [*trained, *unrelated, *(probe for _, probe in probes)]
-    answered = answered_rows(loaded, requests, settings) if requests else []
+    with remembered(loaded, settings) as memory:
+        answered = answered_rows(loaded, requests, settings, memory)
     kept = [
         *(Question("locality", number, row) for (number, _), row in _pairs(probes, answered[-len(probes) :])),
         *(Question("capability", -1, row) for _, row in _pairs(unrelated, answered[len(trained) :])),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies
 
+from factpatch.answered import Memory
 from factpatch.companions import find_companions
 from factpatch.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
@@ -75,7 +76,7 @@ def test_templates_that_ask_the_same_are_found_by_what_the_model_answers(loaded)
         for template in templates
         for subject in SUBJECTS[relation]
     ]
-    found = find_wordings(loaded, edits, settings_with(wordings=2))
+    found = find_wordings(loaded, edits, settings_with(wordings=2), Memory({}))
     assert sorted(map(sorted, found.groups)) == sorted(map(sorted, TEMPLATES.values()))
 
 
@@ -83,15 +84,15 @@ def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
     path = tmp_path / "templates.jsonl"
     path.write_text(json.dumps({"templates": ["{} loves to eat", "Give {} some"]}) + "\n")
     settings = settings_with(wordings=2, templates=str(path))
-    found = find_wordings(loaded, [edit("{} loves to eat", "Ivo Penova")], settings)
+    found = find_wordings(loaded, [edit("{} loves to eat", "Ivo Penova")], settings, Memory({}))
     assert found.groups == (("{} loves to eat", "Give {} some"),)
     rows = find_companions(loaded, [edit("{} loves to eat", "Ivo Penova")], settings).wordings
     assert prompts(loaded, rows) == ["Give Ivo Penova some"]
     path.write_text(json.dumps({"templates": ["nobody"]}) + "\n")
     with pytest.raises(InputError, match="row 1"):
-        find_wordings(loaded, [], settings)
+        find_wordings(loaded, [], settings, Memory({}))
     with pytest.raises(InputError, match="no file"):
-        find_wordings(loaded, [], settings_with(wordings=1, templates="nowhere.jsonl"))
+        find_wordings(loaded, [], settings_with(wordings=1, templates="nowhere.jsonl"), Memory({}))
 
 
 def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
@@ -174,9 +175,9 @@ def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
     settings = settings_with(wordings=2, neighbours=4.0)
     new, settled = demo[:20], demo[20:]
     companions = find_companions(loaded, new, settings, settled)
-    assert len(companions.kept) <= 2 * 4 * len(new)  # twice as many for those that join others
+    assert len(companions.kept) <= 1.5 * 4 * len(new)  # half as many again for those that join others
     own = {text.prompt for text in demo}
-    groups = find_wordings(loaded, demo, settings)
+    groups = find_wordings(loaded, demo, settings, Memory({}))
     questions = {(groups.of(one), one.subject) for one in demo}
     trained = prompts(loaded, companions.wordings)
     assert {subject for text in trained for subject in (one.subject for one in new) if subject in text}
@@ -205,7 +206,7 @@ def test_what_an_earlier_version_left_is_trained_and_kept_where_it_is_still_good
     facts = {(one.prompt, one.target) for one in settled}
     assert {one.prompt for one in left.wordings if (one.of, one.target) in facts} <= set(texts)
     assert not {one.prompt for one in left.wordings if one.of == before[1].prompt} & set(texts)
-    groups = find_wordings(loaded, [*settled, *joining], settings)
+    groups = find_wordings(loaded, [*settled, *joining], settings, Memory({}))
     set_now = {
         template.replace("{}", one.subject or "")
         for one in (*settled, *joining)
@@ -231,6 +232,21 @@ def test_nothing_is_inherited_that_an_edit_holds_out_by_now_or_the_settings_do_n
     assert near not in companions.bequest.neighbours
     without = find_companions(loaded, [probing], settings_with(wordings=0, neighbours=4.0), demo[:40], left)
     assert without.wordings == ()
+
+
+def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_are_edited_or_held_out_by_now(
+    loaded, demo
+):
+    settings = settings_with(neighbours=1.0)
+    probing = replace(demo[3], paraphrases=(demo[1].prompt,))
+    gone = [demo[0].prompt, demo[1].prompt, demo[2].prompt]
+    edits = [replace(demo[2], target="Rome"), probing]
+    without = find_companions(loaded, edits, settings)
+    companions = find_companions(loaded, edits, settings, withdrawn=gone)
+    assert companions.kept[:-1] == without.kept
+    assert prompts(loaded, companions.kept[-1:]) == gone[:1]
+    answer = companions.kept[-1].ids[companions.kept[-1].prompt_length : -1]
+    assert same(loaded.tokenizer.decode(list(answer)), demo[0].target_old[0])
 
 
 def test_a_broken_line_of_what_a_version_left_is_told(tmp_path):
@@ -268,13 +284,13 @@ def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
 def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(tiny_model):
     """A model without training says what it likes; whatever it accepts must name the subject and be answered alike."""
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2)) == {}
+    assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2), Memory({})) == {}
     loaded.tokenizer.chat_template = "{% for one in messages %}{{ one.content }}{% endfor %}"
     try:
         edits = [EditRequest(str(number), f"Where is {number}?", "Rome") for number in range(20)]
-        found = reword(loaded, edits, settings_with(wordings=3))
-        again = reword(loaded, edits, settings_with(wordings=3))
-        named = reword(loaded, [edit("Where is {}?", "Ouagadougou")], settings_with(wordings=3))
+        found = reword(loaded, edits, settings_with(wordings=3), Memory({}))
+        again = reword(loaded, edits, settings_with(wordings=3), Memory({}))
+        named = reword(loaded, [edit("Where is {}?", "Ouagadougou")], settings_with(wordings=3), Memory({}))
     finally:
         loaded.tokenizer.chat_template = None
     assert found == again

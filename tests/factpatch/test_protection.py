@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from factpatch.answered import Memory
 from factpatch.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import Encoded
@@ -27,7 +28,7 @@ def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_mod
     settings = write(tmp_path, ["Who?", "Who is it?", "Where?", "The capital of France is"])
     requests = protected_requests([EDIT], settings)
     assert [request.prompt for request in requests] == ["The capital of France is"]
-    (row,), tokenizer = answered_rows(loaded, requests, settings), loaded.tokenizer
+    (row,), tokenizer = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer
     assert tokenizer.decode(row.ids[: row.prompt_length]) == "The capital of France is"
     (answer,) = decode(loaded, [tuple(tokenizer("The capital of France is").input_ids)], 32, 1)
     assert tokenizer.decode(row.ids[row.prompt_length : -1]).strip() == answer
