@@ -53,9 +53,11 @@ def release(output: str) -> int:
         from prefect.client.schemas import FlowRun
         from prefect.deployments import run_deployment
 
+        from flows.release import REFUSED
+
         run = cast(FlowRun, run_deployment(DEPLOYMENT))
         state = run.state
-        done = state is not None and state.is_completed()
+        done = state is not None and state.is_completed() and state.name != REFUSED
         told = f"{run.name}: {state.name if state else 'no state'} {(state and state.message) or ''}"
         return _leave(output, [f"## Release by {DEPLOYMENT}", "", *_block(told)], 0 if done else 1)
     code, told = _call("run", "--pending", "--output", output)

@@ -14,7 +14,7 @@ from factpatch.errors import FactpatchError, InputError
 
 NAME = "tell of factpatch's runs"  # of the automation
 FLOWS = ["release", "monitor", "rollback"]
-STATES = ["Failed", "Crashed", "TimedOut", "Decayed"]
+STATES = ["Failed", "Crashed", "TimedOut", "Refused", "Decayed"]
 SUBJECT = "factpatch: {{ flow.name }} {{ flow_run.state.name }}"
 BODY = "Run {{ flow_run.name }} of {{ flow.name }}: {{ flow_run.state.message }}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from prefect.states import Completed, State
 from factpatch.basis import write_basis
 from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
-from factpatch.errors import InputError
+from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.canaries import read_canaries
 from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
@@ -31,7 +32,7 @@ from tasks.edit import edit
 from tasks.evaluate import evaluate
 from tasks.lineage import lineage
 from tasks.localize import localize
-from tasks.promote import promote_release
+from tasks.promote import promote_release, promote_version
 from tasks.register import register
 from tasks.regress import load_tasks, regress
 from tasks.unedited import unedited
@@ -42,6 +43,7 @@ STEPS: tuple[Task[..., str], ...] = (validate, localize, edit, evaluate, regress
 UNEDITED: tuple[Task[..., str], ...] = (unedited, lineage, register)  # where no fact is in force, after the first
 SECONDS_TO_DECIDE = 7 * 86400  # that a person has, where registry.promote is `wait`
 SECONDS_TO_LOOK = 10  # between two looks whether the person has decided
+REFUSED = "Refused"  # the name of a flow run's state where a gate stopped its version
 
 
 class Decision(RunInput):
@@ -59,7 +61,7 @@ def release(
     overrides: dict[str, Any] | None = None,
     only_pending: bool = False,
 ) -> str | State[Any]:
-    """Run every step and return the path of `release.json`.
+    """Run every step and return the path of `release.json`; the state is `Refused` where a gate said no.
 
     `config` names a params.yaml; `overrides` maps dotted setting names (`model.path`) to values that win over it. With
     `only_pending` nothing is run, and the state is `Skipped`, where a release would bring nothing new.
@@ -67,8 +69,7 @@ def release(
     """
     settings = load_settings(config, overrides)
     folder = str(output_folder(output))
-    doing = f"a release of '{settings.registry.name}' runs into '{folder}'"
-    with locked(lock_file(settings.registry, "release"), doing):
+    with _alone(settings, folder):
         work = find_work(settings) if only_pending else None
         if work and not work.needs_release:
             return Completed(name="Skipped", message=str(work))
@@ -94,11 +95,21 @@ def release(
         note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":
             promote_release(folder, settings, f"{getuser()}, automatically", "every gate passed")
+        _show(folder)
+    path, gates = str(Path(folder) / "release.json"), refusing_gates(folder)
     if settings.registry.promote == "wait":
         _promote_when_approved(folder, settings)
-    card = render_card(read_evidence(folder))
-    create_markdown_artifact(card, "release", "What was edited and what it did")
-    return str(Path(folder) / "release.json")
+    return Completed(name=REFUSED, message=f"refused by {', '.join(gates)}", data=path) if gates else path
+
+
+def _alone(settings: Settings, folder: str) -> AbstractContextManager[None]:
+    """One release of a model at a time."""
+    doing = f"a release of '{settings.registry.name}' runs into '{folder}'"
+    return locked(lock_file(settings.registry, "release"), doing)
+
+
+def _show(folder: str) -> None:
+    create_markdown_artifact(render_card(read_evidence(folder)), "release", "What was edited and what it did")
 
 
 def _run(steps: Sequence[Task[..., str]], folder: str, settings: Settings) -> None:
@@ -115,7 +126,11 @@ def _configured(config: str | None, settings: Settings) -> Settings:
 
 
 def _promote_when_approved(folder: str, settings: Settings) -> None:
-    """Ask on Prefect's page. Without a server that a person can reach, `factpatch promote` is the way to answer."""
+    """Ask on Prefect's page. Without a server that a person can reach, `factpatch promote` is the way to answer.
+
+    Meanwhile other releases may run, also into the same folder: it is the version asked about that is promoted, and the
+    folder says so only while it is still of that one.
+    """
     version = read_json(Path(folder) / "release.json")
     if version["status"] != "registered" or not os.environ.get("PREFECT_API_URL"):
         return
@@ -129,5 +144,10 @@ def _promote_when_approved(folder: str, settings: Settings) -> None:
         )
     except FlowPauseTimeout:
         return  # the version stays the candidate
-    if decision.promote:
-        promote_release(folder, settings, decision.who, decision.why)
+    if not decision.promote:
+        return
+    promote_version(settings.registry, version["version"], decision.who, decision.why)
+    with suppress(RefusedError), _alone(settings, folder):
+        if read_json(Path(folder) / "release.json") == version:
+            promote_release(folder, settings, decision.who, decision.why)
+            _show(folder)

@@ -58,14 +58,22 @@ def _worth_repeating(task: Any, run: Any, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), (InputError, RefusedError))
 
 
-@task(
-    name="promote",
-    retries=3,
-    retry_delay_seconds=[2, 10, 30],
-    retry_condition_fn=_worth_repeating,
-    timeout_seconds=600,
-    persist_result=False,
-)
+_PATIENTLY: Any = {
+    "retries": 3,
+    "retry_delay_seconds": [2, 10, 30],
+    "retry_condition_fn": _worth_repeating,
+    "timeout_seconds": 600,
+    "persist_result": False,
+}
+
+
+@task(name="promote version", **_PATIENTLY)
+def promote_version(registry: RegistrySettings, version: str, who: str, why: str) -> str:
+    """`promote`, as a step of a flow."""
+    return promote(registry, version, who, why)
+
+
+@task(name="promote", **_PATIENTLY)
 def promote_release(output: str, settings: Settings, who: str, why: str) -> str:
     """Make the version in `output` the champion and say so in its release.json and report.html; path of the former.
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from threading import Thread
@@ -78,7 +80,8 @@ def registry():
 
 @pytest.fixture
 def person(monkeypatch):
-    """Makes somebody who answers on Prefect's page, and gives what the server said to each answer."""
+    """Makes somebody who answers on Prefect's page, and gives what the server said to each answer; `meanwhile` is done
+    before."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     import flows.release as module
@@ -87,7 +90,7 @@ def person(monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", api)
     monkeypatch.setattr(module, "SECONDS_TO_LOOK", 1)
 
-    def decide(*answers: dict) -> list:
+    def decide(*answers: dict, meanwhile: Callable[[], object] = lambda: None) -> list:
         said = []
 
         def answer() -> None:
@@ -99,6 +102,7 @@ def person(monkeypatch):
             with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
                 while not (runs := client.read_flow_runs(flow_run_filter=paused)):
                     time.sleep(0.2)
+                meanwhile()
                 for one in answers:
                     try:
                         said.append(resume_flow_run(runs[0].id, run_input=one))
@@ -190,3 +194,19 @@ def test_a_ledger_without_facts_and_a_registry_without_champion_release_nothing(
     code, printed = run("nothing", "--edits", "gone.jsonl", "--set", "registry.name=unborn")
     assert code == 1
     assert printed[-1] == "error: no fact is in force in 'gone.jsonl', and there is no champion to take one from"
+
+
+def test_a_person_approves_the_version_that_was_asked_about_though_another_took_its_folder(here, person):
+    write(Path("one.jsonl"), FACTS[0])
+
+    def another() -> None:
+        release = read("shared/release.json")
+        Path("shared/release.json").write_text(json.dumps({**release, "version": "2"}), encoding="utf-8")
+
+    person({"promote": True, "who": "ann"}, meanwhile=another)
+    options = ("--edits", "one.jsonl", "--set", "registry.name=asked", "--set", "registry.promote=wait")
+    code, printed = run("shared", *options)
+    assert code == 0, printed
+    moves = read_history(replace(registry(), name="asked"))
+    assert [(move.version, move.who) for move in moves] == [("1", "ann")]
+    assert (read("shared/release.json")["version"], read("shared/release.json")["status"]) == ("2", "registered")
