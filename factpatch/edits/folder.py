@@ -64,7 +64,8 @@ def compare(entries: Iterable[Entry], held: Held | None, limit: int | None = Non
     active = [entry for entry in entries if entry.state == "active"]
     if held is None:
         return Pending(tuple(active[:limit]), ())
-    wanted = [entry for entry in active if fact(entry) not in held.set_aside][:limit]
+    left = held.set_aside - held.facts  # a copy of a fact may have been set aside, and the fact written
+    wanted = [entry for entry in active if fact(entry) not in left][:limit]
     new = tuple(entry for entry in wanted if fact(entry) not in held.facts)
     return Pending(new, tuple(sorted(held.facts - {fact(entry) for entry in wanted})))
 

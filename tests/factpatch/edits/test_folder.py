@@ -82,6 +82,8 @@ def test_pending_is_what_a_version_lacks_and_what_it_should_no_longer_hold(folde
     assert pending.withdrawn == (("q", "b"),)
     assert not compare(entries, Held("2", frozenset({("p", "a")}), frozenset({("q", "c")})))  # set aside then
     assert not compare(entries, Held("3", frozenset({("p", "a")})), limit=1)
+    both = frozenset({("p", "a"), ("q", "c")})
+    assert not compare(entries, Held("4", both, frozenset({("q", "c")})))  # a copy was set aside, the fact written
 
 
 def test_a_file_before_one_that_was_released_is_out_of_order(folder):
