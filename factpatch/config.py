@@ -46,6 +46,7 @@ class ValidationSettings:
 
 
 LEAST_SAMPLE = 8  # edits; of fewer, no trial tells places apart
+WEIGHED = ("reliability", "generalization", "locality", "capability")  # metrics that make a place's quality
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,17 @@ class LocalizationSettings:
     sample: int = 64  # edits a place is tried on
     budget_edits: int = 768  # of a search (auto) in all its trials: the sample's edits, once for each trial
     budget_minutes: float = 20.0  # of a search (auto); what is not tried by then is left out
-    weights: dict[str, float] = field(  # of each metric in a place's quality
-        default_factory=lambda: {"reliability": 1.0, "generalization": 1.0, "locality": 1.0, "capability": 1.0}
+    weights: dict[str, float] = field(  # of each metric in a place's quality; one that is not named has none
+        default_factory=lambda: dict.fromkeys(WEIGHED, 1.0)
     )
     reuse: bool = True  # keep an earlier choice for edits of the same kind, after a check on a few of them (auto)
     workers: int = 1  # processes that share a grid, through Prefect's Dask task runner; 1: none but this one
     cache: str | None = ".cache/localization"  # folder where trials and choices stay for later runs; null keeps none
+
+    def __post_init__(self) -> None:
+        for name in self.weights:
+            if name not in WEIGHED:
+                raise InputError(f"localization.weights names '{name}'; known here: {', '.join(WEIGHED)}")
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,7 @@ class Settings:
         if self.training.recipe == "paper":
             object.__setattr__(self, "training", dataclasses.replace(self.training, **PAPER))
         for name, value, low, high in (
+            ("edits.limit", 1 if self.edits.limit is None else self.edits.limit, 1, None),
             ("training.learning_rate", self.training.learning_rate, 1e-9, 1.0),
             ("training.batch_size", self.training.batch_size or 1, 1, None),
             ("training.confidence", self.training.confidence, 0.5, 0.9999),
@@ -204,6 +211,9 @@ class Settings:
             ("trunk.disk_gb", self.trunk.disk_gb, 0.0, None),
             ("localization.sample", self.localization.sample, LEAST_SAMPLE, None),
             ("localization.workers", self.localization.workers, 1, None),
+            ("localization.budget_edits", self.localization.budget_edits, 1, None),
+            ("localization.budget_minutes", self.localization.budget_minutes, 0.0, None),
+            *((f"localization.weights.{name}", one, 0.0, None) for name, one in self.localization.weights.items()),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
             ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
             ("judge.calls", self.judge.calls, 1, None),
@@ -246,7 +256,9 @@ def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | No
         raise InputError(f"configuration '{origin}' must hold sections such as 'training:'")
     for name, value in (overrides or {}).items():
         section, _, key = name.partition(".")
-        values[section] = {**(values.get(section) or {}), key: value}
+        own = values.get(section) or {}
+        if isinstance(own, dict):  # else it is refused below
+            values[section] = {**own, key: value}
     try:
         return _build(Settings, values, "")
     except InputError as error:

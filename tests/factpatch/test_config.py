@@ -46,6 +46,13 @@ def test_file_then_overrides_win(tmp_path):
         ("training: {templates: t.jsonl, wordings: 0}", "training.wordings is 0"),
         ("training: {project_share: 2}", "at most 1"),
         ("training: 3", "section"),
+        ("edits: {limit: 0}", "edits.limit is 0; it must be at least 1"),
+        ("localization: {budget_edits: -5}", "localization.budget_edits is -5"),
+        (
+            "localization: {weights: {reliabilty: 1}}",
+            "names 'reliabilty'; known here: reliability",
+        ),
+        ("localization: {weights: {locality: -1}}", "localization.weights.locality is -1"),
         ("- a", "sections"),
         ("a: [", "not YAML"),
         ("model:\n  path: !!python/object/apply:os.system [true]", "not YAML"),
@@ -56,6 +63,11 @@ def test_bad_settings_are_refused_in_one_line(tmp_path, text, words):
         load_settings(write(tmp_path, text))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_override_of_a_section_that_is_none_is_refused_too(tmp_path):
+    with pytest.raises(InputError, match="'training' must be a section"):
+        load_settings(write(tmp_path, "training: 3"), {"training.epochs": 2})
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -167,4 +167,4 @@ def test_a_configured_sample_below_the_minimum_is_refused():
 
 def test_weights_must_leave_something_to_choose_by(loaded, edits, with_search):
     with pytest.raises(InputError, match=r"localization.weights leaves no measured metric"):
-        localize(loaded, edits, with_search(weights={"portability": 1.0}))
+        localize(loaded, edits, with_search(weights={"reliability": 0.0}))
