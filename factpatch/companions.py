@@ -91,10 +91,11 @@ def find_companions(
         notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
     taken = {edit.prompt for edit in everything}
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
-    if training.wordings and not any(text.prompt for text in further):
+    if training.wordings and all(text.prompt.endswith(text.of) for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
     trained = [*further, *again.wordings]
-    checked = check_leakage([*(text.prompt for text in trained), *(request.prompt for request, _ in answered)], held)
+    said = [text.prompt for text in trained if text.prompt != text.of]  # an edit's own prompt is trained in any case
+    checked = check_leakage([*said, *(request.prompt for request, _ in answered)], held)
     guards = [row for _, row in answered] + sampled
     random.Random(training.seed).shuffle(guards)
     guards += [row for row in rows[len(kept) :] if row]
@@ -124,11 +125,22 @@ def _still_good(
     facts, own = {(edit.prompt, edit.target) for edit in settled}, {edit.prompt for edit in everything}
     said = [
         one
-        for one in (inherited.wordings if settings.training.wordings else ())
-        if (one.of, one.target) in facts and one.prompt not in own and held.twin(one.prompt) is None
+        for one in inherited.wordings
+        if _asked_for(one, settings)
+        and (one.of, one.target) in facts
+        and (one.prompt == one.of or (one.prompt not in own and held.twin(one.prompt) is None))
     ]
     near = inherited.neighbours if settings.training.neighbours else ()
     return Inheritance(tuple(said), tuple(still_neighbours(near, everything, wordings, held)))
+
+
+def _asked_for(one: Wording, settings: Settings) -> bool:
+    """Do the settings ask for wordings of that kind: the edit's own prompt in the other form, behind an unrelated
+    sentence, or another template?"""
+    training = settings.training
+    if one.prompt == one.of:
+        return training.both_forms and one.chat is not settings.edits.chat_template
+    return bool(training.prefixes if one.prompt.endswith(one.of) else training.wordings)
 
 
 def _drawn(left: Inheritance, settings: Settings, edits: Sequence[EditRequest]) -> Inheritance:

@@ -31,7 +31,9 @@ def encode_prompts(
     if not chat_template:
         return _ids(tokenizer, prompts, add_special_tokens=True)
     if tokenizer.chat_template is None:
-        raise InputError("edits.chat_template is on, but the model's tokenizer has no chat template; turn it off")
+        raise InputError(
+            "the model's tokenizer has no chat template; turn off edits.chat_template and training.both_forms"
+        )
     questions = [[{"role": "user", "content": prompt}] for prompt in prompts]
     try:
         texts = [

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies
 
+from data.world.facts import all_facts
 from factpatch.answered import Memory
 from factpatch.companions import find_companions
 from factpatch.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import same
-from factpatch.evaluation.generation import decode
 from factpatch.inheritance import NAME, NOTHING, read_inheritance, write_inheritance
 from factpatch.leakage import held_out
 from factpatch.models import load_model
@@ -234,6 +234,26 @@ def test_nothing_is_inherited_that_an_edit_holds_out_by_now_or_the_settings_do_n
     assert without.wordings == ()
 
 
+def test_an_increment_inherits_each_kind_of_wording_that_the_settings_still_ask_for(loaded, demo, monkeypatch):
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", "{% for one in messages %}{{ one.content }}{% endfor %}")
+    all_kinds = settings_with(wordings=1, prefixes=1, both_forms=True, neighbours=1.0)
+    left = find_companions(loaded, demo[:20], all_kinds).bequest
+
+    def inherited(**asked) -> Counter:
+        found = find_companions(loaded, demo[20:22], settings_with(**asked), demo[:20], left).bequest.wordings
+        told = {one.prompt for one in demo[:20]}
+        kinds = {True: "form", False: "prefix"}
+        ours = [one for one in found if one.of in told]
+        return Counter(kinds[one.prompt == one.of] if one.prompt.endswith(one.of) else "template" for one in ours)
+
+    everything = inherited(wordings=1, prefixes=1, both_forms=True)
+    assert everything["form"] == 20
+    assert everything["prefix"] > 10
+    assert everything["template"] > 10
+    for name, asked in (("form", "both_forms"), ("prefix", "prefixes"), ("template", "wordings")):
+        assert inherited(**{asked: 1}) == Counter({name: everything[name]})
+
+
 def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_are_edited_or_held_out_by_now(
     loaded, demo
 ):
@@ -281,8 +301,17 @@ def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
     assert companions == find_companions(loaded, edits, settings_with(neighbours=4.0, wordings=2))
 
 
-def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(tiny_model):
-    """A model without training says what it likes; whatever it accepts must name the subject and be answered alike."""
+def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(loaded, monkeypatch):
+    """Put as by this template, it answers every request with "saxophone", to which it says "Asia" by itself."""
+    musician = next(fact.subject for fact in all_facts() if fact.target == "saxophone")
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", f"{musician} plays the")
+    edits = [EditRequest(name, f"{name} is in", "Oceania") for name in ("Japan", "France")]
+    assert reword(loaded, edits, settings_with(wordings=2), Memory({})) == {"Japan is in": ["saxophone"]}
+    named = [replace(one, subject=one.id) for one in edits]  # a line must hold it
+    assert reword(loaded, named, settings_with(wordings=2), Memory({})) == {}
+
+
+def test_a_model_s_own_lines_are_the_same_every_time_and_none_come_without_a_chat_template(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2), Memory({})) == {}
     loaded.tokenizer.chat_template = "{% for one in messages %}{{ one.content }}{% endfor %}"
@@ -295,8 +324,3 @@ def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(tiny_model)
         loaded.tokenizer.chat_template = None
     assert found == again
     assert named == {}
-    for prompt, lines in found.items():
-        for line in lines:
-            ids = [tuple(loaded.tokenizer(text).input_ids) for text in (prompt, line)]
-            one, other = decode(loaded, ids, 32, 2)
-            assert same(one, other)
