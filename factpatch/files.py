@@ -86,9 +86,10 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        with _workshop(path) as aside:
+            if path.exists():
+                os.replace(path, aside / path.name)
+            os.replace(temporary, path)
     sync_folder(path.parent)
 
 
@@ -98,7 +99,10 @@ def _workshop(path: Path) -> Iterator[Path]:
     remove_litter(path.parent, path.name)
     while True:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
-        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:  # taken for litter at once
+            continue
         with suppress(OSError):  # a file system without locks: litter stays there, nothing else suffers
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if temporary.exists():  # else another process took it for litter before the lock was there

@@ -37,6 +37,23 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "out" / "a").stat().st_mode & 0o777 == 0o644
 
 
+def test_a_folder_is_replaced_whole_and_nothing_stays_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+    renamed = []
+
+    def replace(source, target):
+        renamed.append(sorted(os.listdir(tmp_path / "out")) if (tmp_path / "out").exists() else None)
+        os.rename(source, target)
+
+    monkeypatch.setattr("factpatch.files.os.replace", replace)
+    with new_folder(tmp_path / "out", replace=True) as folder:
+        (folder / "new").write_text("new")
+    assert renamed == [["old"], None]  # never seen half removed
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path / "out") == ["new"]
+
+
 def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
     (tmp_path / "precious").write_text("x")
     with pytest.raises(InputError, match="not empty"), new_folder(tmp_path):
