@@ -70,6 +70,13 @@ def test_stages_hold_every_parameter_that_they_read(pipeline):
     assert read <= set(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
 
 
+def test_stages_that_train_hold_what_is_never_trained_on(pipeline):
+    """The canaries: their prompts are held out, so another file of them makes another patch."""
+    for name in ("localize", "edit", "evaluate"):
+        assert "${gates.canaries}" in pipeline[name]["deps"], name
+        assert {"gates.canaries", "evaluation", "edits", "model"} <= set(pipeline[name]["params"]), name
+
+
 def test_dependencies_are_there_or_made(repo):
     made = {out.fs_path for out in repo.index.outs}
     paths = [dep.fs_path for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"]
