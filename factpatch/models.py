@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import huggingface_hub
@@ -73,6 +74,18 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     return LoadedModel(model.eval(), tokenizer, source, stored_dtype)
 
 
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The model's tokenizer alone; InputError where it cannot be had."""
+    source = check_source(settings.path)
+    try:
+        return AutoTokenizer.from_pretrained(
+            source, local_files_only=local_only(source), trust_remote_code=settings.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"model '{source}' gives no tokenizer: {reason}") from error
+
+
 def check_source(path: str) -> str:
     """The model's path or hub name; InputError if it is neither an existing folder nor shaped like a hub name."""
     folder = Path(path)
@@ -88,10 +101,11 @@ def check_source(path: str) -> str:
     return path
 
 
+@cache
 def local_only(source: str) -> bool:
     """Whether a model can only come from this machine: a folder, or a name that the hub does not give now.
 
-    The hub is asked first and briefly, as transformers repeats a failing call for long.
+    The hub is asked first and briefly, as transformers repeats a failing call for long, and once in a process.
     """
     if Path(source).is_dir() or huggingface_hub.constants.HF_HUB_OFFLINE:
         return True

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoTokenizer
 
 from factpatch.augmentation import PREFIX_TOKENS
 from factpatch.config import ModelSettings, Settings, TrunkSettings
@@ -14,7 +13,8 @@ from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.errors import InputError, RefusedError
-from factpatch.machine import Available, available, check_device, matrix_rate, memory_rate, process_memory
+from factpatch.machine import Available, check_device, matrix_rate, memory_rate, process_memory
+from factpatch.models import load_tokenizer
 from factpatch.pace import Pace
 from factpatch.structure import locate
 from factpatch.workload import (
@@ -29,8 +29,6 @@ from factpatch.workload import (
     trunk_positions,
     whole_passes,
 )
-
-__all__ = ["Estimate", "available", "check", "check_model", "describe", "estimate", "matrix_rate"]
 
 GIB = 2**30
 LIBRARIES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
@@ -207,7 +205,7 @@ def describe(needed: Estimate, free: Available) -> str:
 def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Encoded], list[Encoded], list[Encoded]]:
     """Rows of the edits; of their further wordings at most; and of what is kept, with the answers that its file lists.
     Wordings and neighbours are taken to be a token longer than the edits' own prompts."""
-    tokenizer = AutoTokenizer.from_pretrained(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
+    tokenizer = load_tokenizer(settings.model)
     chat, training = settings.edits.chat_template, settings.training
     rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
     if training.method == "depth-first":

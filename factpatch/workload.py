@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from factpatch.config import ModelSettings, TrainingSettings
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError
-from factpatch.models import check_source
+from factpatch.models import check_source, local_only
 from factpatch.roles import attention_module
 from factpatch.structure import Location, decoder_blocks
 from factpatch.training.breadth_first import CHECK_ROWS
@@ -75,7 +75,9 @@ def meta_model(settings: ModelSettings) -> PreTrainedModel:
     """The model without its weights, in the dtype that it will have; InputError if its configuration is none."""
     source = check_source(settings.path)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            source, trust_remote_code=settings.trust_remote_code, local_files_only=local_only(source)
+        )
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
                 config, dtype=getattr(torch, settings.dtype), trust_remote_code=settings.trust_remote_code

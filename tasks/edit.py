@@ -16,7 +16,7 @@ from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.files import read_json, write_json, write_text
 from factpatch.progress import show_progress
 
-if TYPE_CHECKING:  # the flow starts without torch
+if TYPE_CHECKING:  # other verbs start without torch
     from factpatch.beginning import Mode
     from factpatch.companions import Companions
     from factpatch.preflight import Estimate

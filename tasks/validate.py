@@ -97,16 +97,11 @@ def validate(output: str, settings: Settings) -> str:
 
 def _load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase | None:
     """The model's tokenizer; None if the model is not here, as edits can be checked without one."""
-    from transformers import AutoTokenizer
-
-    from factpatch.models import check_source, local_only
+    from factpatch.models import load_tokenizer
 
     try:
-        source = check_source(model.path)
-        return AutoTokenizer.from_pretrained(
-            source, local_files_only=local_only(source), trust_remote_code=model.trust_remote_code
-        )
-    except (InputError, OSError, ValueError, KeyError, RuntimeError, ImportError):
+        return load_tokenizer(model)
+    except InputError:
         return None
 
 
