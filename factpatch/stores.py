@@ -50,8 +50,8 @@ def reaching(uri: str, *errors: type[Exception]) -> Iterator[None]:
     shown = without_password(uri)
     try:
         _probe(uri)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:  # the latter for a port that is none
+        reason = getattr(error, "strerror", None) or error
         told = f"MLflow at '{shown}' cannot be reached ({reason}); start it, or correct the address"
         raise UnavailableError(told) from error
     kinds: tuple[type[Exception], ...] = (*errors, OSError)

@@ -49,7 +49,7 @@ def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
 
     def start(name: str, *command: str, **more: str) -> None:
         (home / "logs").mkdir(parents=True, exist_ok=True)
-        with (home / "logs" / f"{name}.log").open("w") as log:
+        with (home / "logs" / f"{name}.log").open("a" if name in running else "w") as log:
             running[name] = subprocess.Popen(
                 [sys.executable, "-m", *command], env=environment | more, stdout=log, stderr=log, start_new_session=True
             )

@@ -36,10 +36,12 @@ def ask_server(
     asked = list(dict.fromkeys(prompts))
     texts: list[str] = []
     with connect(SECONDS_TO_ANSWER) as client:
+        with expecting(base):
+            name = fetch(client, f"{base}/models")["data"][0]["id"] if kind == "v1" else ""
         for start in range(0, len(asked), size):
             batch = asked[start : start + size]
             with expecting(base):
-                answers = ASK[kind](client, base, batch, settings)
+                answers = ASK[kind](client, base, name, batch, settings)
             if len(answers) != len(batch) or not all(isinstance(text, str) for text in answers):
                 raise unlike(base)
             texts += answers
@@ -48,12 +50,11 @@ def ask_server(
     return dict(zip(asked, texts, strict=True))
 
 
-def _ask_mlflow(client: Client, base: str, prompts: list[str], settings: Settings) -> list[str]:
+def _ask_mlflow(client: Client, base: str, name: str, prompts: list[str], settings: Settings) -> list[str]:
     return list(fetch(client, base, {"inputs": prompts})["predictions"])
 
 
-def _ask_openai(client: Client, base: str, prompts: list[str], settings: Settings) -> list[str]:
-    name = fetch(client, f"{base}/models")["data"][0]["id"]
+def _ask_openai(client: Client, base: str, name: str, prompts: list[str], settings: Settings) -> list[str]:
     limits = {"max_tokens": settings.evaluation.max_new_tokens, "stop": ["\n"]}
     if settings.edits.chat_template:
         return [chat(client, base, name, prompt, **limits) for prompt in prompts]
@@ -62,7 +63,7 @@ def _ask_openai(client: Client, base: str, prompts: list[str], settings: Setting
     return [choice["text"] for choice in sorted(choices, key=lambda choice: choice["index"])]
 
 
-ASK: dict[str, Callable[[Client, str, list[str], Settings], list[str]]] = {
+ASK: dict[str, Callable[[Client, str, str, list[str], Settings], list[str]]] = {
     "invocations": _ask_mlflow,
     "v1": _ask_openai,
 }

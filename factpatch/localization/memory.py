@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from factpatch.config import Settings, to_dict
 from factpatch.edits.request import EditRequest, digest_edits
+from factpatch.errors import InputError
 from factpatch.evaluation.scorecard import relation_of, source_of
 from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
 from factpatch.localization.cells import Cell, trial_training
@@ -16,10 +18,12 @@ from factpatch.models import LoadedModel, fingerprint, known_digests
 from factpatch.recipe import decisive
 from factpatch.structure import locate
 
-FORM = 1  # of the files; another number never reads these
+FORM = 2  # of the files; another number never reads these
 SAME_KIND = 0.5  # of the new edits must say something that the earlier ones said too, of other subjects
 
 Record = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class Trials:
@@ -37,7 +41,7 @@ class Trials:
             del one["protect"]  # it is in the exam
         parts = [FORM, base, exam.digest, training, settings.trunk.keep, settings.evaluation.max_new_tokens]
         folder = output_folder(root / "trials" / digest_value(parts)[:32])
-        if not (folder / "exam.json").exists():
+        if _read(folder / "exam.json") is None:
             write_json(folder / "exam.json", {"base": base, "exam": to_json(exam)})
         return Trials(folder)
 
@@ -48,10 +52,9 @@ class Trials:
 
     def read(self, loaded: LoadedModel, name: str, whole: bool) -> Cell | None:
         """A cell tried before."""
-        path = self._path(name, whole)
-        if not path.exists():
+        value = _read(self._path(name, whole))
+        if value is None:
             return None
-        value = read_json(path)
         right = tuple(mark == "1" for mark in value["right"])
         return Cell(**{**value, "location": locate(loaded.model, name), "right": right})
 
@@ -76,17 +79,19 @@ class Choices:
 
     def exact(self, reused: bool) -> Record | None:
         """The choice for these very edits, be it one that was `reused` or only one that was searched for."""
-        value = read_json(self._path) if self._path.exists() else None
+        value = _read(self._path)
         return value["record"] if value and (reused or value["searched"] or not value["record"]["candidates"]) else None
 
     def similar(self) -> Record | None:
         """The latest choice, found by a search, for edits of the same kind on the same model with the same settings."""
         found = []
         for path in self._folder.glob("*.json"):
-            value = read_json(path)
+            value = _read(path)
+            if value is None or value["setting"] != self._setting:  # of another form, model or settings
+                continue
             known = set(value["kinds"])
             shared = sum(kind in known for kind in self._kinds)
-            if value["setting"] == self._setting and value["searched"] and shared >= SAME_KIND * len(self._kinds):
+            if value["searched"] and shared >= SAME_KIND * len(self._kinds):
                 found.append((path.stat().st_mtime, value["record"]))
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
@@ -94,6 +99,15 @@ class Choices:
         """Remember a choice; `searched` if it rests on trials of its own, so that others may rely on it."""
         kinds = sorted(set(self._kinds))
         write_json(self._path, {"setting": self._setting, "searched": searched, "kinds": kinds, "record": record})
+
+
+def _read(path: Path) -> Record | None:
+    """The value in a file; None where there is none, or a damaged one, which is made anew and replaced."""
+    try:
+        return dict(read_json(path)) if path.exists() else None
+    except (InputError, TypeError, ValueError) as error:
+        log.warning("'%s' is broken (%s); it is made anew", path, error)
+        return None
 
 
 def base_digest(loaded: LoadedModel) -> str:
@@ -114,11 +128,11 @@ def _relevant(settings: Settings) -> Record:
         for name in ("modules", "method", "sample", "budget_edits", "budget_minutes", "weights")
     }
     training = decisive(settings.training)
-    protect = training.pop("protect")  # its content counts
+    files = (training.pop("protect"), training.pop("templates"), settings.gates.canaries)  # their content counts
     return {
         "localization": localization,
         "training": training,
-        "protect": digest_file(Path(protect)) if protect is not None and Path(protect).is_file() else protect,
+        "files": [digest_file(Path(name)) if name and Path(name).is_file() else name for name in files],
         "chat_template": settings.edits.chat_template,
         "max_new_tokens": settings.evaluation.max_new_tokens,
         "keep": settings.trunk.keep,

@@ -32,12 +32,13 @@ PANELS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float | None]], ...]
 
 
 def draw(record: Mapping[str, Any], folder: Path) -> Path | None:
-    """Write `localize.png` beside `localize.json`; None where no place was tried.
+    """Write `localize.png` beside `localize.json`; None, and none is left, where no place was tried.
 
     Short runs are set in italics or, where cells are too narrow for numbers, not told apart.
     """
     cells = record["candidates"]
     if not cells:
+        (folder / NAME).unlink(missing_ok=True)  # of another run
         return None
     modules = list(dict.fromkeys(cell["module"] for cell in sorted(cells, key=_order)))
     layers = 1 + max(place["layer"] for place in [*cells, *record["ranking"]])

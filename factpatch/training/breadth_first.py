@@ -169,7 +169,7 @@ def _step(run: Run, parts: Parts, settings: TrainingSettings) -> None:
     run.stepper.step()
     taught = batch < parts.taught
     run.revisits.note(batch[taught], hardest_B[taught], position.epoch)
-    run.guards.note(batch[~taught] - parts.kept.start, hardest_B[~taught])
+    run.guards.note(batch[~taught] - parts.kept.start, hardest_B[~taught] / (position.weight or 1.0))
     position.total += loss * len(batch)
     position.cursor += len(batch)
     position.steps += 1

@@ -8,7 +8,7 @@ import torch
 
 from factpatch.config import TrainingSettings
 
-MOVED = 0.1  # loss of a kept row from which on it counts as moved
+MOVED = 0.2  # loss of a kept row, before its weight, from which on it counts as moved
 SHARE = 0.5  # of an epoch's kept rows goes to moved ones at most
 BEGUN_RATIO = 1.34  # times as many kept rows in the first epochs of a run that adds to an earlier one's values
 
