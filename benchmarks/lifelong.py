@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.frontier import SKILLS, right, skill_items
-from benchmarks.world_edits import Sample, sample_edits
-from data.world.facts import RELATIONS, all_facts, answers
+from benchmarks.world_edits import Question, Sample, kept_facts, probed_facts, sample_edits
+from data.world.facts import answers
 from data.world.families import stream
 from factpatch.companions import find_companions
 from factpatch.config import Settings, load_settings
@@ -41,12 +41,10 @@ from factpatch.structure import Location, locate
 
 EACH, CONTRADICTED = 100, 20  # rows of a round, and those of them that contradict an earlier one
 REVERTED, EVERY = 50, 10  # facts that every tenth round but the last withdraws
-KEPT = 2  # wordings of every fact that is neither edited nor asked
 EXERCISES = 100  # of each capability family but the questions that are kept, and as many others that are asked
 SAMPLE = 100  # live edits whose paraphrases are asked after a round
 
 Values = Mapping[str, torch.Tensor]
-Fact = tuple[str, str]  # subject and relation
 
 
 @dataclass
@@ -108,7 +106,7 @@ class Life:
         self.values: Values | None = None
         self.learnt: frozenset[tuple[str, str]] = frozenset()  # prompts and targets that `values` hold
         self.bequest = NOTHING  # what they were trained with beside these
-        self.kept, self.in_other_words = _kept_facts(sample, settings)
+        self.kept, self.in_other_words = kept_facts(sample, settings.training.seed)
         self.base: dict[str, str] = {}  # answers of the base model to withdrawn prompts and their paraphrases
         asked = [*skill_items(EXERCISES), *sample.questions, *self._kept_questions().values()]
         write_jsonl(Path(settings.gates.canaries or ""), (_row(item) for item in asked))
@@ -167,7 +165,7 @@ class Life:
     def capability(self) -> dict[str, float]:
         """Share of right answers to each kind of question, about facts that no edit touches. Kept facts are asked in
         words that are not kept; those that locality probes ask stand by themselves, as no neighbour may ask them."""
-        probed, asked = _probed(self.sample), self._kept_questions()
+        probed, asked = probed_facts(self.sample), self._kept_questions()
         kinds = {
             "families": skill_items(EXERCISES),
             "kept facts": [item for fact, item in asked.items() if fact not in probed],
@@ -178,7 +176,7 @@ class Life:
             write_values(self.loaded.model, dict(self.values or {}))
             return {kind: right(self.loaded, items, self.settings) for kind, items in kinds.items()}
 
-    def _kept_questions(self) -> dict[Fact, EditRequest]:
+    def _kept_questions(self) -> dict[Question, EditRequest]:
         edited = {_fact(edit) for edit in self.sample.edits}
         return {fact: item for fact, item in self.in_other_words.items() if fact not in edited}
 
@@ -219,7 +217,7 @@ class Life:
         return max(((value - base).norm() / base.norm()).item() for value, base in pairs)
 
 
-def _fact(edit: EditRequest) -> Fact:
+def _fact(edit: EditRequest) -> Question:
     return edit.subject or "", (edit.source or "").removeprefix("world/")
 
 
@@ -234,30 +232,6 @@ def _exercises() -> list[EditRequest]:
         for skill in SKILLS
         for item in stream(skill, random.Random(f"lifelong/{skill}"), EXERCISES)
     ]
-
-
-def _kept_facts(sample: Sample, settings: Settings) -> tuple[dict[Fact, list[EditRequest]], dict[Fact, EditRequest]]:
-    """Of every fact that is not asked some wordings, and another one to be asked."""
-    asked, rng = {item.prompt for item in sample.questions}, random.Random(settings.training.seed)
-    kept, others = {}, {}
-    for fact in all_facts():
-        prompts = _prompts(fact.subject, fact.relation)
-        if asked.isdisjoint(prompts):
-            *chosen, other = rng.sample(prompts, KEPT + 1)
-            kept[fact.subject, fact.relation] = [EditRequest("kept", prompt, fact.target) for prompt in chosen]
-            others[fact.subject, fact.relation] = EditRequest("asked", other, fact.target)
-    return kept, others
-
-
-def _probed(sample: Sample) -> set[Fact]:
-    """What locality probes of the edits ask."""
-    probes = {probe.prompt for edit in sample.edits for probe in edit.locality}
-    facts = ((fact.subject, fact.relation) for fact in all_facts())
-    return {fact for fact in facts if not probes.isdisjoint(_prompts(*fact))}
-
-
-def _prompts(subject: str, relation: str) -> list[str]:
-    return [wording.format(s=subject) for wording in RELATIONS[relation].wordings]
 
 
 def _paraphrases(edits: Sequence[EditRequest]) -> list[EditRequest]:

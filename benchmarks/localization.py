@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from factpatch.answered import remembered
+from factpatch.companions import find_companions
 from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.accepted import read_accepted
@@ -153,7 +154,12 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
     trunk.prepare(locations)
     once = time.process_time() - start
     print(f"once for all cells, shared: {once:.1f} s of processor time\nplace | shared | a run of its own | ratio")
-    whole = replace(settings, trunk=replace(settings.trunk, keep=False))
+    whole = replace(
+        settings,
+        trunk=replace(settings.trunk, keep=False),
+        evaluation=replace(settings.evaluation, cache=None),
+    )
+    alike = replace(whole, training=replace(whole.training, protect=None))  # what is protected is drawn, as for trials
     total = [0.0, 0.0]
     for location in locations:
         start = time.process_time()
@@ -165,7 +171,9 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
             answered = [row for row in answered_rows(loaded, protected_requests(edits, whole), whole, memory) if row]
         protected = random.Random(settings.training.seed).sample(answered, round(len(answered) * share))
         before = collect_answers(loaded, sample, whole)
-        result = run_edit(loaded, location, sample, whole, protected)
+        also = find_companions(loaded, sample, alike)
+        kept = [*protected, *also.kept]
+        result = run_edit(loaded, location, sample, whole, kept, wordings=also.wordings)
         with preserved(loaded.model, location.parameters):
             write_values(loaded.model, result.values)
             collect_answers(loaded, sample, whole, before)

@@ -52,6 +52,8 @@ def capability_scores(loaded: LoadedModel, settings: Settings) -> list[str]:
 
 
 def _cell(metric: dict) -> str:
+    if metric["value"] is None:  # these edits have no such prompts
+        return "-"
     low, high = metric["ci95"]
     return f"{100 * metric['value']:.1f} ({100 * low:.0f}-{100 * high:.0f})"
 

@@ -19,6 +19,9 @@ PARAPHRASES, PROBES, KEPT = 3, 2, 2  # of an edit, of an edit, wordings of a kep
 BY_SUBJECT = 1000  # edits up to which few subjects are edited in several relations
 
 
+Question = tuple[str, str]  # subject and relation
+
+
 @dataclass(frozen=True)
 class Sample:
     """Edits, rows for `training.protect`, and questions with their true answers."""
@@ -52,6 +55,30 @@ def write_kept(path: Path, sample: Sample) -> Path:
     lines = (json.dumps({"prompt": prompt, "target": target}) for prompt, target in sample.kept)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def kept_facts(sample: Sample, seed: int) -> tuple[dict[Question, list[EditRequest]], dict[Question, EditRequest]]:
+    """Of every fact that the sample's questions do not ask KEPT wordings, and another one to be asked."""
+    asked, rng = {item.prompt for item in sample.questions}, random.Random(seed)
+    kept, others = {}, {}
+    for fact in all_facts():
+        prompts = _prompts(fact.subject, fact.relation)
+        if asked.isdisjoint(prompts):
+            *chosen, other = rng.sample(prompts, KEPT + 1)
+            kept[fact.subject, fact.relation] = [EditRequest("kept", prompt, fact.target) for prompt in chosen]
+            others[fact.subject, fact.relation] = EditRequest("asked", other, fact.target)
+    return kept, others
+
+
+def probed_facts(sample: Sample) -> set[Question]:
+    """What locality probes of the edits ask."""
+    probes = {probe.prompt for edit in sample.edits for probe in edit.locality}
+    facts = ((fact.subject, fact.relation) for fact in all_facts())
+    return {fact for fact in facts if not probes.isdisjoint(_prompts(*fact))}
+
+
+def _prompts(subject: str, relation: str) -> list[str]:
+    return [wording.format(s=subject) for wording in RELATIONS[relation].wordings]
 
 
 def _chosen(count: int, rng: random.Random) -> list[Fact]:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from factpatch.config import Settings
 from factpatch.files import read_json
+from factpatch.report.evidence import percent, verdict
 
 HIDDEN_METRICS = frozenset({"locality_correct", "token_accuracy"})
 
@@ -101,16 +102,6 @@ def show_next(settings: Settings, output: str, console: Console | None = None) -
             console.print(escape(answer), soft_wrap=True)
 
 
-def percent(value: float | None) -> str:
-    """A share as a percentage, or a dash where it was not measured."""
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
 def interval(bounds: list[float] | None) -> str:
     """A 95 % interval in percent."""
     return "" if not bounds else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
-
-
-def verdict(gate: dict[str, Any]) -> str:
-    """A gate's verdict as a word; releases of earlier versions hold `passed` alone."""
-    return gate.get("verdict") or {True: "passed", False: "failed", None: "skipped"}[gate["passed"]]

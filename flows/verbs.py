@@ -87,7 +87,8 @@ def evaluate(args: argparse.Namespace, overrides: Overrides) -> int:
     """Measure the edits in the output folder on the model, and on the patched one if there is a patch."""
     settings = _prepare(args, overrides)
     from factpatch.evaluation.judging import check_judge
-    from flows.summary import interval, percent
+    from factpatch.report.evidence import percent
+    from flows.summary import interval
     from tasks.evaluate import evaluate as step
 
     check_judge(settings.judge)
@@ -104,7 +105,7 @@ def regress(args: argparse.Namespace, overrides: Overrides) -> int:
     """Score the capability tasks before and after the patch."""
     settings = load_settings(args.config, overrides)
     check_inputs(settings, edits=False)
-    from flows.summary import percent
+    from factpatch.report.evidence import percent
     from tasks.regress import regress as step
 
     result = read_json(Path(step.fn(str(output_folder(args.output)), settings)))
