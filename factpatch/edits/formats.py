@@ -26,7 +26,21 @@ PARQUET_ROWS = 1000  # rows decoded at a time
 NESTED = frozenset({"paraphrases", "locality", "portability", "target_old", "rephrase", "answers", "ground_truth"})
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+
+
+class _TwiceError(Exception):
+    """An object that names a field twice: whichever value is meant, the other would be lost."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(f"field '{next(name for name in names if names.count(name) > 1)}' stands twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_file(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -58,7 +72,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 with _parsing(path, number):
-                    row = json.loads(line)
+                    row = _DECODER.decode(line)
                 yield number, row
 
 
@@ -93,6 +107,9 @@ def _csv_records(path: Path) -> Iterator[tuple[int, Any]]:
         reader = csv.DictReader(file, strict=True)
         number = 0
         try:
+            names = [*(reader.fieldnames or ())]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise InputError(f"'{path}': the header names '{_one_line(twice[0])}' twice; keep one of the columns")
             for number, record in enumerate(reader, start=1):
                 if None in record:
                     raise InputError(f"{path} row {number}: more cells than the header; quote cells that hold a ','")
@@ -166,6 +183,8 @@ def _parsing(path: Path, number: int) -> Iterator[None]:
         yield
     except UnicodeDecodeError:
         raise
+    except _TwiceError as error:
+        raise InputError(f"{path} row {number}: {_one_line(error)}; keep one of them") from error
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise InputError(f"{path} row {number}: not JSON ({_one_line(reason)})") from error

@@ -88,7 +88,12 @@ class _Folding:
     def _revert(self, position: int, row: Row) -> None:
         prompt, name = row.values.get("prompt"), row.values.get("id", "")
         if prompt is None:
-            prompt = self.bearers.get(name, "")
+            prompt = self._prompt_of(name)
+        elif self.bearers.get(name, prompt) != prompt and not self._bears(prompt, name):
+            raise InputError(
+                f"{row.where}: the id '{name}' is that of {self.bearers[name]!r}, not of the prompt {prompt!r}; "
+                "correct one of them, or leave it out"
+            )
         if prompt not in self.prompts:
             what = f"the prompt {row.values['prompt']!r}" if "prompt" in row.values else f"the id '{name}'"
             raise InputError(
@@ -98,6 +103,19 @@ class _Folding:
         self._end(ended, "reverted", row)
         self.states[position] = "revert"
         self.reverts[position] = name or (self.names[ended[-1]] if ended else "")
+
+    def _prompt_of(self, name: str) -> str:
+        """The prompt of the row that bears an id, or got it as its default because an earlier row bore its own."""
+        if name in self.bearers:
+            return self.bearers[name]
+        live = (position for group in (self.here, self.before) for found in group.values() for position in found)
+        said = (self.rows[position].values for position in live)
+        return next((one["prompt"] for one in said if request_id(one["prompt"], one["target"]) == name), "")
+
+    def _bears(self, prompt: str, name: str) -> bool:
+        """Does a row in force for that prompt bear that id?"""
+        positions = [*self.before.get(prompt, []), *self.here.get(prompt, [])]
+        return any(self.names[position] == name for position in positions)
 
     def _end_file(self) -> None:
         for prompt, group in self.here.items():

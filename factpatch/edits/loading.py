@@ -61,6 +61,14 @@ def read_rows(source: str) -> Iterator[Row]:
         yield Row(example["file"], example["number"], example["values"])
 
 
+def read_named(path: str, setting: str) -> Iterator[Row]:
+    """The rows of what a setting names, as `read_rows` gives them; its errors name the setting too."""
+    try:
+        yield from read_rows(path)
+    except InputError as error:
+        raise InputError(f"{setting}: {error}") from error
+
+
 def open_rows(source: str) -> datasets.IterableDataset:
     """The same rows as a streaming data set of {file, number, values}, for `map`, `filter` and the like."""
     try:
@@ -126,12 +134,20 @@ def _raw_rows(source: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
 def list_files(folder: Path) -> list[Path]:
     """The folder's files in file-name order; hidden ones, notes and DVC's pointers are no edits.
 
-    Raises InputError for none at all, and where the numbers that names begin with disagree with file-name order.
+    Raises InputError for none at all, for what is no file or stands for one that is not here, as its facts would count
+    as withdrawn, and where the numbers that names begin with disagree with file-name order.
     """
     try:
-        names = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        names = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"folder '{folder}' cannot be read ({error.strerror})") from error
+    for path in names:
+        if path.suffix.lower() == ".dvc" and not path.with_suffix("").exists():
+            raise InputError(f"'{path}' stands for a file that is not here; fetch it with 'dvc pull'")
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"'{path}' is a link to what is not here; fetch it with 'dvc pull', or remove the link")
+        if not path.is_file():
+            raise InputError(f"'{path}' is no file; edits stand in the folder itself, so move or hide it")
     files = [path for path in names if path.suffix.lower() not in _BESIDE_EDITS]
     if not files:
         raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(READERS)}")

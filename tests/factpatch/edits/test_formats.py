@@ -99,6 +99,13 @@ def test_nearly_json_is_read_or_refused(tmp_path, text):
         ("a.json", '[{"prompt": "p"},', "a.json row 2: not JSON (the file ends before its list does)"),
         ("a.json", '[{"prompt": "p"}] tail', "a.json row 2: not JSON (there is more after the end"),
         ("a.json", '["p"]', "a.json row 1: not an object but str"),
+        (
+            "a.jsonl",
+            '{"prompt": "p", "target": "t", "target": "u"}',
+            "a.jsonl row 1: field 'target' stands twice",
+        ),
+        ("a.json", '[{"p": 1}, {"p": {"q": 1, "q": 2}}]', "a.json row 2: field 'q' stands twice"),
+        ("a.csv", "prompt,target,target\np,t,u\n", "a.csv': the header names 'target' twice"),
         ("a.json", "[" * 100_000, "a.json row 1: not JSON"),
         ("a.csv", 'prompt,target\np,t\n"p,t\n', "a.csv row 2: not CSV (unexpected end of data)"),
         ("a.csv", "prompt,target\np,t,u\n", "a.csv row 1: more cells than the header"),

@@ -77,6 +77,23 @@ def test_an_id_that_moves_to_another_prompt_is_reverted_where_it_stands_now():
     assert [entry.id for entry in entries] == ["x"] * 4
 
 
+def test_a_revert_whose_id_is_that_of_another_prompt_is_bad_input():
+    bearing = {"id": "x"}
+    rows = ledger(("1", "p", "a", bearing), ("1", "q", "b", bearing), ("1", "r", "c"))
+    both = [*rows, Row("2", 4, {**REVERT, "id": "x", "prompt": "q"})]  # two rows bear it, and the prompt tells which
+    assert [entry.state for entry in fold(both, TODAY)] == ["active", "reverted", "active", "revert"]
+    with pytest.raises(InputError, match="2 row 4: the id 'x' is that of 'p', not of the prompt 'r'"):
+        fold([*rows, Row("2", 4, {**REVERT, "id": "x", "prompt": "r"})], TODAY)
+
+
+def test_an_id_that_a_row_got_in_place_of_its_own_can_be_reverted():
+    bearing = {"id": "x"}
+    rows = ledger(("1", "p", "a", bearing), ("1", "q", "b", bearing))
+    (_, given) = [entry.id for entry in fold(rows, TODAY)]
+    entries = fold([*rows, Row("2", 3, {"op": "revert", "id": given})], TODAY)
+    assert [entry.state for entry in entries] == ["active", "reverted", "revert"]
+
+
 @pytest.mark.parametrize(
     ("values", "words"), [({"prompt": "p"}, "the prompt 'p'"), ({"id": "nobody"}, "the id 'nobody'")]
 )

@@ -147,6 +147,27 @@ def test_a_folder_is_read_in_file_name_order(tmp_path):
     assert [row.values["prompt"] for row in read_rows(str(tmp_path))] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda folder: (folder / "0002-big.jsonl.dvc").write_text("outs:"),
+            "0002-big.jsonl.dvc' stands for .*dvc pull",
+        ),
+        (
+            lambda folder: (folder / "0002-big.jsonl").symlink_to("cache"),
+            "0002-big.jsonl' is a link to what is not here",
+        ),
+        (lambda folder: (folder / "0002-big.jsonl").mkdir(), "0002-big.jsonl' is no file"),
+    ],
+)
+def test_what_is_not_here_is_refused_as_its_facts_would_count_as_withdrawn(tmp_path, make, words):
+    jsonl(tmp_path / "0001-a.jsonl", {"prompt": "a", "target": "t"})
+    make(tmp_path)
+    with pytest.raises(InputError, match=words):
+        list(read_rows(str(tmp_path)))
+
+
 def test_a_folder_must_hold_edits_and_nothing_unknown(tmp_path):
     with pytest.raises(InputError, match="holds no edits"):
         list(read_rows(str(tmp_path)))
