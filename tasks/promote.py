@@ -131,6 +131,7 @@ def rollback(registry: RegistrySettings, who: str, why: str) -> str:
                 previous = _came_from(client, name, champion)
             if champion is None or previous is None:
                 raise InputError(f"model '{name}' has no previous version to roll back to")
+            _find(client, name, previous)
             begun = _begin(client, name, Move("rollback", previous, champion, who, _now(), why))
             client.set_registered_model_alias(name, "champion", previous)
         key, move = begun

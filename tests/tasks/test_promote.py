@@ -87,6 +87,15 @@ def test_without_a_previous_version_there_is_no_way_back(registry, tmp_path):
     assert read_champion(other) is None
 
 
+def test_there_is_no_way_back_to_a_version_that_was_deleted_and_nothing_is_written(registry):
+    before = told(registry)
+    MlflowClient(registry.tracking_uri, registry.tracking_uri).delete_model_version("atlas", "1")
+    with pytest.raises(InputError, match=r"model 'atlas' has no (version '1'|previous version)"):
+        rollback(registry, "cleo", "an alarm")
+    assert told(registry) == before
+    assert aliases(registry)["champion"] == "2"
+
+
 @pytest.mark.parametrize("version", ["7", "one"])
 def test_a_version_that_does_not_exist_is_bad_input(registry, tmp_path, version):
     with pytest.raises(InputError, match=f"model 'atlas' has no version '{version}'; there are 1, 2, 3, 4"):
