@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from factpatch.errors import FactpatchError, InputError
+from factpatch.errors import InputError
+from flows.console import exit_code
 
 # Flags that stand for a setting: flag -> dotted name in params.yaml.
 SETTINGS = {
@@ -160,27 +160,15 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Exit codes: 0 done, 1 a gate or check refused, 2 bad input or usage; errors are one line."""
-    try:
+    """Run one verb; its exit code, as `flows.console.exit_code` tells."""
+
+    def work() -> int:
         args = parser().parse_args(arguments)
         from flows import verbs
 
         return verbs.VERBS[args.verb](args, overrides(args))
-    except FactpatchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if os.environ.get("FACTPATCH_TRACEBACK"):
-            raise
-        reason = " ".join(str(error).split()) or "no message"
-        print(f"error: {type(error).__name__}: {reason} (FACTPATCH_TRACEBACK=1 shows where)", file=sys.stderr)
-        return 1
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

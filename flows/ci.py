@@ -16,9 +16,10 @@ from typing import cast
 
 from factpatch.config import Settings, load_settings
 from factpatch.edits.folder import fact, read_ledger
-from factpatch.errors import FactpatchError
+from factpatch.errors import FactpatchError, InputError
 from factpatch.files import output_folder, read_json, write_text
 from flows.__main__ import main as command
+from flows.console import check_prefect, exit_code
 
 DEPLOYMENT = "release/scheduled"
 SHOWN = 20  # findings in a summary
@@ -50,12 +51,18 @@ def check(output: str) -> int:
 def release(output: str) -> int:
     """Release what is pending: by the deployment where a Prefect server is named, else here."""
     if os.environ.get("PREFECT_API_URL"):
+        check_prefect()
         from prefect.client.schemas import FlowRun
         from prefect.deployments import run_deployment
+        from prefect.exceptions import ObjectNotFound
 
         from flows.release import REFUSED
 
-        run = cast(FlowRun, run_deployment(DEPLOYMENT))
+        try:
+            run = cast(FlowRun, run_deployment(DEPLOYMENT))
+        except ObjectNotFound as error:
+            told = f"Prefect has no deployment '{DEPLOYMENT}'; make it with 'prefect deploy --all'"
+            raise InputError(told) from error
         state = run.state
         done = state is not None and state.is_completed() and state.name != REFUSED
         told = f"{run.name}: {state.name if state else 'no state'} {(state and state.message) or ''}"
@@ -73,12 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "MLFLOW_TRACKING_URI"):
         if not os.environ.get(name):  # a secret that is not set arrives as empty text
             os.environ.pop(name, None)
-    try:
+
+    def work() -> int:
         output_folder(args.output)
-        return {"check": check, "release": release}[args.step](args.output)
-    except FactpatchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        try:
+            return {"check": check, "release": release}[args.step](args.output)
+        except FactpatchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return _leave(args.output, ["## Edits: nothing was done", "", *_block(f"error: {error}")], error.exit_code)
+
+    return exit_code(work)
 
 
 def _call(*arguments: str) -> tuple[int, str]:

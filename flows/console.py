@@ -1,11 +1,86 @@
-"""Prefect's log lines on the terminal: warnings and worse, errors of ours in one line."""
+"""What people see of errors: one line each and an exit code, with Prefect's log lines down to warnings and worse."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from factpatch.errors import FactpatchError
+from factpatch.errors import FactpatchError, InputError, UnavailableError
+from factpatch.files import PARTIAL
+
+SECONDS_TO_ANSWER = 10.0  # of Prefect's server, before it counts as out of reach
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What the work returns, or the code of what went wrong, told in one line: 0 done, 1 a gate or check refused, 2 bad
+    input or usage, 130 stopped by Ctrl-C or SIGTERM."""
+    try:
+        with _stoppable():
+            return work()
+    except FactpatchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("FACTPATCH_TRACEBACK"):
+            raise
+        if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
+            place = os.path.dirname(error.filename) if error.filename.endswith(PARTIAL) else error.filename
+            print(f"error: '{place}' cannot be used ({error.strerror}); check its rights and room", file=sys.stderr)
+            return InputError.exit_code
+        reason = " ".join(str(error).split()) or "no message"
+        print(f"error: {type(error).__name__}: {reason} (FACTPATCH_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, as from a supervisor, ends the block as Ctrl-C does, so that what it started is stopped too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def check_prefect() -> None:
+    """UnavailableError if PREFECT_API_URL names a server that does not answer."""
+    api = os.environ.get("PREFECT_API_URL")
+    if not api:
+        return
+    import httpx
+
+    try:
+        httpx.get(f"{api.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        told = f"Prefect at '{api}' cannot be reached ({reason}); start it, or correct or unset PREFECT_API_URL"
+        raise UnavailableError(told) from error
+
+
+def printable(text: str) -> str:
+    """The text in one line that no terminal takes for a command: as it is, or quoted where it holds such characters."""
+    return text if text.isprintable() else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """The text in quotes and in one line, whatever it holds."""
+    written = json.dumps(text, ensure_ascii=False)
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in written)
 
 
 def quiet_prefect() -> None:
@@ -18,4 +93,8 @@ def quiet_prefect() -> None:
 def _without_traceback(record: logging.LogRecord) -> bool:
     """Drop records about errors that the command line tells in its own line."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, FactpatchError)
+    kinds: tuple[type, ...] = (FactpatchError, *FactpatchError.__subclasses__())
+    told = record.getMessage()
+    ended = "Finished in state Failed" in told and any(f" {kind.__name__}: " in told for kind in kinds)
+    stopped = "aborted by a termination signal" in told  # which "stopped" says in its own line
+    return not (ended or stopped or isinstance(error, FactpatchError))

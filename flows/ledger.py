@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from factpatch.config import Settings
 from factpatch.edits.folder import read_ledger, write_revert
 from factpatch.edits.ledger import Entry
 from factpatch.errors import RefusedError
+from flows.console import printable, quoted
 
 
 def list_active(args: argparse.Namespace, settings: Settings) -> int:
@@ -59,7 +59,7 @@ def revert(args: argparse.Namespace, settings: Settings) -> int:
     from getpass import getuser
 
     path = write_revert(settings.edits.path, args.id, args.owner or getuser(), args.reason)
-    print(f"{path}: withdraws {args.id}; have it reviewed, and the next release drops the fact")
+    print(f"{path}: withdraws {printable(args.id)}; have it reviewed, and the next release drops the fact")
     return 0
 
 
@@ -75,7 +75,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
 def _described(entry: Entry) -> tuple[str, ...]:
     values = entry.row.values
     facts = (entry.id, _place(entry), values.get("owner", "-"), values.get("source", "-"))
-    return *facts, _said(values.get("prompt", ""), values.get("target", ""))
+    return *map(printable, facts), _said(values.get("prompt", ""), values.get("target", ""))
 
 
 def _told(entry: Entry) -> tuple[str, ...]:
@@ -89,12 +89,7 @@ def _place(entry: Entry) -> str:
 
 
 def _said(prompt: str, target: str) -> str:
-    return f"{_quoted(prompt)} -> {_quoted(target)}"
-
-
-def _quoted(text: str) -> str:
-    """The text in one line, whatever it holds."""
-    return json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"{quoted(prompt)} -> {quoted(target)}"
 
 
 def _disagrees(entry: Entry) -> bool:

@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from factpatch.errors import FactpatchError, InputError
+from factpatch.errors import InputError
+from flows.console import check_prefect, exit_code
 
 NAME = "tell of factpatch's runs"  # of the automation
 FLOWS = ["release", "monitor", "rollback"]
@@ -54,15 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.notify", description="Tell a block of runs that need you.")
     parser.add_argument("block", metavar="TYPE/NAME", help="a block of Prefect, such as slack-webhook/team")
     args = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         if not os.environ.get("PREFECT_API_URL"):
             raise InputError("PREFECT_API_URL names no server; set it to the one that shall tell")
+        check_prefect()
         notify(args.block)
-    except FactpatchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"'{args.block}' is told of runs that end as {', '.join(STATES)}")
-    return 0
+        print(f"'{args.block}' is told of runs that end as {', '.join(STATES)}")
+        return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

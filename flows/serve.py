@@ -44,7 +44,6 @@ def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
         "PREFECT_API_URL": api or f"http://{HOST}:{prefect_port}/api",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(name: str, *command: str, **more: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from factpatch.config import Settings, load_settings
 from factpatch.errors import InputError
 from factpatch.files import output_folder, read_json, write_text
+from flows.console import check_prefect, printable, quiet_prefect
 
 Overrides = dict[str, Any]
 
@@ -20,8 +21,7 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     settings = load_settings(args.config, overrides)
     check_inputs(settings)
     output_folder(args.output)
-    from flows.console import quiet_prefect
-
+    check_prefect()
     quiet_prefect()
     from flows.release import release
 
@@ -197,11 +197,13 @@ def history(args: argparse.Namespace, overrides: Overrides) -> int:
     registry = load_settings(args.config, overrides).registry
     from tasks.promote import read_history
 
-    for move in read_history(registry):
+    moves = read_history(registry)
+    for move in moves:
         note = "" if move.done else "  (cut short)"
-        print(
-            f"{move.when[:19]}Z  {move.action:<8}  {move.before or '-'} -> {move.version}  {move.who}: {move.why}{note}"
-        )
+        said = printable(f"{move.who}: {move.why}")
+        print(f"{move.when[:19]}Z  {move.action:<8}  {move.before or '-'} -> {move.version}  {said}{note}")
+    if not moves:
+        print(f"no version of '{registry.name}' was promoted yet")
     return 0
 
 
@@ -209,8 +211,7 @@ def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
     """Ask a model every live fact again; 1 if some are lost."""
     check_inputs(load_settings(args.config, overrides), model=False)
     output_folder(args.output)
-    from flows.console import quiet_prefect
-
+    check_prefect()
     quiet_prefect()
     from flows.monitor import describe
     from flows.monitor import monitor as watch

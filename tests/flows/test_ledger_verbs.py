@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_list_names_file_line_owner_and_source(capsys):
     ]  # fmt: skip
     assert out[1].split()[:4] == ["two", "data/edits/0001-first.jsonl:2", "-", "-"]
     assert out[2:] == ["2 active"]
+
+
+def test_characters_that_a_terminal_would_obey_are_shown_instead(capsys):
+    write("0002-odd.jsonl", {"id": "x\ud800", "owner": "me\x1b[31m\nforged  line", "prompt": "r", "target": "Ü"})
+    code, out, _ = call(capsys, "edits", "list")
+    assert (code, len(out)) == (0, 4)
+    assert '"x\\ud800"' in out[2]
+    assert '"me\\u001b[31m\\nforged  line"' in out[2]
+    assert out[2].endswith('"r" -> "Ü"')
 
 
 def test_what_is_superseded_and_reverted_stays_in_the_log(capsys):
@@ -126,6 +136,17 @@ def test_a_merge_with_bad_edits_releases_nothing_and_says_why(capsys):
     write("0002-new.jsonl", {"prompt": "r"})
     assert ci.main(["release", "--output", "out"]) == 2
     assert "'./absent'" in Path("out/summary.md").read_text()
+
+
+@pytest.mark.parametrize("module", ["flows.ci release --output out", "flows.notify slack-webhook/team"])
+def test_where_prefect_does_not_answer_it_is_one_line(module, monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    name, *arguments = module.split()
+    assert import_module(name).main(arguments) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: Prefect at 'http://127.0.0.1:9/api' cannot be reached")
+    if name == "flows.ci":
+        assert error in Path("out/summary.md").read_text()
 
 
 def test_the_workflow_runs_these_steps():

@@ -72,6 +72,14 @@ def read(name: str):
     return json.loads(Path(name).read_text(encoding="utf-8"))
 
 
+def states() -> set[str]:
+    """Of all flow runs so far."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {run.state_name for run in client.read_flow_runs()}
+
+
 def registry():
     from factpatch.config import load_settings
 
@@ -159,6 +167,7 @@ def test_a_refusal_that_the_registry_does_not_hold_is_not_repeated_until_somethi
     code, printed = run("refused", "--pending", *strict[2:])
     assert code == 1, printed
     assert read("refused/release.json")["version"] is None
+    assert "Refused" in states()
     code, printed = run("left", "--pending", *strict[2:])
     assert (code, len(printed)) == (0, 1)
     assert "; this was refused at " in printed[0]
