@@ -32,19 +32,22 @@ def neighbours(
     """`training.neighbours` for each edit, drawn by seed, without answers; half as many again where others are
     `settled`, since these few edits have only their own to guard what lies near. Of those `inherited` none is drawn.
 
-    A kept prompt that is put in one of the wordings is asked in the others too. A subject that is edited is asked what
-    other subjects of its sort are: subjects are of one sort if they are asked, directly or through others, the same. A
-    third goes to these, which somebody is sure to ask. And what an edit asks is asked about mixed names, such as nobody
-    may have: what the model says there matters less than that an edit of Ada Berg moves neither Ada Holm nor Ugo Berg,
-    and one of Thailand neither Thailon nor Leailand. So subjects are guarded that no file names. Nothing is asked that
-    an edit or a `settled` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
+    A kept prompt that is put in one of the wordings is asked in the others too. A subject that an edit or a kept prompt
+    names is asked what other subjects of its sort are: subjects are of one sort if they are asked, directly or through
+    others, the same. A third goes to those that are edited, whom somebody is sure to ask about. And what an edit asks
+    is asked about mixed names, such as nobody may have: what the model says there matters less than that an edit of Ada
+    Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand. So subjects are guarded
+    that no file names. Nothing is asked that an edit or a `settled` one sets, or a probe asks, in whatever wording; and
+    nothing twice before all is asked once.
     """
     generator = random.Random(settings.training.seed)
     edited, everything = _edited(edits, wordings), [*edits, *settled]
     measured = _measured(everything, wordings)
     listed = {question: request.target for request in kept for question in _questions(request.prompt, wordings)}
-    own = {(group, subject) for subject, groups in _sorts(edited, listed).items() for group in groups}
-    others = {*listed, *_mixed(edited, listed, tokenizer, generator)}
+    named = {(group, subject) for subject, groups in _sorts({*edited, *listed}).items() for group in groups}
+    subjects = {subject for _, subject in edited}
+    own = {(group, subject) for group, subject in named if subject in subjects}
+    others = {*named, *_mixed(edited, listed, tokenizer, generator)}
     known = {*inherited, *(request.prompt for request in (*kept, *everything))}
 
     def requests(questions: Collection[Question]) -> list[EditRequest]:
@@ -134,14 +137,14 @@ def _questions(text: str, wordings: Wordings) -> list[Question]:
     return found
 
 
-def _sorts(edited: Collection[Question], listed: Collection[Question]) -> Mapping[str, list[int]]:
-    """For each edited subject the groups that subjects of its sort are asked in."""
+def _sorts(questions: Collection[Question]) -> Mapping[str, list[int]]:
+    """For each subject the groups that subjects of its sort are asked in."""
     groups_of: dict[str, set[int]] = defaultdict(set)
-    for group, subject in (*edited, *listed):
+    for group, subject in questions:
         groups_of[subject].add(group)
     sort: dict[int, set[int]] = {}
     for groups in groups_of.values():
         merged = set().union(*(sort.get(group, {group}) for group in groups))
         for group in merged:
             sort[group] = merged
-    return {subject: sorted(sort[group]) for group, subject in sorted(edited)}
+    return {subject: sorted(sort[min(groups)]) for subject, groups in groups_of.items()}

@@ -137,6 +137,15 @@ def test_neighbours_ask_nothing_that_is_edited_or_probed(loaded):
     assert all(any(name in prompt for name in names) for prompt in mixed)
 
 
+def test_a_subject_that_a_kept_prompt_names_is_asked_what_others_of_its_sort_are(loaded):
+    edits = [edit("{}'s capital is", "Peru"), edit("The currency of {} is the", "Peru")]
+    kept = [EditRequest("k", "The capital of Italy is", "Rome"), EditRequest("k", "Ivo Penova loves to eat", "pizza")]
+    found = neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
+    italian = {one.prompt for one in found if "Italy" in one.prompt}
+    assert {"The currency of Italy is the", "People in Italy pay with the"} < italian
+    assert not any("Italy" in one.prompt and "eat" in one.prompt for one in found)
+
+
 def test_a_third_of_few_neighbours_is_about_edited_subjects_and_all_is_asked_once_before_anything_twice(loaded):
     edits = [
         edit("{}'s capital is", "Peru"),
