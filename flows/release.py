@@ -95,10 +95,10 @@ def release(
         note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":
             promote_release(folder, settings, f"{getuser()}, automatically", "every gate passed")
-        _show(folder)
-    path, gates = str(Path(folder) / "release.json"), refusing_gates(folder)
+        path, gates = str(Path(folder) / "release.json"), refusing_gates(folder)
+        version, card = read_json(Path(path)), _show(folder)
     if settings.registry.promote == "wait":
-        _promote_when_approved(folder, settings)
+        _promote_when_approved(folder, settings, version, card)
     return Completed(name=REFUSED, message=f"refused by {', '.join(gates)}", data=path) if gates else path
 
 
@@ -108,8 +108,11 @@ def _alone(settings: Settings, folder: str) -> AbstractContextManager[None]:
     return locked(lock_file(settings.registry, "release"), doing)
 
 
-def _show(folder: str) -> None:
-    create_markdown_artifact(render_card(read_evidence(folder)), "release", "What was edited and what it did")
+def _show(folder: str) -> str:
+    """Put the release's card on Prefect's page; the card."""
+    card = render_card(read_evidence(folder))
+    create_markdown_artifact(card, "release", "What was edited and what it did")
+    return card
 
 
 def _run(steps: Sequence[Task[..., str]], folder: str, settings: Settings) -> None:
@@ -125,16 +128,15 @@ def _configured(config: str | None, settings: Settings) -> Settings:
         return settings
 
 
-def _promote_when_approved(folder: str, settings: Settings) -> None:
-    """Ask on Prefect's page. Without a server that a person can reach, `factpatch promote` is the way to answer.
+def _promote_when_approved(folder: str, settings: Settings, version: dict[str, Any], card: str) -> None:
+    """Ask about a version on Prefect's page. Without a server that a person can reach, `factpatch promote` answers.
 
     Meanwhile other releases may run, also into the same folder: it is the version asked about that is promoted, and the
     folder says so only while it is still of that one.
     """
-    version = read_json(Path(folder) / "release.json")
     if version["status"] != "registered" or not os.environ.get("PREFECT_API_URL"):
         return
-    asked = Decision.with_initial_data(description=render_card(read_evidence(folder)), promote=False, who=getuser())
+    asked = Decision.with_initial_data(description=card, promote=False, who=getuser())
     try:
         decision = pause_flow_run(
             wait_for_input=asked,
