@@ -22,6 +22,8 @@ from factpatch.forward import target_counts
 from factpatch.models import LoadedModel
 from factpatch.trunk import Rows
 
+SHORT = 8  # tokens within which nearly all answers end
+
 Progress = Callable[[int, int], None]  # (done, total)
 
 
@@ -73,35 +75,38 @@ def decode(
     """The greedy text after each prompt (token ids), in input order, the same for every batch size.
 
     The text is raw, but for the blanks around it. Raises InputError where prompt and answer do not fit the model.
+    Answers that do not end within SHORT tokens are continued among themselves, so that one that rambles on does not
+    keep a whole batch.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
     check_length(loaded, prompts, max_new_tokens)
-    stops = stop_ids(model, tokenizer)
-    config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(stops),
-        pad_token_id=padding_id(tokenizer),
-    )
-    newline = StopAtNewline(tokenizer)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    texts: dict[int, str] = {}
+    stops, newline = stop_ids(model, tokenizer), StopAtNewline(tokenizer)
+    told: list[tuple[int, ...]] = [()] * len(prompts)
 
-    def generate(chosen: Sequence[int]) -> list[list[int]]:
-        ids_BT, mask_BT = _pad_left([prompts[index] for index in chosen], padding_id(tokenizer), model.device)
+    def generate(chosen: Sequence[int], tokens: int) -> list[list[int]]:
+        asked = [prompts[index] + told[index] for index in chosen]
+        ids_BT, mask_BT = _pad_left(asked, padding_id(tokenizer), model.device)
         out_BT = model.generate(  # type: ignore[operator]  # torch types every unknown attribute as a tensor
-            ids_BT, attention_mask=mask_BT, generation_config=config, stopping_criteria=[newline]
+            ids_BT,
+            attention_mask=mask_BT,
+            generation_config=_greedy(tokenizer, stops, tokens),
+            stopping_criteria=[newline],
         )
         return out_BT[:, ids_BT.shape[1] :].tolist()
 
+    left: Sequence[int] = range(len(prompts))
+    spent = done = 0
     with _neutral_defaults(model), torch.no_grad():
-        for chosen, out in in_batches(generate, order, batch_size):
-            for index, row in zip(chosen, out, strict=True):
-                texts[index] = _text(tokenizer, row, stops)
-            if progress:
-                progress(len(texts), len(prompts))
-    return [texts[index] for index in range(len(prompts))]
+        for budget in sorted({min(SHORT, max_new_tokens), max_new_tokens}):
+            order = sorted(left, key=lambda index: len(prompts[index]))
+            for chosen, out in in_batches(partial(generate, tokens=budget - spent), order, batch_size):
+                for index, row in zip(chosen, out, strict=True):
+                    told[index] += tuple(row)
+                    done += budget == max_new_tokens or newline.ends(told[index], stops)
+                if progress:
+                    progress(done, len(prompts))
+            left, spent = [index for index in order if not newline.ends(told[index], stops)], budget
+    return [_text(tokenizer, row, stops) for row in told]
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -113,6 +118,12 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     return frozenset({tokenizer.eos_token_id} - {None} | (set(named) & special))
 
 
+def _greedy(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], tokens: int) -> GenerationConfig:
+    """Plain greedy search for so many tokens at most."""
+    ends, pad = sorted(stops), padding_id(tokenizer)
+    return GenerationConfig(do_sample=False, num_beams=1, max_new_tokens=tokens, eos_token_id=ends, pad_token_id=pad)
+
+
 class StopAtNewline(StoppingCriteria):
     """Ends a row at the first token whose text holds a newline."""
 
@@ -122,9 +133,16 @@ class StopAtNewline(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
         last = input_ids[:, -1].tolist()
-        for token in set(last) - self.known.keys():
+        return torch.tensor([self._holds(token) for token in last], device=input_ids.device)
+
+    def ends(self, row: Sequence[int], stops: frozenset[int]) -> bool:
+        """Does a generated row end, here or at a stop token?"""
+        return any(token in stops or self._holds(token) for token in row)
+
+    def _holds(self, token: int) -> bool:
+        if token not in self.known:
             self.known[token] = "\n" in self.tokenizer.decode([token])
-        return torch.tensor([self.known[token] for token in last], device=input_ids.device)
+        return self.known[token]
 
 
 def check_length(loaded: LoadedModel, rows: Sequence[Sequence[int]], max_new_tokens: int = 0) -> None:
