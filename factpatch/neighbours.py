@@ -43,7 +43,7 @@ def neighbours(
     generator = random.Random(settings.training.seed)
     edited, everything = _edited(edits, wordings), [*edits, *settled]
     measured = _measured(everything, wordings)
-    listed = {question: request.target for request in kept for question in _questions(request.prompt, wordings)}
+    listed = {question: request.target for request in kept for question in wordings.asked(request.prompt)}
     named = {(group, subject) for subject, groups in _sorts({*edited, *listed}).items() for group in groups}
     subjects = {subject for _, subject in edited}
     own = {(group, subject) for group, subject in named if subject in subjects}
@@ -76,14 +76,14 @@ def still_neighbours(
     return [
         text
         for text in inherited
-        if text not in own and held.twin(text) is None and measured.isdisjoint(_questions(text, wordings))
+        if text not in own and held.twin(text) is None and measured.isdisjoint(wordings.asked(text))
     ]
 
 
 def _measured(edits: Sequence[EditRequest], wordings: Wordings) -> set[Question]:
     """What the edits set, and what their probes ask."""
     texts = (text for edit in edits for text in _held_prompts(edit))
-    return _edited(edits, wordings) | {question for text in texts for question in _questions(text, wordings)}
+    return _edited(edits, wordings) | {question for text in texts for question in wordings.asked(text)}
 
 
 def _edited(edits: Sequence[EditRequest], wordings: Wordings) -> set[Question]:
@@ -126,15 +126,6 @@ def name_parts(tokenizer: PreTrainedTokenizerBase, name: str) -> list[str]:
 
 def _held_prompts(edit: EditRequest) -> Iterable[str]:
     return (probe.prompt for probe in (*edit.locality, *edit.portability))
-
-
-def _questions(text: str, wordings: Wordings) -> list[Question]:
-    """What a text asks, if it is in one of the wordings: the group and the subject."""
-    found = []
-    for before, after, group in wordings.ends:
-        if len(text) > len(before) + len(after) and text.startswith(before) and text.endswith(after):
-            found.append((group, text[len(before) : len(text) - len(after)]))
-    return found
 
 
 def _sorts(questions: Collection[Question]) -> Mapping[str, list[int]]:

@@ -37,11 +37,28 @@ class Wordings:
     groups: tuple[tuple[str, ...], ...]
     group_of: Mapping[str, int]  # by template
 
+    def asked(self, text: str) -> list[tuple[int, str]]:
+        """What a text asks, if it is in one of the templates: the group and the subject."""
+        starts = ((length, self._ends.get(text[:length], ())) for length in self._lengths)
+        return [
+            (group, text[length : len(text) - len(after)])
+            for length, ends in starts
+            for after, group in ends
+            if len(text) > length + len(after) and text.endswith(after)
+        ]
+
     @cached_property
-    def ends(self) -> list[tuple[str, str, int]]:
-        """What stands before and after the blank of each template, and its group."""
-        parts = ((template.partition(BLANK), group) for template, group in self.group_of.items())
-        return [(before, after, group) for (before, _, after), group in parts]
+    def _ends(self) -> Mapping[str, list[tuple[str, int]]]:
+        """By what stands before the blank: what stands after it, and the group."""
+        found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for template, group in self.group_of.items():
+            before, _, after = template.partition(BLANK)
+            found[before].append((after, group))
+        return found
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return sorted(set(map(len, self._ends)))
 
     def of(self, edit: EditRequest) -> int | None:
         """The group of an edit's question."""
