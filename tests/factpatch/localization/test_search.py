@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +129,18 @@ def test_too_few_edits_take_the_signals_first(loaded, make_edits, with_search):
     assert "3 edits are too few" in record["reason"]
     with pytest.raises(InputError, match=r"a grid needs at least 8 edits .* there are 3"):
         localize(loaded, make_edits(3), with_search(method="grid"))
+
+
+def test_damaged_files_of_earlier_searches_are_made_anew(loaded, edits, with_search):
+    settings = with_search()
+    record = localize(loaded, edits, settings)
+    files = sorted(Path(settings.localization.cache).rglob("*.json"))
+    assert files
+    for number, path in enumerate(files):
+        path.write_text(path.read_text()[:-5] if number % 2 else "[1]")
+    again = localize(loaded, edits, settings)
+    assert (again["location"], again["method"]) == (record["location"], record["method"])
+    assert all(isinstance(json.loads(path.read_text()), dict) for path in files)
 
 
 def test_a_budget_that_allows_no_trial_is_refused(loaded, edits, with_search):
