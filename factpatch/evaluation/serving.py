@@ -14,6 +14,8 @@ from factpatch.stores import without_password
 
 SECONDS_TO_ANSWER = 600.0  # of one batch
 
+Ask = Callable[[list[str]], list[str]]  # prompts -> what the server says to each
+
 
 def is_address(source: str) -> bool:
     """Does this name a server, and not a folder or a hub name?"""
@@ -37,11 +39,11 @@ def ask_server(
     texts: list[str] = []
     with connect(SECONDS_TO_ANSWER) as client:
         with expecting(base):
-            name = fetch(client, f"{base}/models")["data"][0]["id"] if kind == "v1" else ""
+            ask = ASK[kind](client, base, settings)
         for start in range(0, len(asked), size):
             batch = asked[start : start + size]
             with expecting(base):
-                answers = ASK[kind](client, base, name, batch, settings)
+                answers = ask(batch)
             if len(answers) != len(batch) or not all(isinstance(text, str) for text in answers):
                 raise unlike(base)
             texts += answers
@@ -50,20 +52,26 @@ def ask_server(
     return dict(zip(asked, texts, strict=True))
 
 
-def _ask_mlflow(client: Client, base: str, name: str, prompts: list[str], settings: Settings) -> list[str]:
-    return list(fetch(client, base, {"inputs": prompts})["predictions"])
+def _ask_mlflow(client: Client, base: str, settings: Settings) -> Ask:
+    return lambda prompts: list(fetch(client, base, {"inputs": prompts})["predictions"])
 
 
-def _ask_openai(client: Client, base: str, name: str, prompts: list[str], settings: Settings) -> list[str]:
+def _ask_openai(client: Client, base: str, settings: Settings) -> Ask:
+    name = fetch(client, f"{base}/models")["data"][0]["id"]
     limits = {"max_tokens": settings.evaluation.max_new_tokens, "stop": ["\n"]}
-    if settings.edits.chat_template:
+
+    def converse(prompts: list[str]) -> list[str]:
         return [chat(client, base, name, prompt, **limits) for prompt in prompts]
-    body = {"model": name, "prompt": prompts, "temperature": 0, **limits}
-    choices = fetch(client, f"{base}/completions", body)["choices"]
-    return [choice["text"] for choice in sorted(choices, key=lambda choice: choice["index"])]
+
+    def complete(prompts: list[str]) -> list[str]:
+        body = {"model": name, "prompt": prompts, "temperature": 0, **limits}
+        choices = fetch(client, f"{base}/completions", body)["choices"]
+        return [choice["text"] for choice in sorted(choices, key=lambda choice: choice["index"])]
+
+    return converse if settings.edits.chat_template else complete
 
 
-ASK: dict[str, Callable[[Client, str, str, list[str], Settings], list[str]]] = {
+ASK: dict[str, Callable[[Client, str, Settings], Ask]] = {
     "invocations": _ask_mlflow,
     "v1": _ask_openai,
 }
