@@ -67,11 +67,8 @@ def find_companions(
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, read_canaries(settings.gates.canaries))
     listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
-    gone = [EditRequest("withdrawn", prompt, "") for prompt in withdrawn]
-    file, gone = (
-        [one for one in asked if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
-        for asked in (listed, gone)
-    )
+    file = _free(listed, held, edited)
+    gone = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
     notes = _dropped(training.protect, len(listed) - len(file))
     if listed and not file:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
@@ -91,16 +88,21 @@ def find_companions(
         notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
     taken = {edit.prompt for edit in everything}
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
-    if training.wordings and all(text.prompt.endswith(text.of) for text in further):
+    if training.wordings and not any(text.kind == "template" for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
     trained = [*further, *again.wordings]
-    said = [text.prompt for text in trained if text.prompt != text.of]  # an edit's own prompt is trained in any case
+    said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
     checked = check_leakage([*said, *(request.prompt for request, _ in answered)], held)
     guards = [row for _, row in answered] + sampled
     random.Random(training.seed).shuffle(guards)
     guards += [row for row in rows[len(kept) :] if row]
     bequest = _bequest(left, further, near, settings, everything)
     return Companions(_encode(loaded, trained), tuple(guards), checked, tuple(notes), bequest)
+
+
+def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:
+    """Those that nothing holds out and no edit asks."""
+    return [one for one in asked if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
 
 
 def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...]:
@@ -128,19 +130,17 @@ def _still_good(
         for one in inherited.wordings
         if _asked_for(one, settings)
         and (one.of, one.target) in facts
-        and (one.prompt == one.of or (one.prompt not in own and held.twin(one.prompt) is None))
+        and (one.kind == "form" or (one.prompt not in own and held.twin(one.prompt) is None))
     ]
     near = inherited.neighbours if settings.training.neighbours else ()
     return Inheritance(tuple(said), tuple(still_neighbours(near, everything, wordings, held)))
 
 
 def _asked_for(one: Wording, settings: Settings) -> bool:
-    """Do the settings ask for wordings of that kind: the edit's own prompt in the other form, behind an unrelated
-    sentence, or another template?"""
+    """Do the settings ask for wordings of that kind?"""
     training = settings.training
-    if one.prompt == one.of:
-        return training.both_forms and one.chat is not settings.edits.chat_template
-    return bool(training.prefixes if one.prompt.endswith(one.of) else training.wordings)
+    other_form = training.both_forms and one.chat is not settings.edits.chat_template
+    return bool({"form": other_form, "prefix": training.prefixes, "template": training.wordings}[one.kind])
 
 
 def _drawn(left: Inheritance, settings: Settings, edits: Sequence[EditRequest]) -> Inheritance:

@@ -17,9 +17,11 @@ from factpatch.files import read_json, write_json, write_text
 from factpatch.progress import show_progress
 
 if TYPE_CHECKING:  # other verbs start without torch
-    from factpatch.beginning import Mode
+    from factpatch.beginning import Mode, Start
     from factpatch.companions import Companions
+    from factpatch.models import LoadedModel
     from factpatch.preflight import Estimate
+    from factpatch.structure import Location
     from factpatch.training import TrainingResult
 
 
@@ -32,8 +34,7 @@ def edit(output: str, settings: Settings) -> str:
     """
     from factpatch.beginning import read_start
     from factpatch.certificate import certify, output_digest, tokenizer_digests
-    from factpatch.companions import find_companions
-    from factpatch.editing import encode_edits, run_edit
+    from factpatch.editing import encode_edits
     from factpatch.inheritance import write_inheritance
     from factpatch.machine import peak_memory
     from factpatch.models import load_model, preserved, write_values
@@ -51,24 +52,7 @@ def edit(output: str, settings: Settings) -> str:
     loaded = load_model(settings.model)
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
-    with show_progress(f"edit {location.name}") as report:
-        new, settled = begun.parted(edits)
-        companions = find_companions(loaded, new, settings, settled, begun.inherited, begun.withdrawn)
-        for note in companions.notes:
-            print(note, file=sys.stderr)
-        result = run_edit(
-            loaded,
-            location,
-            edits,
-            settings,
-            companions.kept,
-            lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
-            lambda done, total: report(done, total, "rows through the frozen layers"),
-            folder / NAME,
-            resume,
-            begun.patch.new if begun.patch else None,
-            companions.wordings,
-        )
+    companions, result = _train(loaded, location, edits, settings, begun, folder / NAME, resume)
     training = _told(settings.training.method, begun.mode, edits, companions, result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
@@ -108,6 +92,40 @@ def _preflight(settings: Settings, edits: list[EditRequest], location: str, fold
     print(describe(needed, free), file=sys.stderr)
     check(needed, free, settings.trunk)
     return needed
+
+
+def _train(
+    loaded: LoadedModel,
+    location: Location,
+    edits: list[EditRequest],
+    settings: Settings,
+    begun: Start,
+    checkpoint: Path,
+    resume: bool,
+) -> tuple[Companions, TrainingResult]:
+    """What joins the edits, and the values that training gives; told while it goes on."""
+    from factpatch.companions import find_companions
+    from factpatch.editing import run_edit
+
+    with show_progress(f"edit {location.name}") as report:
+        new, settled = begun.parted(edits)
+        companions = find_companions(loaded, new, settings, settled, begun.inherited, begun.withdrawn)
+        for note in companions.notes:
+            print(note, file=sys.stderr)
+        result = run_edit(
+            loaded,
+            location,
+            edits,
+            settings,
+            companions.kept,
+            lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
+            lambda done, total: report(done, total, "rows through the frozen layers"),
+            checkpoint,
+            resume,
+            begun.patch.new if begun.patch else None,
+            companions.wordings,
+        )
+    return companions, result
 
 
 def _told(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from factpatch.files import digest_value
 
@@ -25,6 +25,13 @@ class Wording:
     prompt: str
     target: str
     chat: bool
+
+    @property
+    def kind(self) -> Literal["form", "prefix", "template"]:
+        """The edit's own prompt, so in the other form; that prompt behind an unrelated sentence; or other words."""
+        if self.prompt == self.of:
+            return "form"
+        return "prefix" if self.prompt.endswith(self.of) else "template"
 
 
 @dataclass(frozen=True)

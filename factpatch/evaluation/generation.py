@@ -83,13 +83,13 @@ def decode(
     stops, newline = stop_ids(model, tokenizer), StopAtNewline(tokenizer)
     told: list[tuple[int, ...]] = [()] * len(prompts)
 
-    def generate(chosen: Sequence[int], tokens: int) -> list[list[int]]:
+    def generate(chosen: Sequence[int], config: GenerationConfig) -> list[list[int]]:
         asked = [prompts[index] + told[index] for index in chosen]
         ids_BT, mask_BT = _pad_left(asked, padding_id(tokenizer), model.device)
         out_BT = model.generate(  # type: ignore[operator]  # torch types every unknown attribute as a tensor
             ids_BT,
             attention_mask=mask_BT,
-            generation_config=_greedy(tokenizer, stops, tokens),
+            generation_config=config,
             stopping_criteria=[newline],
         )
         return out_BT[:, ids_BT.shape[1] :].tolist()
@@ -98,14 +98,18 @@ def decode(
     spent = done = 0
     with _neutral_defaults(model), torch.no_grad():
         for budget in sorted({min(SHORT, max_new_tokens), max_new_tokens}):
-            order = sorted(left, key=lambda index: len(prompts[index]))
-            for chosen, out in in_batches(partial(generate, tokens=budget - spent), order, batch_size):
+            order, rambling = sorted(left, key=lambda index: len(prompts[index])), []
+            config = _greedy(tokenizer, stops, budget - spent)
+            for chosen, out in in_batches(partial(generate, config=config), order, batch_size):
                 for index, row in zip(chosen, out, strict=True):
                     told[index] += tuple(row)
-                    done += budget == max_new_tokens or newline.ends(told[index], stops)
+                if budget < max_new_tokens:
+                    rambling += [index for index in chosen if not newline.ends(told[index], stops)]
+                done += len(chosen)
                 if progress:
-                    progress(done, len(prompts))
-            left, spent = [index for index in order if not newline.ends(told[index], stops)], budget
+                    progress(done - len(rambling), len(prompts))
+            done -= len(rambling)
+            left, spent = rambling, budget
     return [_text(tokenizer, row, stops) for row in told]
 
 

@@ -72,15 +72,18 @@ class Revisits:
 
     def unsure(self) -> torch.Tensor:
         """Indices of the edits that were not found learnt at their last visit."""
-        return (self.hardest_N > self._enough()).nonzero().flatten()
+        return self._beyond(self._enough())
 
     def unsteady(self) -> torch.Tensor:
         """Indices of the edits that were not found steady at their last visit."""
-        return (self.hardest_N > _loss(STEADY, self.confidence)).nonzero().flatten()
+        return self._beyond(_loss(STEADY, self.confidence))
 
     def wrong(self) -> torch.Tensor:
         """Indices of the edits that were not surely answered right at their last visit."""
-        return (self.hardest_N > _loss(RIGHT, self.confidence)).nonzero().flatten()
+        return self._beyond(_loss(RIGHT, self.confidence))
+
+    def _beyond(self, loss: float | torch.Tensor) -> torch.Tensor:
+        return (self.hardest_N > loss).nonzero().flatten()
 
     def _enough(self) -> torch.Tensor:
         """The largest token loss with which each counts as learnt."""
