@@ -1,10 +1,10 @@
 """File formats: CSV, TSV, XLSX, JSON, JSON Lines and Parquet, each also gzipped or in a zip, as numbered rows.
 
-Every reader yields `(number, row)`: the number is 1-based and is the line of a JSON Lines file, the item of a JSON file,
-the record of a CSV file, of a sheet (their headers not counted, empty records counted) and of a Parquet file. The values
-are what the file holds: no type is guessed, so a row never depends on the rows around it. Numbers, dates and truth
-values are read as their text (`ReadAsText`); nothing, NaN and the empty cell of a table are absent. Files are read
-piecewise, so that memory does not grow with them; only JSON by columns is read whole.
+Every reader yields `(number, row)`: the number is 1-based and is the line of a JSON Lines file, the item of a JSON
+file, the record of a CSV file, of a sheet (their headers not counted, empty records counted) and of a Parquet file. The
+values are what the file holds: no type is guessed, so a row never depends on the rows around it. Numbers, dates and
+truth values are read as their text (`ReadAsText`); null, NaN and empty cells are absent. Files are read piecewise, so
+that memory does not grow with them; only JSON by columns is read whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from factpatch.edits.formats.json_text import CHUNK, find_shape, read_items, rea
 from factpatch.edits.formats.layout import Layout
 from factpatch.edits.formats.packing import find_packing, open_bytes, reading
 from factpatch.edits.formats.separated import find_separator, read_records
-from factpatch.edits.formats.values import ReadAsText, as_text, count_read_as_text
+from factpatch.edits.formats.values import ReadAsText, count_read_as_text, row_as_text
 from factpatch.edits.formats.workbook import find_sheet, read_sheet
 from factpatch.errors import InputError
 
@@ -29,11 +29,11 @@ __all__ = [
     "READERS",
     "Layout",
     "ReadAsText",
-    "as_text",
     "count_read_as_text",
     "find_layout",
     "has_known_ending",
     "read_file",
+    "row_as_text",
 ]
 
 Find = Callable[[Path, Layout], Layout]
@@ -75,8 +75,8 @@ def has_known_ending(name: str) -> bool:
 def find_layout(path: Path) -> Layout:
     """How a file is written, found by looking at it before its rows are read.
 
-    Raises InputError, naming the file, for an unknown ending, what cannot be opened or unpacked, an encoding, separator,
-    sheet or list of rows that is not clear, and JSON that is broken before that is clear.
+    Raises InputError, naming the file, for an unknown ending, what cannot be opened or unpacked, an encoding,
+    separator, sheet or list of rows that is not clear, and JSON that is broken before that is clear.
     """
     with reading(path):
         ending, layout = find_packing(path, READERS)

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from factpatch.edits.formats.layout import Layout
 from factpatch.edits.formats.packing import open_bytes
-from factpatch.edits.formats.values import InfinityError, as_text, one_line
+from factpatch.edits.formats.values import one_line, row_as_text
 from factpatch.errors import InputError
 
 ROWS = 1000  # decoded at a time
@@ -25,15 +25,11 @@ def read_parquet(path: Path, layout: Layout) -> Iterator[tuple[int, Any]]:
             names = file.schema_arrow.names
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise InputError(f"'{path}': two columns are named '{one_line(twice)}'; keep one of them")
-            foreign = [field.name for field in file.schema_arrow if not _is_text(field.type)]
+            texts = all(_is_text(field.type) for field in file.schema_arrow)
             for batch in file.iter_batches(batch_size=ROWS):
                 for row in _shorten(batch).to_pylist():
                     number += 1
-                    for name in foreign:
-                        row[name] = as_text(row[name])
-                    yield number, row
-    except InfinityError as error:
-        raise InputError(f"{path} row {number}: {error}") from error
+                    yield number, row if texts else row_as_text(f"{path} row {number}", row)
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise InputError(f"'{path}' is not readable Parquet ({one_line(error)}), after row {number}") from error
 

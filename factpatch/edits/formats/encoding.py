@@ -20,14 +20,17 @@ from factpatch.errors import InputError
 
 Opener = Callable[[], AbstractContextManager[BinaryIO]]
 
-CHUNK = 1 << 20  # bytes read at a time
+CHUNK = 1 << 17  # bytes read at a time
 ZEROS = 20  # one byte in so many is a zero: this is no text of bytes
 SAMPLE = 60  # words for the detector, which is slow, beside those with a byte that stands nowhere else
 OFTEN = 3  # so many words with each byte
 LONG = 200  # bytes; longer cells are taken apart
 SURE = 0.3  # the least confidence that is believed
 AHEAD = 0.03  # by so much it must exceed that in an encoding in which the text reads otherwise
-COMMON = 0.05  # confidence given to what today's programs write
+COMMON = 0.05  # confidence given to Windows-1252, which most programs write
+TODAY = 0.02  # confidence given to the others that today's programs write
+DOUBT = 0.1  # confidence taken from an encoding in which a sign stands inside a word
+WRONG = 0.2  # so many bytes beyond ASCII may be wrong in an encoding before it is no longer thought of
 MIXED = 0.5  # so many characters of UTF-8 to one wrong byte do not come about by chance
 
 _MARKS = (
@@ -42,6 +45,7 @@ _TODAY = ("Windows-1252", "Windows-1250", "Windows-", "GB18030", "Big5", "Shift_
 _TRIED = chardet.EncodingEra.ALL & ~chardet.EncodingEra.MAINFRAME
 _ASCII = bytes(range(128))
 _TWO_READ_AS_ONE = re.compile("[ÂÃ][^\x00-\x7f]|â€")  # UTF-8 read as Windows-1252
+_SIGN_IN_WORD = re.compile(r"[^\W\d_][¹³¼½¾¿¡¬±§¶¯¨´¸£¥¢©®°«»][^\W\d_]")
 _BETWEEN = re.compile(rb'[\x00-\x1f",;]+')  # what parts cells; these bytes are a part of no other character
 
 
@@ -68,14 +72,16 @@ def find_encoding(path: Path, open_file: Opener) -> str:
     sample = _sample(open_file)
     found = [] if _is_mixed(sample) else _detect(sample)
     convert = f"iconv -f {found[0].upper()} -t UTF-8" if found else ""
-    if not found or _TWO_READ_AS_ONE.search(sample.decode(codec(found[0]))):
+    if not found or _TWO_READ_AS_ONE.search(sample.decode(codec(found[0]), "replace")):
         raise InputError(f"'{path}' is not UTF-8 text, by {wrong}, nor all in another encoding; correct it there")
     if len(found) > 1:
         other = f"{found[0]} or {found[1]}"
         raise InputError(f"'{path}' is not UTF-8 text, by {wrong}, but {other}; convert it, as with '{convert}'")
     wrong = _first_wrong(open_file, codec(found[0]))
     if wrong is not None:
-        raise InputError(f"'{path}' seems {found[0]} text, but {wrong} is not; correct it, or drop it by '{convert} -c'")
+        raise InputError(
+            f"'{path}' seems {found[0]} text, but {wrong} is not; correct it, or drop it by '{convert} -c'"
+        )
     return found[0]
 
 
@@ -148,11 +154,13 @@ def _detect(sample: bytes) -> list[str]:
     for guess in chardet.detect_all(sample, ignore_threshold=True, encoding_era=_TRIED):
         name = str(guess["encoding"]).replace("WINDOWS", "Windows").replace("SHIFT", "Shift")
         try:
-            text = sample.decode(codec(name))
-        except (LookupError, UnicodeDecodeError):
+            text = sample.decode(codec(name), errors="replace")
+        except LookupError:
             continue
-        if not any(map(_is_unlikely, text)):
-            confidence = guess["confidence"] + COMMON * name.startswith(_TODAY)
+        if not any(map(_is_unlikely, text)) and text.count("\ufffd") <= WRONG * sum(
+            not char.isascii() for char in text
+        ):
+            confidence = guess["confidence"] + _likelihood(name) - DOUBT * (_SIGN_IN_WORD.search(text) is not None)
             trust[text] = max(trust.get(text, 0), confidence)
             names.setdefault(text, set()).add(name)
     best = sorted(trust, key=trust.__getitem__, reverse=True)[:2]
@@ -161,13 +169,17 @@ def _detect(sample: bytes) -> list[str]:
     return [_usual(names[text]) for text in best]
 
 
+def _likelihood(name: str) -> float:
+    return COMMON if name == _TODAY[0] else TODAY if name.startswith(_TODAY) else 0
+
+
 def _usual(names: set[str]) -> str:
     """Of several names of encodings in which a text reads the same, the one that programs write most."""
     return min(names, key=lambda name: (next((n for n, c in enumerate(_TODAY) if name.startswith(c)), 99), name))
 
 
 def _is_unlikely(char: str) -> bool:
-    """A control character, one not in use, a piece of a frame or a sign of old keyboards: facts are written in others."""
+    """A control character, one not in use, a piece of a frame, a sign of old keyboards: facts are written in others."""
     return (
         (unicodedata.category(char) in ("Cc", "Cn", "Co") and char not in "\t\r\n")
         or "\u2500" <= char <= "\u259f"

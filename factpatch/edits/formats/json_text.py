@@ -35,8 +35,10 @@ def read_lines(path: Path, layout: Layout) -> Iterator[tuple[int, Any]]:
     with open_text(path, layout) as file:
         for number, line in enumerate(file, start=1):
             if not line.isspace():
-                with parsing(path, number):
+                try:
                     row = DECODER.decode(line)
+                except UNREADABLE as error:
+                    raise broken(f"{path} row {number}", error) from error
                 yield number, row
 
 
@@ -78,7 +80,7 @@ def read_items(path: Path, layout: Layout) -> Iterator[tuple[int, Any]]:
             yield from _from_split(path, {name: window.value(LONGEST_COLUMN) for name in _members(path, window)})
         elif layout.shape == "by key":
             for number, _ in enumerate(_members(path, window), start=1):
-                with parsing(path, number):
+                with parsing(f"{path} row {number}"):
                     row = window.value()
                 yield number, row
         elif layout.inside is not None:
@@ -92,7 +94,7 @@ def read_items(path: Path, layout: Layout) -> Iterator[tuple[int, Any]]:
             number = 0
             for number, item in _items(path, window) if layout.shape == "list" else _objects(path, window):
                 yield number, item
-            with parsing(path, number + 1):
+            with parsing(f"{path} row {number + 1}"):
                 if window.peek():
                     raise ValueError("there is more after the end of the list")
 
@@ -102,15 +104,17 @@ def _items(path: Path, window: Window) -> Iterator[tuple[int, Any]]:
     number = 1
     window.skip()
     while window.peek() not in ("", "]"):
-        with parsing(path, number):
+        try:
             item = window.value()
             if window.peek() not in (",", "]"):
                 raise ValueError("expected ',' or ']' after the item")
+        except UNREADABLE as error:
+            raise broken(f"{path} row {number}", error) from error
         if window.peek() == ",":
             window.skip()
         yield number, item
         number += 1
-    with parsing(path, number):
+    with parsing(f"{path} row {number}"):
         if window.peek() != "]":
             raise ValueError("the file ends before its list does")
     window.skip()
@@ -121,7 +125,7 @@ def _objects(path: Path, window: Window) -> Iterator[tuple[int, Any]]:
     for number in count(1):
         if not window.peek():
             return
-        with parsing(path, number):
+        with parsing(f"{path} row {number}"):
             row = window.value()
         if window.peek() == ",":
             window.skip()
@@ -133,7 +137,7 @@ def _members(path: Path, window: Window) -> Iterator[str]:
     seen: set[str] = set()
     window.skip()
     while window.peek() not in ("", "}"):
-        with parsing(path, 1):
+        with parsing(f"{path} row 1"):
             name = window.value()
             if not isinstance(name, str) or isinstance(name, ReadAsText) or window.peek() != ":":
                 raise ValueError("expected a name and ':'")
@@ -142,12 +146,12 @@ def _members(path: Path, window: Window) -> Iterator[str]:
         seen.add(name)
         window.skip()
         yield name
-        with parsing(path, 1):
+        with parsing(f"{path} row 1"):
             if window.peek() not in (",", "}"):
                 raise ValueError("expected ',' or '}' after the value")
         if window.peek() == ",":
             window.skip()
-    with parsing(path, 1):
+    with parsing(f"{path} row 1"):
         if window.peek() != "}":
             raise ValueError("the file ends before its object does")
     window.skip()
@@ -167,7 +171,7 @@ def _kinds(path: Path, window: Window) -> dict[str, Kind]:
                 if number == 1 and isinstance(item, dict):
                     kinds[name] = "objects"
         else:
-            with parsing(path, 1):
+            with parsing(f"{path}, field '{one_line(name)}'"):
                 window.value(LONGEST_COLUMN)
     return kinds
 
@@ -245,20 +249,26 @@ class Window:
         return bool(more)
 
 
+UNREADABLE = (ValueError, RecursionError, TwiceError, InfinityError)  # what decoding JSON raises
+
+
+def broken(where: str, error: Exception) -> InputError:
+    """What decoding complains of, as one line."""
+    if isinstance(error, TwiceError):
+        return InputError(f"{where}: {one_line(error)}; keep one of them")
+    if isinstance(error, InfinityError):
+        return InputError(f"{where}: {error}")
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+    return InputError(f"{where}: not JSON ({one_line(reason)})")
+
+
 @contextmanager
-def parsing(path: Path, number: int) -> Iterator[None]:
-    """Turn a parser's complaint into one line that names file and row."""
+def parsing(where: str) -> Iterator[None]:
+    """Raise what decoding complains of as one line; where rows are many, catching it there is faster."""
     try:
         yield
-    except UnicodeDecodeError:
-        raise
-    except TwiceError as error:
-        raise InputError(f"{path} row {number}: {one_line(error)}; keep one of them") from error
-    except InfinityError as error:
-        raise InputError(f"{path} row {number}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-        raise InputError(f"{path} row {number}: not JSON ({one_line(reason)})") from error
+    except UNREADABLE as error:
+        raise broken(where, error) from error
 
 
 def _end(match: re.Match[str] | None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from factpatch.edits.formats.json_text import parsing
+from factpatch.edits.formats.json_text import UNREADABLE, broken
 from factpatch.edits.formats.values import NESTED, one_line, read_cell
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
@@ -51,10 +51,16 @@ def to_rows(
     for number, cells in records:
         if len(cells) > width and any(cells[width:]):
             raise InputError(f"{path} row {number}: more cells than the header ({len(cells)}, not {width}); {hint}")
-        row: dict[str, Any] = {name: cell for name, cell in zip(names, cells, strict=False) if cell}
-        if not row or all(map(str.isspace, row.values())):
+        text = "".join(cells)
+        if not text or text.isspace():
             continue
-        for name in nested & row.keys():
-            with parsing(path, number):
-                row[name] = read_cell(name, row[name])
+        row: dict[str, Any] = dict(zip(names, cells, strict=False))
+        if "" in cells:
+            row = {name: cell for name, cell in row.items() if cell}
+        try:
+            for name in nested:
+                if name in row:
+                    row[name] = read_cell(row[name])
+        except UNREADABLE as error:
+            raise broken(f"{path} row {number}", error) from error
         yield number, row

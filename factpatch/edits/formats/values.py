@@ -1,4 +1,4 @@
-"""Values of a file as text: what a file holds as a number, a date or a truth value is read as its text, and told apart."""
+"""Values of a file as text: a number, a date or a truth value is read as its text, and told apart from other texts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
+
+from factpatch.errors import InputError
 
 NESTED = frozenset(
     "paraphrases locality portability target_old rephrase answers ground_truth rephrase_prompt locality_prompt "
@@ -55,7 +57,15 @@ def as_text(value: Any) -> Any:
         return ReadAsText(value.date().isoformat() if midnight else value.isoformat(" "))
     if isinstance(value, date):
         return ReadAsText(value.isoformat())
-    return value.decode() if isinstance(value, bytes) else ReadAsText(value)
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else ReadAsText(value)
+
+
+def row_as_text(where: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its values as text. Raises InputError, which names the row by `where`, for infinity."""
+    try:
+        return {name: as_text(value) for name, value in raw.items()}
+    except InfinityError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def count_read_as_text(values: Mapping[str, Any]) -> int:
@@ -94,9 +104,9 @@ DECODER = json.JSONDecoder(
 )
 
 
-def read_cell(name: str, text: str) -> Any:
-    """The text of a table's cell, or the list or object that it holds if the field of that name is nested."""
-    if name not in NESTED or not text.lstrip().startswith(("[", "{")):
+def read_cell(text: str) -> Any:
+    """What a cell of a nested field holds: a list or an object, as JSON or as Python writes it, or else its text."""
+    if not text.lstrip().startswith(("[", "{")):
         return text
     try:
         return DECODER.decode(text)

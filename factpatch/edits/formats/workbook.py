@@ -35,14 +35,14 @@ def find_sheet(path: Path, layout: Layout) -> Layout:
     with _workbook(path, layout) as book:
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
         headers = {sheet.title: next(_filled(path, sheet), None) for sheet in sheets}
-    found = [name for name, header in headers.items() if header]
+    found = {name: header[1] for name, header in headers.items() if header}
     if len(found) > 1:
         names = ", ".join(f"'{name}'" for name in found)
         raise InputError(f"'{path}' holds several sheets ({names}); keep one of them, or save each as a file")
     if not found:
         return layout
-    _, cells = headers[found[0]]
-    return replace(layout, inside=found[0], renamed=find_renamed([str(cell.value or "") for cell in cells]))
+    [(name, cells)] = found.items()
+    return replace(layout, inside=name, renamed=find_renamed([str(cell.value or "") for cell in cells]))
 
 
 def read_sheet(path: Path, layout: Layout) -> Iterator[tuple[int, Any]]:
