@@ -24,12 +24,12 @@ CHUNK = 1 << 17  # bytes read at a time
 ZEROS = 20  # one byte in so many is a zero: this is no text of bytes
 SAMPLE = 60  # words for the detector, which is slow, beside those with a byte that stands nowhere else
 OFTEN = 3  # so many words with each byte
-LONG = 200  # bytes; longer cells are taken apart
+LONG = 200  # bytes; longer lines are taken apart
 SURE = 0.3  # the least confidence that is believed
 AHEAD = 0.03  # by so much it must exceed that in an encoding in which the text reads otherwise
 COMMON = 0.05  # confidence given to Windows-1252, which most programs write
 TODAY = 0.02  # confidence given to the others that today's programs write
-DOUBT = 0.1  # confidence taken from an encoding in which a sign stands inside a word
+DOUBT = 0.2  # confidence taken from an encoding in which a sign stands inside a word
 WRONG = 0.2  # so many bytes beyond ASCII may be wrong in an encoding before it is no longer thought of
 MIXED = 0.5  # so many characters of UTF-8 to one wrong byte do not come about by chance
 
@@ -77,11 +77,12 @@ def find_encoding(path: Path, open_file: Opener) -> str:
     if len(found) > 1:
         other = f"{found[0]} or {found[1]}"
         raise InputError(f"'{path}' is not UTF-8 text, by {wrong}, but {other}; convert it, as with '{convert}'")
+    if _is_all(sample, codec(found[0])):
+        return found[0]
     wrong = _first_wrong(open_file, codec(found[0]))
     if wrong is not None:
-        raise InputError(
-            f"'{path}' seems {found[0]} text, but {wrong} is not; correct it, or drop it by '{convert} -c'"
-        )
+        line = f"'{path}' seems {found[0]} text, but {wrong} is not; correct it, or drop it by '{convert} -c'"
+        raise InputError(line)
     return found[0]
 
 
@@ -102,30 +103,33 @@ def _first_wrong(open_file: Opener, name: str) -> str | None:
 
 
 def _sample(open_file: Opener) -> bytes:
-    """Some words beyond ASCII, so that every such byte of the file is among them, and a few times if it can be."""
+    """Some different lines beyond ASCII, so that every such byte of the file is there, and a few times if it can be."""
     seen: Counter[int] = Counter()
-    words: list[bytes] = []
+    words: dict[bytes, None] = {}
     known, left = _ASCII, b""
     with open_file() as file:
         while chunk := file.read(CHUNK):
             left += chunk
+            end = _last_end(left) or len(left) // CHUNK * CHUNK
             if left.translate(None, known):
-                for word in _words(left[: _last_end(left)]):
-                    if rare := set(word.translate(None, known)):
-                        words.append(word)
+                for word in _words(left[:end]):
+                    rare = set(word.translate(None, known))
+                    if rare and word not in words:
+                        words[word] = None
                         seen.update(rare)
                         enough = 1 if len(words) > SAMPLE else OFTEN
                         known = _ASCII + bytes(byte for byte, count in seen.items() if count >= enough)
-            left = left[_last_end(left) :][-CHUNK:]
-        words += [word for word in _words(left) if word.translate(None, known)]
+            left = left[end:]
+    words.update((word, None) for word in _words(left) if word.translate(None, known))
     return b"\n".join(words)
 
 
 def _words(text: bytes) -> Iterator[bytes]:
-    """Lines that hold more than ASCII; of long ones the cells that do, and of long cells the words."""
+    """Lines that hold more than ASCII; of long ones the cells that do, of long cells the words, of long words parts."""
     for line in _not_ascii(text.splitlines()):
         for cell in (line,) if len(line) <= LONG else _not_ascii(_BETWEEN.split(line)):
-            yield from (cell,) if len(cell) <= LONG else _not_ascii(cell.split())
+            for word in (cell,) if len(cell) <= LONG else _not_ascii(cell.split()):
+                yield from (word[at : at + LONG] for at in range(0, len(word), LONG))
 
 
 def _not_ascii(texts: Iterable[bytes]) -> Iterator[bytes]:
@@ -135,6 +139,14 @@ def _not_ascii(texts: Iterable[bytes]) -> Iterator[bytes]:
 def _last_end(text: bytes) -> int:
     """Where the last whole line ends; in text without lines, where the last whole cell does."""
     return text.rfind(b"\n") + 1 or max(text.rfind(end) for end in (b'"', b",", b";")) + 1
+
+
+def _is_all(sample: bytes, name: str) -> bool:
+    """Whether a sample that holds every byte of a file shows that all of it is in an encoding of single bytes."""
+    try:
+        return len(sample.decode(name)) == len(sample)
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_mixed(sample: bytes) -> bool:
