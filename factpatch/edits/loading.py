@@ -23,7 +23,7 @@ from typing import Any
 import datasets
 import huggingface_hub
 
-from factpatch.edits.formats import READERS, read_file
+from factpatch.edits.formats import READERS, has_known_ending, read_file, row_as_text
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 
@@ -82,7 +82,8 @@ def open_rows(source: str) -> datasets.IterableDataset:
 def to_native(raw: dict[str, Any]) -> dict[str, Any] | None:
     """A row of any known form under native field names, or None if its form is not known.
 
-    Null is the same as absent: Arrow pads rows with nulls. Texts stand in for lists of one.
+    Null is the same as absent, as Arrow pads rows with nulls, and so is an empty text, as others do, but where it would
+    be the prompt or the target. Texts stand in for lists of one.
     """
     if "src" in raw or "alt" in raw:
         values = _from_zsre(raw)
@@ -92,7 +93,9 @@ def to_native(raw: dict[str, Any]) -> dict[str, Any] | None:
         values = _from_native(raw)
     else:
         return None
-    return {name: value for name, value in values.items() if value is not None and value != []}
+    absent = {name for name, value in values.items() if value is None or value == []}
+    absent |= {name for name, value in values.items() if value == "" and name not in ("prompt", "target")}
+    return {name: value for name, value in values.items() if name not in absent}
 
 
 def misspelt(raw: dict[str, Any]) -> list[tuple[str, str]]:
@@ -128,7 +131,8 @@ def _raw_rows(source: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
     elif path.exists():
         yield from ((source, number, raw) for number, raw in read_file(path))
     else:
-        yield from ((source, number, raw) for number, raw in enumerate(_hub_rows(source), start=1))
+        for number, raw in enumerate(_hub_rows(source), start=1):
+            yield source, number, row_as_text(f"{source} row {number}", raw)
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -179,7 +183,7 @@ def _hub_rows(name: str) -> Iterable[dict[str, Any]]:
 def _may_be_on_hub(name: str) -> bool:
     """Whether an absent path is shaped like a hub name, and unlike a slip in the name of a local file."""
     owner, _, rest = name.partition("/")
-    is_local = Path(name).suffix.lower() in READERS or (rest != "" and Path(owner).is_dir())
+    is_local = has_known_ending(name) or (rest != "" and Path(owner).is_dir())
     return _HUB_NAME.fullmatch(name) is not None and not is_local
 
 
