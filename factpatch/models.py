@@ -241,7 +241,7 @@ def known_digests(model: PreTrainedModel, but: Collection[str] = ()) -> dict[str
     """As `tensor_digests`, `but` for some; a tensor that nothing wrote to since it was hashed is not hashed again.
 
     Writes are seen by torch's version counter, as all operations in place count them. What goes through `.data` evades
-    it, so this is no proof: what must be proven takes `tensor_digests`.
+    it, so this is no proof: what must be proven is compared with the files (`StoredParameters.differing`).
     """
     tensors = {name: tensor for name, tensor in _tensors(model).items() if name not in but}
     kept = {name: _known[tensor] for name, tensor in tensors.items() if tensor in _known}

@@ -82,7 +82,7 @@ def save_patch(
     held = stored.from_files(new)
     if lost := [name for name, value in values.items() if not same_bits(held[name], value)]:
         raise RefusedError(
-            f"new values of {', '.join(lost)} are finer than '{loaded.source}' can hold in its files; no patch was written"
+            f"the files of '{loaded.source}' cannot hold the new values of {', '.join(lost)}; no patch was written"
         )
     digests = file_digests(stored.checkpoint)  # whether the model was loaded from them, the certificate proves
     old = {name: read_tensor(stored.checkpoint.tensors[name]) for name in new}

@@ -48,7 +48,6 @@ def read_header(path: Path) -> dict[str, Entry]:
             header = _parse(path, file.read(length))
     except OSError as error:
         raise InputError(f"'{path}' cannot be read ({error.strerror or error})") from error
-    header.pop("__metadata__", None)
     entries = {name: _entry(path, name, value, LENGTH + length) for name, value in header.items()}
     _check_extent(path, entries.values(), LENGTH + length, size)
     return entries
@@ -84,7 +83,7 @@ def _check_start(path: Path, first: bytes, size: int) -> None:
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    """The header as JSON; InputError if it is none, or names a tensor twice."""
+    """The tensors as the header's JSON has them; InputError if it is none, or names one twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
@@ -93,11 +92,14 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        header = json.loads(text, object_pairs_hook=unique)
+        header = json.loads(text.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}': its header is broken ({error}); download it again") from error
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not text.startswith(b"{"):
         raise InputError(f"'{path}': its header is no JSON object; download it again")
+    notes = header.pop("__metadata__", None) or {}
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise InputError(f"'{path}': its header is broken at __metadata__; download it again")
     return header
 
 
