@@ -1,4 +1,4 @@
-"""Folders that are not exactly a model: each refused by the name of what is wrong, from the headers where they say it."""
+"""Folders that are not exactly a model: each refused by the name of what is wrong, mostly from headers alone."""
 
 import json
 import re

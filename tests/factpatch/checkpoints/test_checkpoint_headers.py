@@ -68,11 +68,14 @@ def test_a_mutated_file_is_read_or_refused_in_one_line(tmp_path, seed, data):
         elif content:
             del content[place]
     path.write_bytes(content)
+    entries, refused = {}, ""
     try:
         entries = read_header(path)
     except InputError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
+        refused = str(error)
+    if refused:
+        assert str(path) in refused
+        assert "\n" not in refused
         return
     with safe_open(path, "pt") as file:  # raises if the library refuses what we took
         assert set(entries) == set(file.keys())
