@@ -218,7 +218,9 @@ def _check_files(
     checkpoint: Checkpoint, patch: Patch, expected: dict[str, str], what: str, only: Collection[str] | None = None
 ) -> None:
     """InputError if the files name other tensors than expected, or those of `only` (None: all) have other digests."""
-    differing = sorted(checkpoint.tensors.keys() ^ expected.keys())
+    if lacking := sorted(expected.keys() - checkpoint.tensors.keys()):
+        raise InputError(f"this is not {what}: its files lack {_some(lacking)}, which '{patch.folder}' knows")
+    differing = sorted(checkpoint.tensors.keys() - expected.keys())
     if not differing:
         actual = file_digests(checkpoint) if only is None else {n: entry_digest(checkpoint.tensors[n]) for n in only}
         differing = sorted(name for name, digest in actual.items() if digest != expected[name])
@@ -227,5 +229,10 @@ def _check_files(
 
 
 def _other_model(what: str, differing: Sequence[str], patch: Patch) -> InputError:
-    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-    return InputError(f"this is not {what}: {', '.join(differing[:3])}{more} differ from '{patch.folder}'")
+    return InputError(f"this is not {what}: {_some(differing)} differ from '{patch.folder}'")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -11,6 +11,7 @@ from factpatch.config import EditsSettings, LocalizationSettings, ModelSettings,
 from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest, Wording
 from factpatch.errors import InputError
+from factpatch.files import read_json, write_json
 from factpatch.inheritance import Inheritance, write_inheritance
 from factpatch.models import load_model
 from factpatch.patch import save_patch

@@ -1,4 +1,4 @@
-"""Over checkpoints as people have them: apply changes the bytes of the located tensors alone, undo gives the files back.
+"""Checkpoints as people have them: apply changes the bytes of the located tensors alone, undo gives the files back.
 
 Bytes are compared by `sha256sum` and by the safetensors library, not by factpatch.
 """
@@ -176,7 +176,7 @@ def contents(folder):
         content = path.read_bytes()
         heads[path.name] = content[: 8 + int.from_bytes(content[:8], "little")]
         with safe_open(path, "pt") as file:
-            for name in file.keys():
+            for name in list(file.keys()):
                 value = file.get_tensor(name)
                 tensors[name] = str(value.dtype), value.shape, value.view(-1).view(torch.uint8).numpy().tobytes()
     return tensors, heads
@@ -288,6 +288,15 @@ def patched(tiny_model, tmp_path):
     return base, patch_of(load_model(ModelSettings(path=str(base))), "1:down", tmp_path / "patch")[0]
 
 
+def test_a_tensor_that_is_not_there_is_named(patched, tmp_path):
+    base, patch = patched
+    tensors = load_file(base / WEIGHTS)
+    del tensors["model.layers.3.mlp.up_proj.weight"]
+    save_file(tensors, base / WEIGHTS, {"format": "pt"})
+    with pytest.raises(InputError, match=r"patch: its files lack model\.layers\.3\.mlp\.up_proj\.weight"):
+        export_patch(ModelSettings(path=str(base)), patch, tmp_path / "edited")
+
+
 @pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.down_proj.weight"])
 def test_another_tensor_in_the_files_is_refused_by_name_and_leaves_nothing(patched, tmp_path, name):
     base, patch = patched
@@ -316,7 +325,7 @@ def test_an_output_inside_the_model_or_without_room_is_refused(patched, tmp_path
 
 
 def test_an_older_patch_is_refused_in_a_line(patched):
-    base, patch = patched
+    patch = patched[1]
     manifest = json.loads((patch / "manifest.json").read_text())
     (patch / "manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
     with pytest.raises(InputError, match=r"schema 1 \(it describes tensors in memory instead of files\).*edit again"):
