@@ -18,6 +18,6 @@ def ask(settings: Settings, prompt: str, patch: str | None = None) -> str:
         read_patch(patch)
     loaded = load_model(settings.model)
     if patch is not None:
-        apply_patch(loaded.model, patch)
+        apply_patch(loaded, patch)
     ids = encode_prompt(loaded.tokenizer, prompt, settings.edits.chat_template)
     return decode(loaded, [ids], settings.evaluation.max_new_tokens, batch_size=1)[0]

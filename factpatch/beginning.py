@@ -78,23 +78,26 @@ def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held |
 
 def why_unfit(settings: Settings, folder: Path) -> str | None:
     """Why the values of a patch are none to begin with under these settings, in words; None if they are."""
-    from factpatch.models import fingerprint, load_model, tensor_digests
-    from factpatch.patch import read_patch
+    from factpatch.checkpoints.tensors import file_digests
+    from factpatch.models import find_source, fingerprint, open_checkpoint
+    from factpatch.patch import foreign_schema, read_manifest, read_patch
     from factpatch.structure import locate
+    from factpatch.workload import meta_model
 
-    patch = read_patch(folder)
-    base, place = patch.manifest["base"], patch.manifest["location"]["name"]
-    chat = patch.manifest["config"]["edits"]["chat_template"]
+    manifest = read_manifest(folder)
+    if foreign := foreign_schema(manifest):
+        return f"the champion's patch cannot be used: {foreign}"
+    base, place = read_patch(folder).manifest["base"], manifest["location"]
+    chat = manifest["config"]["edits"]["chat_template"]
     if settings.edits.chat_template != chat:
         return f"edits.chat_template is {settings.edits.chat_template} and was {chat}".lower()
     if settings.model.dtype != base["dtype"]:
         return f"model.dtype is {settings.model.dtype} and was {base['dtype']}"
-    loaded = load_model(settings.model)
-    if fingerprint(tensor_digests(loaded.model)) != base["fingerprint"]:
+    if fingerprint(file_digests(open_checkpoint(find_source(settings.model.path)))) != base["fingerprint"]:
         return f"'{settings.model.path}' is another base model than the champion's; every active fact is written anew"
     asked = settings.localization.location
-    if asked is not None and set(locate(loaded.model, asked).parameters) != set(patch.new):
-        return f"localization.location is {asked} and was {place}"
+    if asked is not None and list(locate(meta_model(settings.model), asked).parameters) != place["parameters"]:
+        return f"localization.location is {asked} and was {place['name']}"
     return None
 
 

@@ -1,28 +1,30 @@
 """A certificate for a patch: proof that it changes the located tensors only, and gives the outputs that were measured.
 
-It is made from the patch as it lies on disk and from every tensor of the model, hashed anew (`tensor_digests`, never
-`known_digests`), and written into its folder as `certificate.json`. It is no signature: it shows damage, mix-ups and
-careless changes, not a forger who rewrites every file.
+It is made from the patch as it lies on disk and from the model's files: every parameter in memory is compared with
+them, bit for bit, before and with the new values, so that what was measured is what the files give. It is written into
+the patch's folder as `certificate.json`, and names tensors as the files do. It is no signature: it shows damage,
+mix-ups and careless changes, not a forger who rewrites every file.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from factpatch.batches import in_batches
+from factpatch.checkpoints.tensors import file_digests, tensor_digest
 from factpatch.encoding import Encoded, padding_id
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_file, digest_value, read_json, write_json
 from factpatch.forward import collate, target_logits
-from factpatch.models import LoadedModel, fingerprint, preserved, tensor_digest, tensor_digests, write_values
-from factpatch.patch import Patch, read_patch
+from factpatch.models import LoadedModel, fingerprint, preserved, write_values
+from factpatch.patch import Patch, buffer_digests, read_patch
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "certificate.json"
 FILES = ("manifest.json", "patch.safetensors", "undo.safetensors")
 BATCH = 32  # rows of a forward pass; fixed while memory lasts, since another padding may turn a near tie
@@ -59,16 +61,21 @@ def certify(
             base's, or the outputs or the tokenizer are not the expected ones; named.
     """
     patch = read_patch(folder)
-    located, base = patch.manifest["parameters"], patch.manifest["base"]["tensors"]
-    _refuse("the old values of the patch are not the base model's", _differing(base, patch.old, set(located)))
-    now = {name: loaded.model.get_parameter(name) for name in located}
-    _refuse("the model does not hold the base weights of the patch", _differing(base, now, set(located)))
-    with preserved(loaded.model, tuple(located)):
-        write_values(loaded.model, patch.new)
-        after = tensor_digests(loaded.model)
-        expected = base | {name: entry["sha256_after"] for name, entry in located.items()}
-        wrong = {name for name in {*after, *expected} if after.get(name) != expected.get(name)}
-        _refuse("tensors that are not located differ from the base model", wrong - set(located))
+    stored, base, after = loaded.stored, patch.before, patch.after
+    places = set(patch.manifest["location"]["parameters"])
+    _refuse("the files of the model are not the base of the patch", _unlike(file_digests(stored.checkpoint), base))
+    old = {name: tensor_digest(value) for name, value in patch.old.items()}
+    new = {name: tensor_digest(value) for name, value in patch.new.items()}
+    _refuse(
+        "the old values of the patch are not the base model's", _unlike(base | old, base, {*old} ^ {*patch.located})
+    )
+    _refuse("the model does not hold the base weights of the patch", stored.differing(places))
+    _refuse("buffers differ from the base model", _unlike(buffer_digests(loaded), patch.manifest["base"]["buffers"]))
+    with preserved(loaded.model, tuple(places)):
+        write_values(loaded.model, stored.from_files(patch.new))
+        differing = set(stored.differing(changed=patch.new))
+        _refuse("tensors that are not located differ from the base model", differing - places)
+        wrong = differing | _unlike(base | new, after)
         _refuse("located tensors do not get the values that the manifest states", wrong)
         outputs = output_digest(loaded, rows)
     if expected_digest not in (None, outputs):
@@ -78,10 +85,7 @@ def certify(
         )
     tokenizer = tokenizer_digests(loaded)
     if tokenizer_before is not None:
-        changed_files = {
-            name for name in {*tokenizer, *tokenizer_before} if tokenizer.get(name) != tokenizer_before.get(name)
-        }
-        _refuse("tokenizer files changed during the edit", changed_files)
+        _refuse("tokenizer files changed during the edit", _unlike(tokenizer, tokenizer_before))
     certificate = {
         "schema": SCHEMA,
         "tensors": len(after),
@@ -156,13 +160,12 @@ def _digest_tokenizer(loaded: LoadedModel, folder: Path) -> dict[str, str]:
     return {name: digest_file(folder / name) for name in present}
 
 
-def _differing(expected: dict[str, str], tensors: dict[str, Any], located: set[str]) -> set[str]:
-    """Names among the located and the given whose tensor has not the expected digest."""
-    found = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
-    return {name for name in located | set(found) if found.get(name, "absent") != expected.get(name)}
+def _unlike(found: dict[str, str], expected: dict[str, str], more: Collection[str] = ()) -> set[str]:
+    """Names whose digest is not the expected one, or is on one side alone; and `more`."""
+    return {name for name in {*found, *expected} if found.get(name) != expected.get(name)} | set(more)
 
 
-def _refuse(what: str, names: set[str]) -> None:
+def _refuse(what: str, names: Collection[str]) -> None:
     """RefusedError with the first few names, if there are any."""
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""

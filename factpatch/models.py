@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import torch
@@ -19,10 +21,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from factpatch.checkpoints.folder import Checkpoint, read_checkpoint, refuse_adapter
+from factpatch.checkpoints.mapping import StoredParameters, map_parameters
+from factpatch.checkpoints.tensors import tensor_digest
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
 
+log = logging.getLogger(__name__)
+
 HUB_TIMEOUT = 10  # seconds that the hub has to answer
+HUB_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.py", "*.txt", "LICENSE*", "model*.safetensors"]
 
 _known = WeakTensorKeyDictionary()  # tensor -> its state when it was hashed last, and its digest
 
@@ -31,52 +39,122 @@ _known = WeakTensorKeyDictionary()  # tensor -> its state when it was hashed las
 class LoadedModel:
     """A frozen model in evaluation mode with its tokenizer.
 
-    `source` is the folder or hub name it came from, `stored_dtype` that of its weights on disk: edited values are
-    rounded to it, so that what is measured is what an exported checkpoint holds.
+    `source` is the folder or hub name it came from, `stored` says how its parameters lie in the files there: edited
+    values are rounded to the types that these have, so that what is measured is what an exported checkpoint holds.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
-    stored_dtype: torch.dtype
+    stored: StoredParameters
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
     """Load weights (safetensors only) in the stated dtype, every parameter frozen.
 
-    Raises InputError when the folder or hub name is absent, holds no causal language model, or needs code of its own.
+    Raises InputError when the folder or hub name is absent, holds no causal language model or not the whole of it, or
+    needs code of its own.
     """
-    source = check_source(settings.path)
-    transformers_logging.disable_progress_bar()
-    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
-    try:
-        config = AutoConfig.from_pretrained(source, **options)
-        stored_dtype = config.dtype or torch.float32
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=getattr(torch, settings.dtype),
-            use_safetensors=True,
-            **options,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        if options["local_files_only"] and not Path(source).is_dir():
-            reason = "it was not downloaded before, and the hub does not give it now; check the name and the network"
-        raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
+    source = find_source(settings.path)
+    checkpoint = open_checkpoint(source)
+    model, tokenizer = _from_pretrained(source, checkpoint.folder, settings)
+    stored = _stored(model, checkpoint)
     model.requires_grad_(False)
     try:
         nn.Module.to(model, torch.device(settings.device))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"model.device '{settings.device}' cannot be used ({reason}); cpu always can") from error
-    return LoadedModel(model.eval(), tokenizer, source, stored_dtype)
+    return LoadedModel(model.eval(), tokenizer, source, stored)
+
+
+def _from_pretrained(
+    source: str, folder: Path, settings: ModelSettings
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """What transformers makes of a folder; InputError where it fails, or lacks or cannot place a tensor."""
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
+    told = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what it reports of tensors is refused or said here, in a line
+    try:
+        pair: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=AutoConfig.from_pretrained(folder, **options),
+            dtype=getattr(torch, settings.dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused here, by name
+            **options,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except Exception as error:  # whatever configurations, code of the model's own and libraries under it raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
+    finally:
+        transformers_logging.set_verbosity(told)
+    model, found = pair
+    for name, held, wanted in sorted(found["mismatched_keys"]):
+        raise InputError(
+            f"model '{source}': tensor '{name}' has shape {list(held)} in the file and {list(wanted)} by config.json; "
+            "the two are not of one model"
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise _missing(source, missing, model)
+    return model, tokenizer
+
+
+def _stored(model: PreTrainedModel, checkpoint: Checkpoint) -> StoredParameters:
+    """How the model lies in its files; InputError if a parameter is in none of them. What the class leaves out of the
+    files is said once."""
+    stored = map_parameters(model, checkpoint)
+    if missing := stored.missing():
+        raise _missing(str(checkpoint.folder), missing, model)
+    if unused := stored.unused():
+        _say_once(
+            f"model '{checkpoint.folder}': {type(model).__name__} does not load {_named(unused)} of its files; what is "
+            "not loaded stays as it is"
+        )
+    return stored
+
+
+def _missing(source: str, names: Sequence[str], model: PreTrainedModel) -> InputError:
+    return InputError(
+        f"model '{source}': its files lack {_named(names)} that {type(model).__name__} needs; without them it would "
+        "compute with random numbers: download it again"
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    """So many tensors, with the names of the first few."""
+    more = ", …" if len(names) > 3 else ""
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({', '.join(names[:3])}{more})"
+
+
+@cache
+def _say_once(text: str) -> None:
+    log.warning(text)
+
+
+def open_checkpoint(source: str) -> Checkpoint:
+    """The files of a model's path or hub name, which are fetched where they are not on this machine; InputError where
+    they cannot be had or are not whole."""
+    if Path(source).is_dir():
+        return read_checkpoint(Path(source))
+    try:
+        folder = huggingface_hub.snapshot_download(
+            source, allow_patterns=HUB_FILES, local_files_only=local_only(source)
+        )
+    except Exception as error:  # whatever the network or the hub raises
+        reason = " ".join(str(error).split())[:300]
+        if local_only(source):
+            reason = "it was not downloaded before, and the hub does not give it now; check the name and the network"
+        raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
+    return read_checkpoint(Path(folder))
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer alone; InputError where it cannot be had."""
-    source = check_source(settings.path)
+    source = find_source(settings.path)
     try:
         return AutoTokenizer.from_pretrained(
             source, local_files_only=local_only(source), trust_remote_code=settings.trust_remote_code
@@ -86,11 +164,12 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         raise InputError(f"model '{source}' gives no tokenizer: {reason}") from error
 
 
-def check_source(path: str) -> str:
+def find_source(path: str) -> str:
     """The model's path or hub name; InputError if it is neither an existing folder nor shaped like a hub name."""
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").exists():
+            refuse_adapter(folder)
             raise InputError(f"model folder '{path}' has no config.json; name the folder that save_pretrained wrote")
         return path
     looks_like_path = path.startswith((".", "/", "~")) or path.count("/") != 1 or path.split("/")[0] in {"data", "runs"}
@@ -99,6 +178,15 @@ def check_source(path: str) -> str:
             f"model folder '{path}' does not exist; give a folder with config.json or a hub name owner/model"
         )
     return path
+
+
+def check_source(path: str) -> str:
+    """The model's path or hub name, as `find_source` gives it; of a folder also the headers of its weights are read, so
+    that what cannot be loaded is told before any work."""
+    source = find_source(path)
+    if Path(source).is_dir():
+        open_checkpoint(source)
+    return source
 
 
 @cache
@@ -136,13 +224,6 @@ def write_values(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> Non
         model.get_parameter(name).requires_grad_(False).copy_(value)
 
 
-def tensor_digest(tensor: torch.Tensor) -> str:
-    """SHA-256 over dtype, shape and bytes of a tensor."""
-    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of how a tokenizer splits text and which ids it gives."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -160,7 +241,7 @@ def known_digests(model: PreTrainedModel, but: Collection[str] = ()) -> dict[str
     """As `tensor_digests`, `but` for some; a tensor that nothing wrote to since it was hashed is not hashed again.
 
     Writes are seen by torch's version counter, as all operations in place count them. What goes through `.data` evades
-    it, so this is no proof: what must be proven takes `tensor_digests`.
+    it, so this is no proof: what must be proven is compared with the files (`StoredParameters.differing`).
     """
     tensors = {name: tensor for name, tensor in _tensors(model).items() if name not in but}
     kept = {name: _known[tensor] for name, tensor in tensors.items() if tensor in _known}

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from factpatch.config import ModelSettings, TrainingSettings
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError
-from factpatch.models import check_source, local_only
+from factpatch.models import find_source, local_only
 from factpatch.roles import attention_module
 from factpatch.structure import Location, decoder_blocks
 from factpatch.training.breadth_first import CHECK_ROWS
@@ -73,7 +73,7 @@ class Pass:
 
 def meta_model(settings: ModelSettings) -> PreTrainedModel:
     """The model without its weights, in the dtype that it will have; InputError if its configuration is none."""
-    source = check_source(settings.path)
+    source = find_source(settings.path)
     try:
         config = AutoConfig.from_pretrained(
             source, trust_remote_code=settings.trust_remote_code, local_files_only=local_only(source)

@@ -52,6 +52,7 @@ def edit(output: str, settings: Settings) -> str:
     loaded = load_model(settings.model)
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
+    loaded.stored.refuse_unmapped(location.parameters)
     companions, result = _train(loaded, location, edits, settings, begun, folder / NAME, resume)
     training = _told(settings.training.method, begun.mode, edits, companions, result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
@@ -122,7 +123,7 @@ def _train(
             lambda done, total: report(done, total, "rows through the frozen layers"),
             checkpoint,
             resume,
-            begun.patch.new if begun.patch else None,
+            loaded.stored.from_files(begun.patch.new) if begun.patch else None,
             companions.wordings,
         )
     return companions, result

@@ -48,7 +48,7 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
         with show_progress("answers before") as report:
             before = ask_forms(loaded, edits, settings, progress=report, location=location)
             canaries_before = collect_answers(loaded, canaries, settings)
-        apply_patch(loaded.model, chosen)
+        apply_patch(loaded, chosen)
     with show_progress("evaluate") as report:
         after = ask_forms(loaded, edits, settings, before, report, location)
     judgement = ask_judge(edits, after, before, settings)

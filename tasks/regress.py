@@ -86,7 +86,7 @@ def regress(output: str, settings: Settings) -> str:
     if units:
         loaded = load_model(settings.model)
         before, cached = score_base(loaded, units, settings)
-        apply_patch(loaded.model, folder / "patch")
+        apply_patch(loaded, folder / "patch")
         with show_progress("capability after") as report:
             after = score(loaded, units, settings.capability, report)
     write_jsonl(folder / "regress_items.jsonl", compare_items(before, after))

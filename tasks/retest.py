@@ -39,7 +39,7 @@ def retest(output: str, settings: Settings, source: str, patch: str | None = Non
         else:
             loaded = load_model(replace(settings.model, path=source))
             if patch is not None:
-                apply_patch(loaded.model, patch)
+                apply_patch(loaded, patch)
             outputs = dict(collect_answers(loaded, requests, settings, progress=report).outputs)
     value = retention(facts, canaries, outputs, settings)
     value["seconds"] = round(time.perf_counter() - start, 3)

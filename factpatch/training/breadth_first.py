@@ -127,7 +127,7 @@ def breadth_first(
                 check(stepper, parts.taught, run.revisits, position.epoch)
             left = run.revisits.wrong() if position.first else run.revisits.unsure()
             unsure = tuple(index for index in left.tolist() if index < edits)
-        values = masters.values(loaded.stored_dtype)
+        values = loaded.stored.rounded(masters.values())
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
 

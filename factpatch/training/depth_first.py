@@ -36,5 +36,5 @@ def depth_first(
             losses.append(loss)
             if progress:
                 progress(index + 1, len(rows), loss)
-        values = masters.values(loaded.stored_dtype)
+        values = loaded.stored.rounded(masters.values())
         return TrainingResult(values, tuple(losses), steps, visits, None, rows.engine)

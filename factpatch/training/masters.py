@@ -71,10 +71,9 @@ class Masters:
         finally:
             self.write_back()
 
-    def values(self, stored_dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The new values by name, rounded to what a checkpoint in `stored_dtype` can hold, in the model's dtype."""
-        pairs = zip(self.names, self.merged(), self._parameters, strict=True)
-        return {name: value.to(stored_dtype).to(parameter.dtype) for name, value, parameter in pairs}
+    def values(self) -> dict[str, torch.Tensor]:
+        """The new values by name, not rounded yet."""
+        return dict(zip(self.names, self.merged(), strict=True))
 
 
 class LowRankMasters(Masters):

@@ -11,6 +11,7 @@ from factpatch.config import EditsSettings, LocalizationSettings, ModelSettings,
 from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest, Wording
 from factpatch.errors import InputError
+from factpatch.files import read_json, write_json
 from factpatch.inheritance import Inheritance, write_inheritance
 from factpatch.models import load_model
 from factpatch.patch import save_patch
@@ -159,6 +160,16 @@ def test_after_a_refused_increment_the_base_model_begins_and_a_run_that_is_conti
 def test_the_very_same_facts_are_trained_anew(champion, tmp_path):
     mode, start = decide(champion, tmp_path)
     assert (mode.reason, start) == ("version 3 holds these facts already, so they are trained anew", None)
+
+
+def test_a_champions_older_patch_is_left_with_that_reason(champion, tmp_path):
+    settings, patch = champion
+    older = shutil.copytree(patch, tmp_path / "older")
+    write_json(older / "manifest.json", read_json(older / "manifest.json") | {"schema": 1})
+    mode, start = decide((settings, older), tmp_path / "out", NEW)
+    told = "the champion's patch cannot be used: its manifest has schema 1 (it describes tensors in memory"
+    assert mode.reason.startswith(told)
+    assert (mode.name, start) == ("rebuild", None)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_it_says_what_changed_and_leaves_the_model_as_found(tiny_model, tmp_path
     assert tensor_digests(loaded.model) == before
     manifest = read_patch(patch).manifest
     assert certificate["changed"] == list(manifest["parameters"])
-    assert certificate["tensors"] == len(before)
+    assert certificate["tensors"] == len(manifest["base"]["tensors"])
     assert certificate["fingerprint_before"] == manifest["base"]["fingerprint"] != certificate["fingerprint_after"]
     assert certificate["outputs"] == {"rows": 3, "sha256": measured}
     assert certificate["tokenizer"]["tokenizer.json"] == digest_file(tiny_model(kind) / "tokenizer.json")
@@ -150,7 +150,7 @@ def test_a_certificate_that_contradicts_the_manifest_is_told(certified, key):
     ]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1}', '{"schema": 1, "files": {}}', '{"schema": 2}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1}', '{"schema": 2, "files": {}}', '{"schema": 3}'])
 def test_a_broken_or_absent_certificate_is_a_problem_not_a_crash(certified, content):
     (certified / "certificate.json").write_text(content)
     (problem,) = check_certificate(certified)

@@ -1,6 +1,7 @@
 """A tensor is hashed again when it was written to, and only then; whoever wants proof hashes everything."""
 
 import ast
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import torch
 
 from factpatch import models
 from factpatch.certificate import certify
+from factpatch.checkpoints import tensors
 from factpatch.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.editing import encode_edits, run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.models import known_digests, load_model, preserved, tensor_digests, write_values
-from factpatch.patch import apply_patch, save_patch, undo_patch
+from factpatch.patch import apply_patch, save_patch
 from factpatch.structure import locate
 from factpatch.training.masters import masters_of
 from factpatch.trunk import open_rows
@@ -113,15 +115,22 @@ def test_every_writer_of_the_library_is_seen(tiny_model, tmp_path):
         assert changed() == located
     assert changed() == set()
     patch = save_patch(tmp_path / "patch", loaded, location, values, Settings(), {}, {})
-    apply_patch(model, patch)
+    apply_patch(loaded, patch)
     assert changed() == located
-    undo_patch(model, patch)
-    assert changed() == set()
 
 
-def test_a_run_hashes_the_model_twice(tiny_model, tmp_path, hashed):
-    """Once for the names of everything that is kept, and once for the certificate."""
-    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+def test_a_run_hashes_the_model_and_its_files_once(tiny_model, tmp_path, hashed, monkeypatch):
+    """For the names of everything that is kept, and for the manifest; the certificate compares the one with the other,
+    and finds what changed unseen (`test_certificate`)."""
+    entries, real = Counter(), tensors.entry_digest
+
+    def count(entry):
+        entries[entry.start] += 1
+        return real(entry)
+
+    monkeypatch.setattr(tensors, "entry_digest", count)
+    shutil.copytree(tiny_model("llama"), tmp_path / "model")
+    loaded = load_model(ModelSettings(path=str(tmp_path / "model")))
     trunk = TrunkSettings(folder=str(tmp_path / "trunk"))
     settings = Settings(training=TrainingSettings(epochs=2, neighbours=0, wordings=0), trunk=trunk)
     location, rows = locate(loaded.model, "2:down"), encode_edits(loaded, EDITS, False)
@@ -132,7 +141,9 @@ def test_a_run_hashes_the_model_twice(tiny_model, tmp_path, hashed):
     assert hashed[id(loaded.model.get_parameter(NAME))] == 1
     certify(loaded, patch, rows)
     others = [tensor for name, tensor in loaded.model.named_parameters() if name not in location.parameters]
-    assert {hashed[id(tensor)] for tensor in others} == {2}
+    assert {hashed[id(tensor)] for tensor in others} == {1}
+    assert set(entries.values()) == {1}
+    assert len(entries) == len(loaded.stored.checkpoint.tensors)
 
 
 def test_nothing_in_the_library_writes_behind_the_count():

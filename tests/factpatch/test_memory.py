@@ -16,9 +16,12 @@ ROOT = Path(__file__).parents[2]
 CODE = """
 import json, resource, sys
 from dataclasses import replace
+from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from factpatch.certificate import output_digest
+from factpatch.checkpoints.folder import Checkpoint
+from factpatch.checkpoints.mapping import StoredParameters
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded
 from factpatch.errors import RefusedError
@@ -43,7 +46,8 @@ model = AutoModelForCausalLM.from_config(
     AutoConfig.for_model("llama", vocab_size=60_000, tie_word_embeddings=True, initializer_range=0.3, **sizes)
 ).eval().requires_grad_(False)
 model.get_input_embeddings().weight[384:] = 0  # tied: of these the tokenizer knows none, and none is ever likely
-loaded = LoadedModel(model, AutoTokenizer.from_pretrained(sys.argv[1]), "tiny", torch.float32)
+in_no_file = StoredParameters(model, Checkpoint(Path(), {}), {})
+loaded = LoadedModel(model, AutoTokenizer.from_pretrained(sys.argv[1]), "tiny", in_no_file)
 TRUNK = TrunkSettings(folder=None)
 passes = []
 model.model.layers[0].register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))

@@ -48,7 +48,7 @@ def made(tiny_model, tmp_path_factory) -> Path:
     patch = save_patch(folder / "patch", loaded, location, values, settings, {"digest": "e0", "count": 2}, {})
     certify(loaded, patch, encode_edits(loaded, EDITS, chat_template=False))
     before = collect_answers(loaded, EDITS, settings)
-    apply_patch(loaded.model, patch)
+    apply_patch(loaded, patch)
     after, measured = collect_answers(loaded, EDITS, settings), {"patch": digest_patch(patch)}
     place = {"name": location.name, "layer": 2, "module": location.module, "parameters": list(location.parameters)}
     row = {"metric": "acc", "direction": "higher", "before": 0.9, "after": 0.88, "n": 5000}

@@ -79,14 +79,14 @@ def test_a_release_is_promoted_and_can_be_loaded(output, settings, uri, tmp_path
 
     folder = export_version(settings.registry, "candidate", tmp_path / "exported")
     weights = load_model(ModelSettings(path=str(folder))).model.state_dict()
-    patched = load_model(settings.model).model
+    patched = load_model(settings.model)
     apply_patch(patched, output / "patch")
-    assert all(weights[name].equal(value) for name, value in patched.state_dict().items())
+    assert all(weights[name].equal(value) for name, value in patched.model.state_dict().items())
 
 
 def expected_answers(output: Path, settings: Settings) -> list[str]:
     loaded = load_model(settings.model)
-    apply_patch(loaded.model, output / "patch")
+    apply_patch(loaded, output / "patch")
     return decode(loaded, [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS], 16, 2)
 
 
