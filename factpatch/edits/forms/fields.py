@@ -24,25 +24,27 @@ def text_list(value: Any) -> list[Any]:
 
 
 def probes(value: Any, path: str, unread: set[str]) -> list[Any]:
-    """Probes from any shape: one, a list of them, or lists under names of kinds.
+    """Probes from any shape: one, a list of them, or either under names of kinds.
 
     What is not of a probe's shape stays as it is, for the checks to name; `unread` gets the paths of what is not used.
     """
-    if isinstance(value, list):
-        return [probe for item in value for probe in probes(item, path, unread)]
-    if not isinstance(value, dict):
-        return [] if value is None else [value]
-    prompt, answer = _name(value, PROMPTS), _name(value, ANSWERS)
+    if isinstance(value, dict) and _name(value, PROMPTS) is None and _name(value, ANSWERS) is None:
+        items = [item for kind in value.values() for item in (kind if isinstance(kind, list) else [kind])]
+    else:
+        items = value if isinstance(value, list) else [value]
+    return [probe for item in items if item is not None for probe in _probes_of(item, path, unread)]
+
+
+def _probes_of(item: Any, path: str, unread: set[str]) -> list[Any]:
+    """The probe that one object is, or the several whose prompts it lists."""
+    if not isinstance(item, dict):
+        return [item]
+    prompt, answer = _name(item, PROMPTS), _name(item, ANSWERS)
     if prompt is None and answer is None:
-        kinds = [(kind, item) for kind, item in value.items() if holds(item)]
-        return [
-            probe
-            for kind, item in kinds
-            for probe in (probes(item, path, unread) if isinstance(item, (list, dict)) else [item])
-        ]
-    unread.update(f"{path}.{name}" for name, item in value.items() if name not in (prompt, answer) and holds(item))
-    asked = value.get(prompt) if prompt else None
-    said = value.get(answer) if answer else None
+        return [item] if holds(item) else []
+    unread.update(f"{path}.{name}" for name, other in item.items() if name not in (prompt, answer) and holds(other))
+    asked = item.get(prompt) if prompt else None
+    said = item.get(answer) if answer else None
     return pairs(asked, said, f"{path}.{prompt}", f"{path}.{answer}", unread)
 
 
@@ -54,9 +56,7 @@ def pairs(asked: Any, said: Any, prompts: str, answers: str, unread: set[str]) -
     if not isinstance(said, list):
         return [{"prompt": prompt, "target": said} for prompt in asked]
     if len(asked) != len(said):
-        raise InputError(
-            f"'{prompts}' holds {len(asked)} prompts and '{answers}' {len(said)} answers; give one for each"
-        )
+        raise InputError(f"'{prompts}' holds {len(asked)} prompts, but '{answers}' {len(said)} answers; give as many")
     return [
         {"prompt": prompt, "target": _first(answer, answers, unread)}
         for prompt, answer in zip(asked, said, strict=True)

@@ -79,7 +79,11 @@ class Reader:
         """The form of a row; None for one that is not known, or that holds a row for each language and no more."""
         if self.own and self.prompt and any(find(raw, path) is not None for path in self.prompt.split("+")):
             return self.own
+        said = raw.get("prompt") is not None
+        whole = said and (raw.get("target") is not None or raw.get("op") is not None)
         fitting = [form for name in raw for form in self.by_mark.get(name, ()) if form.fits(raw)]
+        if whole:  # a native row may bear anything beside, but not what says the same once more
+            fitting = [form for form in fitting if "prompt" in form.marks]
         if len(fitting) > 1:
             names = " and ".join(form.name for form in fitting)
             raise InputError(
@@ -87,7 +91,7 @@ class Reader:
             )
         if fitting:
             return fitting[0]
-        if raw.get("prompt") is not None:
+        if said:
             return self.native
         alone = (form for form in self.foreign if any(raw.get(name) is not None for name in form.alone))
         return next(alone, self.native if raw.keys() & {"prompt", "target", "op"} and not inner else None)
@@ -106,6 +110,7 @@ class Reader:
             for one in readings:
                 part = f"{language}, {one.part}" if one.part else language
                 found.append(Reading(sys.intern(f"{one.form} by language"), one.values, one.unused, part))
+        _refuse_slips(self.native, raw, set(unused))
         every = (*unused, *(name for one in found for name in one.unused))
         return [
             dataclasses.replace(one, unused=_sorted(frozenset(every)) if number == 0 else ())
@@ -128,11 +133,11 @@ def seen_fields(raw: Raw) -> str:
 
 
 def _by_language(raw: Raw) -> dict[str, Raw]:
-    """The rows that stand under names of languages, such as `en` and `zh-cn`."""
+    """The rows that stand under names of languages, such as `en` and `zh-cn`; `op` is none."""
     return {
         name: value
         for name, value in raw.items()
-        if isinstance(value, dict) and isinstance(name, str) and _LANGUAGE.fullmatch(name)
+        if isinstance(value, dict) and name != "op" and _LANGUAGE.fullmatch(str(name))
     }
 
 
@@ -144,12 +149,20 @@ def _read(form: Form, raw: Raw) -> Iterator[Reading]:
             return
     arranged = form.arrange(raw) if form.arrange else raw
     unused: set[str] = set(unreached(arranged, form.reach))
-    parts = spread(arranged, form.paths["prompt"][0], form.stated) if form.several else [(arranged, form.stated)]
+    parts = _parts(form, arranged)
     every = [_values(form, part, unused, own if number else None) for number, (part, own) in enumerate(parts)]
     _refuse_slips(form, arranged, unused)
     for number, values in enumerate(every):
         part = f"{number + 1} of {len(parts)}" if len(parts) > 1 else ""
         yield Reading(form.name, values, () if number else _sorted(frozenset(unused)), part)
+
+
+def _parts(form: Form, raw: Raw) -> list[tuple[Raw, frozenset[str]]]:
+    """The row once for each edit that it holds, with the paths that belong to that edit alone."""
+    if not form.several:
+        return [(raw, frozenset())]
+    prompts = form.paths["prompt"]
+    return spread(raw, next((path for path in prompts if find(raw, path) is not None), prompts[0]), form.stated)
 
 
 def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None) -> dict[str, Any]:
@@ -165,7 +178,7 @@ def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None)
     for name in FIELDS:
         said = found.get(name, [])
         if name in TEXT_LISTS:
-            values[name] = [text for _, value in said for text in text_list(value)]
+            values[name] = _distinct([text_list(value) for _, value in said])
         elif name in PROBE_LISTS:
             values[name] = [probe for path, value in said for probe in probes(value, path, unused)]
             asked, answered = found.get(f"{name}.prompt"), found.get(f"{name}.target")
@@ -175,7 +188,7 @@ def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None)
                 unused.update(path for path, value in asked or answered or () if path in form.halves and holds(value))
         elif said:
             values[name] = _one(said)
-    values = {name: value for name, value in values.items() if value is not None and value != []}
+    values = {name: value for name, value in values.items() if value != [] or name not in LISTS}
     return _filled(form, _plain(values))
 
 
@@ -186,6 +199,14 @@ def _one(said: list[tuple[str, Any]]) -> Any:
         if other != value:
             raise InputError(f"'{first}' and '{path}' say the same field differently; keep one of them")
     return value
+
+
+def _distinct(lists: list[list[Any]]) -> list[Any]:
+    """All items of several lists, without those of later lists that an earlier one holds."""
+    joined = lists[0] if lists else []
+    for more in lists[1:]:
+        joined = [*joined, *(item for item in more if item not in joined)]
+    return joined
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
