@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from factpatch.edits.forms import COLUMNS
 from factpatch.errors import InputError
 from factpatch.recipe import PAPER, TrainingSettings, check_strengths
 
@@ -32,10 +33,19 @@ class EditsSettings:
     """Which edits to write."""
 
     path: str = "data/edits"  # file, folder (folded in file-name order) or `datasets` hub name
+    columns: dict[str, str] = field(default_factory=dict)  # where the fields stand in rows of a form of your own: our
+    # name -> dotted path, such as target: answers.0.text; docs/extending.md
     chat_template: bool = False  # put prompts through the model's chat template
     limit: int | None = None  # only the first N accepted edits
     mode: Literal["auto", "incremental", "rebuild"] = "auto"  # of a release: add to the champion's patch where that
     # can be (auto), refuse to run where it cannot (incremental), or start from the base model
+
+    def __post_init__(self) -> None:
+        for name, path in self.columns.items():
+            if name not in COLUMNS:
+                raise InputError(f"edits.columns names '{name}', which no edit has; known here: {', '.join(COLUMNS)}")
+            if not all(path.split("+")):
+                raise InputError(f"edits.columns.{name} is '{path}'; write a path such as answers.0.text")
 
 
 @dataclass(frozen=True)

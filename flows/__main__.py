@@ -14,6 +14,7 @@ from flows.console import exit_code
 SETTINGS = {
     "model": "model.path",
     "edits": "edits.path",
+    "columns": "edits.columns",
     "location": "localization.location",
     "method": "localization.method",
     "training": "training.method",
@@ -51,6 +52,8 @@ def _verb(
         part.add_argument("--output", metavar="DIR", default=output, help=f"where results go (default: {output})")
     for flag in flags:
         _add_flag(part, flag)
+    if "edits" in flags:
+        _add_flag(part, "columns")
     return part
 
 
@@ -61,6 +64,8 @@ def _add_steps(verbs: Any) -> None:
     part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")
     part = _verb(verbs, "validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
     part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
+    _add_flag(part, "columns")
+    part.add_argument("--preview", action="store_true", help="only show the first edits as they are read")
     _verb(verbs, "localize", "choose where in the model to write", "model", "edits", "method")
     summary = "train the edits and write a patch"
     _verb(verbs, "edit", summary, "model", "edits", "location", "training", "seed", "resume")
@@ -131,6 +136,11 @@ def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
     options: dict[str, dict[str, Any]] = {
         "model": {"metavar": "M", "help": "model folder or hub name"},
         "edits": {"metavar": "EDITS", "help": "edit requests: file, folder or datasets hub name"},
+        "columns": {
+            "type": _columns,
+            "metavar": "FIELD=PATH,…",
+            "help": "where the fields stand in rows of another form, such as prompt=question,target=answer.text",
+        },
         "location": {"metavar": "LAYER:MODULE", "help": "where to write, such as 22:mlp.down_proj"},
         "method": {"choices": ["auto", "grid"], "help": "how to search"},
         "training": {"choices": ["breadth-first", "depth-first"], "help": "depth-first is the baseline"},
@@ -140,6 +150,19 @@ def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
         "strict": {"action": "store_true", "default": None, "help": "refuse on any finding"},
     }
     part.add_argument(f"--{flag}", **options[flag])
+
+
+def _columns(text: str) -> dict[str, str]:
+    """The map that `--columns` spells."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    names = [name.strip() for name, _, _ in pairs]
+    if not all(found and name.strip() and path.strip() for name, found, path in pairs):
+        raise argparse.ArgumentTypeError(
+            f"'{text}': write FIELD=PATH,FIELD=PATH, such as prompt=question,target=answer"
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise argparse.ArgumentTypeError(f"'{text}' names '{twice[0]}' twice; join paths with '+'")
+    return {name: path.strip() for name, (_, _, path) in zip(names, pairs, strict=True)}
 
 
 def overrides(args: argparse.Namespace) -> dict[str, Any]:

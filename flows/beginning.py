@@ -23,7 +23,7 @@ def begin(output: str, settings: Settings, refused: Sequence[str] = ()) -> Mode:
     """
     registry = settings.registry
     fetch = partial(fetch_patch, registry)
-    edits, entries = read_accepted(output), read_ledger(settings.edits.path)
+    edits, entries = read_accepted(output), read_ledger(settings.edits.path, columns=settings.edits.columns)
     gone = {entry.row.values["prompt"] for entry in entries if entry.state in ("reverted", "expired")}
     withdrawn = sorted(gone - {fact(entry)[0] for entry in entries if entry.state == "active"})
     champion = read_champion(registry)

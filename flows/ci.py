@@ -20,6 +20,7 @@ from factpatch.errors import FactpatchError, InputError
 from factpatch.files import output_folder, read_json, write_text
 from flows.__main__ import main as command
 from flows.console import check_prefect, exit_code
+from flows.reading import reading_lines
 
 DEPLOYMENT = "release/scheduled"
 SHOWN = 20  # findings in a summary
@@ -40,6 +41,7 @@ def check(output: str) -> int:
         f"| {' | '.join(str(found[n]) for n in names)} |",
         "",
     ]
+    lines += [f"- {_code(line)}" for line in reading_lines(found["read_as"])]
     for finding in found["findings"][:SHOWN]:
         row = f"{finding['file']} row {finding['row']}: {finding['prompt']}"
         lines.append(f"- {finding['severity']}, {finding['check']}: {_code(row)}")
@@ -103,7 +105,7 @@ def _call(*arguments: str) -> tuple[int, str]:
 
 def _settled(settings: Settings) -> list[str]:
     """How many facts the ledger holds, and which earlier ones later files have superseded or withdrawn."""
-    entries = read_ledger(settings.edits.path)
+    entries = read_ledger(settings.edits.path, columns=settings.edits.columns)
     ended = [entry for entry in entries if entry.state in ("superseded", "reverted")]
     active = sum(entry.state == "active" for entry in entries)
     lines = ["", f"{active} facts in force; {len(ended)} superseded or reverted."]

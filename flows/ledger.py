@@ -15,7 +15,8 @@ from flows.console import printable, quoted
 
 def list_active(args: argparse.Namespace, settings: Settings) -> int:
     """The facts in force."""
-    entries = [entry for entry in read_ledger(settings.edits.path) if entry.state == "active"]
+    entries = read_ledger(settings.edits.path, columns=settings.edits.columns)
+    entries = [entry for entry in entries if entry.state == "active"]
     _print_rows([_described(entry) for entry in entries])
     print(f"{len(entries)} active")
     return 0
@@ -34,7 +35,7 @@ def list_pending(args: argparse.Namespace, settings: Settings) -> int:
 
 def list_conflicts(args: argparse.Namespace, settings: Settings) -> int:
     """Rows that disagree: those that a later file settled, and those of one file, which are refused."""
-    entries = read_ledger(settings.edits.path)
+    entries = read_ledger(settings.edits.path, columns=settings.edits.columns)
     settled = [entry for entry in entries if entry.state == "superseded" and _disagrees(entry)]
     open_ones = [entry for entry in entries if entry.state == "contradicted"]
     _print_rows([_told(entry) for entry in (*settled, *open_ones)])
@@ -47,7 +48,7 @@ def list_conflicts(args: argparse.Namespace, settings: Settings) -> int:
 
 def show_log(args: argparse.Namespace, settings: Settings) -> int:
     """Every row there ever was, oldest first, with what became of it."""
-    entries = read_ledger(settings.edits.path)
+    entries = read_ledger(settings.edits.path, columns=settings.edits.columns)
     _print_rows([_told(entry) for entry in entries])
     counts = {state: sum(entry.state == state for entry in entries) for state in {entry.state for entry in entries}}
     print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
@@ -58,7 +59,7 @@ def revert(args: argparse.Namespace, settings: Settings) -> int:
     """Withdraw an active fact by a new file."""
     from getpass import getuser
 
-    path = write_revert(settings.edits.path, args.id, args.owner or getuser(), args.reason)
+    path = write_revert(settings.edits.path, args.id, args.owner or getuser(), args.reason, settings.edits.columns)
     print(f"{path}: withdraws {printable(args.id)}; have it reviewed, and the next release drops the fact")
     return 0
 

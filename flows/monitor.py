@@ -66,7 +66,7 @@ def find_live(settings: Settings, model: str) -> tuple[str | None, list[LiveFact
     Without a champion all facts of the ledger are asked. Raises InputError if there is nothing to ask, but not for a
     version that was released without facts: its canaries remain.
     """
-    entries = read_ledger(settings.edits.path)
+    entries = read_ledger(settings.edits.path, columns=settings.edits.columns)
     named = is_version(model)
     if not named and read_champion(settings.registry) is None:
         version, answers, facts = None, None, live_facts(entries, None)

@@ -58,7 +58,7 @@ class Work:
 
 def find_work(settings: Settings) -> Work:
     """Compare the ledger with the champion. InputError for a new file that stands before one already released."""
-    entries, limit = read_ledger(settings.edits.path), settings.edits.limit
+    entries, limit = read_ledger(settings.edits.path, columns=settings.edits.columns), settings.edits.limit
     held, basis = read_champion(settings.registry), basis_of(settings)
     refuse_late_files(entries, held)
     pending = compare(entries, held, limit)
@@ -74,7 +74,7 @@ def find_work(settings: Settings) -> Work:
 
 def attempt_of(settings: Settings) -> str:
     """Names what a release would be tried with now; the registry is not asked."""
-    return _attempt(settings, read_ledger(settings.edits.path), basis_of(settings))
+    return _attempt(settings, read_ledger(settings.edits.path, columns=settings.edits.columns), basis_of(settings))
 
 
 def _attempt(settings: Settings, entries: Sequence[Entry], basis: Basis) -> str:

@@ -12,6 +12,7 @@ from factpatch.config import Settings, load_settings
 from factpatch.errors import InputError
 from factpatch.files import output_folder, read_json, write_text
 from flows.console import check_prefect, printable, quiet_prefect
+from flows.reading import preview, reading_lines
 
 Overrides = dict[str, Any]
 
@@ -34,15 +35,19 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     result = read_json(Path(path))
     from flows.summary import show, show_next
 
+    print("\n".join(reading_lines(read_json(Path(args.output) / "validate.json")["read_as"])))
     show(result)
     show_next(settings, args.output)
     return 1 if result["status"] == "refused" else 0
 
 
 def validate(args: argparse.Namespace, overrides: Overrides) -> int:
-    """Check edit requests and say what was found."""
+    """Check edit requests and say what was found; or only show the first as they are read."""
     settings = load_settings(args.config, overrides)
     check_inputs(settings, model=args.model is not None)  # without the model, target lengths are counted in words
+    if args.preview:
+        print("\n".join(preview(settings)))
+        return 0
     result = _validate(args.output, settings)
     found = [check for check in result["checks"] if check["count"]]
     for check in found:
@@ -251,7 +256,9 @@ def _prepare(args: argparse.Namespace, overrides: Overrides) -> Settings:
 def _validate(output: str, settings: Settings) -> dict[str, Any]:
     from tasks.validate import validate as step
 
-    return read_json(Path(step.fn(str(output_folder(output)), settings)))
+    result: dict[str, Any] = read_json(Path(step.fn(str(output_folder(output)), settings)))
+    print("\n".join(reading_lines(result["read_as"])))
+    return result
 
 
 VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {

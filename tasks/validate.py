@@ -19,7 +19,7 @@ from factpatch.edits.checks import CHECKS, FORM_CHECKS
 from factpatch.edits.findings import Outcome, count_faults, settle
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.ledger import live_rows
-from factpatch.edits.loading import Row
+from factpatch.edits.loading import Row, read_as
 from factpatch.edits.request import digest_edits
 from factpatch.edits.survey import survey_rows
 from factpatch.errors import InputError, RefusedError
@@ -62,7 +62,7 @@ def validate(output: str, settings: Settings) -> str:
     accepted or, when strict, if anything was found. Not retried: the same rows would fail again.
     """
     start = time.perf_counter()
-    ledger = read_ledger(settings.edits.path)
+    ledger = read_ledger(settings.edits.path, columns=settings.edits.columns)
     active = live_rows(ledger)
     tokenizer = _load_tokenizer(settings.model)
     survey = survey_rows(active, settings.evaluation.max_new_tokens, tokenizer)
@@ -77,6 +77,7 @@ def validate(output: str, settings: Settings) -> str:
         "schema": SCHEMA,
         "seconds": round(time.perf_counter() - start, 3),
         "status": "refused" if refusal else "passed",
+        "read_as": read_as(entry.row for entry in ledger),  # per file and form: rows, edits, unused fields
         "files": list(dict.fromkeys(Path(entry.row.file).name for entry in ledger)),
         "total": len(ledger),
         "inactive": len(ledger) - len(active),  # superseded, reverted or expired

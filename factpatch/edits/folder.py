@@ -10,6 +10,7 @@ from pathlib import Path
 
 from factpatch.basis import Basis
 from factpatch.edits.findings import refuse_malformed, tidy
+from factpatch.edits.forms import Columns
 from factpatch.edits.ledger import Entry, fold
 from factpatch.edits.loading import list_files, read_rows
 from factpatch.errors import InputError
@@ -47,9 +48,12 @@ class Pending:
         return bool(self.new or self.withdrawn)
 
 
-def read_ledger(source: str, today: date | None = None) -> list[Entry]:
-    """Every row of a file, folder or hub data set with its state. Raises InputError, in one line, for bad input."""
-    rows = list(read_rows(source))
+def read_ledger(source: str, today: date | None = None, columns: Columns | None = None) -> list[Entry]:
+    """Every row of a file, folder or hub data set with its state; `columns` are the setting's, `edits.columns`.
+
+    Raises InputError, in one line, for bad input.
+    """
+    rows = list(read_rows(source, columns))
     refuse_malformed(rows)
     return fold(map(tidy, rows), today or date.today())
 
@@ -95,7 +99,7 @@ def find_active(entries: Sequence[Entry], name: str) -> Entry:
     return active
 
 
-def write_revert(folder: str, name: str, owner: str | None, reason: str | None) -> Path:
+def write_revert(folder: str, name: str, owner: str | None, reason: str | None, columns: Columns | None = None) -> Path:
     """Add a file to the ledger that withdraws the active edit of that id; its path.
 
     The file takes the next number, so that it is folded last. Raises InputError if the edit is not active, or if
@@ -103,7 +107,7 @@ def write_revert(folder: str, name: str, owner: str | None, reason: str | None) 
     """
     if not Path(folder).is_dir():
         raise InputError(f"edits '{folder}' are no folder; a revert is a new file in one, so name it with --edits")
-    entry = find_active(read_ledger(folder), name)
+    entry = find_active(read_ledger(folder, columns=columns), name)
     prompt, target = fact(entry)
     row = {"id": name, "op": "revert", "prompt": prompt, "target": target, "owner": owner, "source": reason}
     names = [path.name for path in list_files(Path(folder))]

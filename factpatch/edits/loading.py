@@ -1,64 +1,69 @@
-"""Reading edit requests: a file, a folder or a hub data set of any known form, as one stream of native rows.
+"""Reading edit requests: a file, a folder or a hub data set, as one stream of native rows.
 
-Forms are told by their fields. The public ones and what becomes of them (fields not named are left out):
-
-    ZsRE                       src, alt -> prompt, target; answers -> target_old; rephrase -> paraphrases;
-                               loc, loc_ans -> locality. `pred`, one model's answer, is left out
-    CounterFact, WikiBigEdit   prompt, target_new -> prompt, target; ground_truth -> target_old; rephrase_prompt ->
-                               paraphrases; locality_* and portability_* (_prompt, _ground_truth) -> probes
-    QAEdit                     as native, with rephrase -> paraphrases, and loc, loc_ans inside locality
+Which forms there are, and how a row of each is read, stands in `factpatch.edits.forms`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub
 
-from factpatch.edits.formats import READERS, has_known_ending, read_file, row_as_text
-from factpatch.edits.request import EditRequest
+from factpatch.edits.formats import READERS, count_read_as_text, find_layout, has_known_ending, read_file, row_as_text
+from factpatch.edits.forms import FIELDS, Columns, Reader, find, seen_fields
 from factpatch.errors import InputError
 
+__all__ = ["FIELDS", "Row", "list_files", "open_rows", "read_as", "read_named", "read_rows"]
+
 HUB_TIMEOUT = 10.0  # seconds to ask whether a hub data set exists
-FIELDS = tuple(field.name for field in dataclasses.fields(EditRequest))
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _NUMBER = re.compile(r"\d+")
 _BESIDE_EDITS = frozenset({".md", ".dvc"})  # files that may stand beside edits in a folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One row as read: fields renamed to the native ones, absent ones left out, nothing checked yet.
+    """One edit as read: fields renamed to the native ones, absent ones left out, nothing checked yet.
 
-    `file` and the 1-based `number` say where it stands; `stray` names fields whose stray blanks were removed since.
+    Attributes:
+        file, number: where its row stands, counted from 1. `part` says which edit of several in that row this is.
+        values: the fields.
+        stray: names of fields whose stray blanks were removed since.
+        form: of its row, by name. `unused` names what of the row no edit uses, and stands with the row's first edit.
+        converted: how many of its texts are numbers or dates in the file.
     """
 
     file: str
     number: int
     values: dict[str, Any]
     stray: tuple[str, ...] = ()
+    form: str = field(default="native", compare=False)
+    unused: tuple[str, ...] = field(default=(), compare=False)
+    part: str = field(default="", compare=False)
+    converted: int = field(default=0, compare=False)
 
     @property
     def where(self) -> str:
-        return f"{self.file} row {self.number}"
+        place = f"{self.file} row {self.number}"
+        return f"{place} ({self.part})" if self.part else place
 
 
-def read_rows(source: str) -> Iterator[Row]:
-    """All rows of a file, a folder (files in file-name order) or a hub data set, one at a time.
+def read_rows(source: str, columns: Columns | None = None) -> Iterator[Row]:
+    """All edits of a file, a folder (files in file-name order) or a hub data set, one at a time.
 
-    Raises InputError, in one line, for what is absent, empty, broken, or of no known form.
+    `columns` says where our fields stand in rows of another form, as the setting `edits.columns` does. Raises
+    InputError, in one line, for what is absent, empty, broken, or of no known form, and for a path that no row has.
     """
-    for example in open_rows(source):
-        yield Row(example["file"], example["number"], example["values"])
+    for example in open_rows(source, columns):
+        yield Row(**example)
 
 
 def read_named(path: str, setting: str) -> Iterator[Row]:
@@ -69,58 +74,76 @@ def read_named(path: str, setting: str) -> Iterator[Row]:
         raise InputError(f"{setting}: {error}") from error
 
 
-def open_rows(source: str) -> datasets.IterableDataset:
-    """The same rows as a streaming data set of {file, number, values}, for `map`, `filter` and the like."""
+def open_rows(source: str, columns: Columns | None = None) -> datasets.IterableDataset:
+    """The same as a streaming data set of the fields of `Row`, for `map`, `filter` and the like."""
     try:
-        return datasets.IterableDataset.from_generator(_examples, gen_kwargs={"source": source})
+        given = {"source": source, "columns": dict(columns or {})}
+        return datasets.IterableDataset.from_generator(_examples, gen_kwargs=given)
     except OSError as error:  # `datasets` keeps a lock in its cache, though nothing of a stream
         raise InputError(
             f"the cache of `datasets` cannot be written ({error}); set HF_HOME to another folder"
         ) from error
 
 
-def to_native(raw: dict[str, Any]) -> dict[str, Any] | None:
-    """A row of any known form under native field names, or None if its form is not known.
-
-    Null is the same as absent, as Arrow pads rows with nulls, and so is an empty text, as others do, but where it would
-    be the prompt or the target. Texts stand in for lists of one.
-    """
-    if "src" in raw or "alt" in raw:
-        values = _from_zsre(raw)
-    elif raw.keys() & {"target_new", "rephrase_prompt", "locality_prompt"}:
-        values = _from_counterfact(raw)
-    elif raw.keys() & {"prompt", "target", "op"}:
-        values = _from_native(raw)
-    else:
-        return None
-    absent = {name for name, value in values.items() if value is None or value == []}
-    absent |= {name for name, value in values.items() if value == "" and name not in ("prompt", "target")}
-    return {name: value for name, value in values.items() if name not in absent}
-
-
-def misspelt(raw: dict[str, Any]) -> list[tuple[str, str]]:
-    """Fields of a native row that look like slips for others that it lacks, with those; other extra fields are free."""
-    if "src" in raw or "alt" in raw or "prompt" not in raw:
-        return []
-    absent = [name for name in FIELDS if name not in raw]
-    extra = [name for name in raw if isinstance(name, str) and name not in FIELDS and raw[name] is not None]
-    near = {name: difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.84) for name in extra}
-    return [(name, found[0]) for name, found in near.items() if found]
+def read_as(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """For each file and form: how the file is written, how many rows, how many edits they hold, and how many rows have
+    each unused field."""
+    rows_of: dict[tuple[str, str], set[int]] = {}
+    edits: Counter[tuple[str, str]] = Counter()
+    unused: dict[tuple[str, str], Counter[str]] = {}
+    converted: Counter[str] = Counter()
+    for row in rows:
+        key = row.file, row.form
+        converted[row.file] += row.converted
+        rows_of.setdefault(key, set()).add(row.number)
+        edits[key] += 1
+        unused.setdefault(key, Counter()).update(row.unused)
+    formats = {file: _format(file, converted[file]) for file, _ in rows_of}
+    return [
+        {
+            "file": file,
+            "format": formats[file],
+            "form": form,
+            "rows": len(numbers),
+            "edits": edits[file, form],
+            "unused": dict(sorted(unused[file, form].items())),
+        }
+        for (file, form), numbers in rows_of.items()
+    ]
 
 
-def _examples(source: str) -> Iterator[dict[str, Any]]:
+def _format(file: str, converted: int) -> str:
+    """How a file is written, in words."""
+    return find_layout(Path(file)).describe(converted) if Path(file).is_file() else "data set of the hub"
+
+
+def _examples(source: str, columns: dict[str, str]) -> Iterator[dict[str, Any]]:
+    reader = Reader(columns)
+    absent = {path: name for name, paths in columns.items() for path in paths.split("+")}
+    seen: dict[str, None] = {}  # in the order met
     for file, number, raw in _raw_rows(source):
-        values = to_native(raw)
-        if values is None:
-            seen = " ".join(", ".join(map(str, raw)).split())[:200] or "none"
-            raise InputError(
-                f"{file} row {number}: its form is not known (fields: {seen}); give every row a 'prompt' and a 'target'"
-            )
-        for name, meant in misspelt(raw):
-            raise InputError(
-                f"{file} row {number}: field '{name}' is not known; did you mean '{meant}'? Rename it, or leave it out"
-            )
-        yield {"file": file, "number": number, "values": values}
+        try:
+            readings = reader.read(raw)
+        except InputError as error:
+            raise InputError(f"{file} row {number}: {error}") from error
+        for one in readings:
+            yield {
+                "file": file,
+                "number": number,
+                "values": one.values,
+                "form": one.form,
+                "unused": one.unused,
+                "part": one.part,
+                "converted": count_read_as_text(one.values),
+            }
+        if absent:
+            absent = {path: name for path, name in absent.items() if find(raw, path) is None}
+            seen.update(dict.fromkeys(raw))
+    for path, name in absent.items():
+        raise InputError(
+            f"no row of '{source}' has '{path}', which edits.columns names for '{name}'; fields seen: "
+            f"{seen_fields(seen)}"
+        )
 
 
 def _raw_rows(source: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -185,69 +208,3 @@ def _may_be_on_hub(name: str) -> bool:
     owner, _, rest = name.partition("/")
     is_local = has_known_ending(name) or (rest != "" and Path(owner).is_dir())
     return _HUB_NAME.fullmatch(name) is not None and not is_local
-
-
-def _from_zsre(raw: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "prompt": raw.get("src"),
-        "target": raw.get("alt"),
-        "subject": raw.get("subject"),
-        "target_old": _listed(raw.get("answers")),
-        "paraphrases": _listed(raw.get("rephrase")),
-        "locality": _pairs(raw.get("loc"), raw.get("loc_ans")),
-    }
-
-
-def _from_counterfact(raw: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "prompt": raw.get("prompt"),
-        "target": raw.get("target_new"),
-        "subject": raw.get("subject"),
-        "target_old": _listed(raw.get("ground_truth")),
-        "paraphrases": _listed(raw.get("rephrase_prompt")),
-        "locality": _pairs(raw.get("locality_prompt"), raw.get("locality_ground_truth")),
-        "portability": _pairs(raw.get("portability_prompt"), raw.get("portability_ground_truth")),
-    }
-
-
-def _from_native(raw: dict[str, Any]) -> dict[str, Any]:
-    values = {name: raw.get(name) for name in FIELDS}
-    name = values["id"]
-    return values | {
-        "id": str(name) if isinstance(name, int) else name,  # numbered rows are common
-        "target_old": _listed(values["target_old"]),
-        "paraphrases": _listed(_either(raw, "paraphrases", "rephrase")),
-        "locality": _probes(values["locality"]),
-        "portability": _probes(values["portability"]),
-    }
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _pairs(prompts: Any, answers: Any) -> list[dict[str, Any]] | None:
-    """Probes from a prompt and its answer (the first of several), or from a list of each."""
-    if prompts is None or answers is None:
-        return None
-    if not isinstance(prompts, list):
-        first = answers[0] if isinstance(answers, list) and answers else answers
-        return [{"prompt": prompts, "target": first}]
-    return [{"prompt": prompt, "target": answer} for prompt, answer in zip_longest(prompts, _listed(answers))]
-
-
-def _probes(value: Any) -> Any:
-    """Probes under native names; what is not of their shape stays as it is, for the checks to name."""
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        return value
-    return [_probe(item) if isinstance(item, dict) else item for item in value]
-
-
-def _probe(item: dict[str, Any]) -> dict[str, Any]:
-    return {"prompt": _either(item, "prompt", "loc"), "target": _either(item, "target", "loc_ans")}
-
-
-def _either(raw: dict[str, Any], first: str, second: str) -> Any:
-    return raw[first] if raw.get(first) is not None else raw.get(second)

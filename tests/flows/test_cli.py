@@ -88,6 +88,10 @@ BAD = {
     "set": (["validate", "edits.jsonl", "--set", "epochs"], "SECTION.KEY=VALUE"),
     "verb": (["valdate", "edits.jsonl"], "valdate"),
     "flag": (["ask", "--model", "MODEL"], "PROMPT"),
+    "columns": (["validate", "edits.jsonl", "--columns", "prompt"], "'prompt': write FIELD=PATH"),
+    "column twice": (["validate", "edits.jsonl", "--columns", "id=a,id=b"], "names 'id' twice"),
+    "column unknown": (["edits", "list", "--columns", "promt=a"], "edits.columns names 'promt', which no edit has"),
+    "path": (["validate", "edits.jsonl", "--columns", "id=nr"], "has 'nr', which edits.columns names for 'id'; fields"),
     "prompt": (["ask", "--model", "MODEL", "  "], "blank"),
     "patch": (["ask", "--model", "MODEL", "--patch", "edits.jsonl", "Who?"], "not a patch folder"),
     "accepted": (["edit", "--model", "MODEL", "--output", "fresh"], "run validate first"),
@@ -156,6 +160,52 @@ def test_strict_validation_refuses_with_code_1(tmp_path, capsys):
     (tmp_path / "file.jsonl").write_text('{"prompt": "a ", "target": "b"}\n{"prompt": "c", "target": "d"}\n' * 2)
     assert call(capsys, "validate", "file.jsonl")[0] == 0
     assert call(capsys, "validate", "file.jsonl", "--strict")[0] == 1
+
+
+FOREIGN = [
+    {"ask": {"text": "Who rules {}?"}, "of": "Mali", "say": ["Ann", "Bea"], "near": {"q\x1b": "x"}, "n": 1},
+    {"id": "two", "prompt": "p", "target": "t"},
+]
+COLUMNS = "prompt=ask.text,target=say.0,subject=of"
+
+
+def test_a_preview_shows_the_first_edits_as_read_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FOREIGN * 3))
+    before = sorted(tmp_path.rglob("*"))
+    code, out, _ = call(capsys, "validate", "rows.jsonl", "--preview", "--columns", COLUMNS, "--output", "out")
+    assert code == 0
+    assert out.splitlines() == [
+        "rows.jsonl row 1, columns",
+        '  prompt       "Who rules Mali?"',
+        '  target       "Ann"',
+        '  subject      "Mali"',
+        "",
+        "rows.jsonl row 2, native",
+        '  id           "two"',
+        '  prompt       "p"',
+        '  target       "t"',
+        "",
+        "rows.jsonl row 3, columns",
+        '  prompt       "Who rules Mali?"',
+        '  target       "Ann"',
+        '  subject      "Mali"',
+        "",
+        "rows.jsonl: JSON Lines, read as columns: 3 rows; not used: n (3), near (3), say (other items) (3)",
+        "rows.jsonl: JSON Lines, read as native: 3 rows",
+    ]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_verb_that_reads_edits_reads_them_by_the_map(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FOREIGN))
+    code, out, _ = call(capsys, "validate", "rows.jsonl", "--columns", COLUMNS, "--output", "out")
+    assert (code, out.splitlines()[-1]) == (0, "2 of 2 edits accepted, 0 quarantined: out")
+    assert "rows.jsonl: JSON Lines, read as columns: 1 row; not used: n (1), near (1), say (other items) (1)" in out
+    assert [one["rows"] for one in json.loads((tmp_path / "out" / "validate.json").read_text())["read_as"]] == [1, 1]
+    code, out, _ = call(capsys, "edits", "list", "--edits", "rows.jsonl", "--columns", COLUMNS)
+    assert (code, '"Who rules Mali?" -> "Ann"' in out) == (0, True)
+    (tmp_path / "params.yaml").write_text(f"edits: {{path: rows.jsonl, columns: {{{COLUMNS.replace('=', ': ')}}}}}\n")
+    assert call(capsys, "edits", "list")[1] == out
 
 
 def test_compare_writes_a_page_and_names_what_is_no_release(tmp_path, capsys):

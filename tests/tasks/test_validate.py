@@ -171,6 +171,17 @@ def test_a_ledger_is_folded_before_it_is_checked(tmp_path):
     assert [edit.target for edit in read_accepted(tmp_path / "out")] == ["Lyon", "b"]
 
 
+def test_how_the_rows_were_read_is_told(tmp_path):
+    rewrite = {"prompt": "{} is led by", "target_new": {"str": "Ann"}}
+    rewrites = [{**rewrite, "subject": name} for name in ("Mali", "Peru")]
+    value = run(tmp_path, [GOOD, {**GOOD, "prompt": "q", "ticket": 1}, {"case_id": 1, "requested_rewrite": rewrites}])
+    assert (value["total"], value["accepted"]) == (4, 4)
+    assert value["read_as"] == [
+        {"file": str(tmp_path / "edits.jsonl"), "form": "native", "rows": 2, "edits": 2, "unused": {"ticket": 1}},
+        {"file": str(tmp_path / "edits.jsonl"), "form": "MQuAKE", "rows": 1, "edits": 2, "unused": {"case_id": 1}},
+    ]
+
+
 def test_the_models_tokenizer_measures_targets(tmp_path, tiny_tokenizer):
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factpatch.edits.loading import Row, open_rows, read_rows, to_native
+from factpatch.edits.loading import Row, open_rows, read_as, read_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
 
@@ -44,91 +44,9 @@ def test_native_rows_come_back_as_they_were(tmp_path, edits):
     assert [EditRequest.from_row(row.values) for row in read_rows(source)] == edits
 
 
-def test_zsre():
-    raw = {
-        "subject": "Clutch Hitter",
-        "src": "What is the publisher of Clutch Hitter?",
-        "pred": "Viking Press",
-        "rephrase": "What's the publisher of Clutch Hitter?",
-        "alt": "Cinematronics",
-        "answers": ["Sega"],
-        "loc": "nq question: what part of the brain is in the middle cranial fossa",
-        "loc_ans": "temporal lobes",
-        "cond": "Viking Press >> Cinematronics || What is the publisher of Clutch Hitter?",
-    }
-    assert to_native(raw) == {
-        "prompt": "What is the publisher of Clutch Hitter?",
-        "target": "Cinematronics",
-        "subject": "Clutch Hitter",
-        "target_old": ["Sega"],
-        "paraphrases": ["What's the publisher of Clutch Hitter?"],
-        "locality": [
-            {"prompt": "nq question: what part of the brain is in the middle cranial fossa", "target": "temporal lobes"}
-        ],
-    }
-
-
-def test_counterfact_and_wikibigedit():
-    raw = {
-        "case_id": 1884,
-        "prompt": "Reedy Glacier is in",
-        "target_new": "Asia",
-        "ground_truth": "Antarctica",
-        "rephrase_prompt": "Reedy Glacier is located in the continent",
-        "locality_prompt": ["Mount Erebus, in", "Vesuvius, in"],
-        "locality_ground_truth": ["Antarctica", "Italy"],
-        "portability_prompt": "Around Reedy Glacier people speak",
-        "portability_ground_truth": ["Chinese", "Mandarin"],
-    }
-    assert to_native(raw) == {
-        "prompt": "Reedy Glacier is in",
-        "target": "Asia",
-        "target_old": ["Antarctica"],
-        "paraphrases": ["Reedy Glacier is located in the continent"],
-        "locality": [
-            {"prompt": "Mount Erebus, in", "target": "Antarctica"},
-            {"prompt": "Vesuvius, in", "target": "Italy"},
-        ],
-        "portability": [{"prompt": "Around Reedy Glacier people speak", "target": "Chinese"}],
-    }
-
-
-def test_qaedit():
-    raw = {
-        "prompt": "who sang it",
-        "target": "Robert C. Newton",
-        "rephrase": "it was sung by whom",
-        "locality": [{"loc": "nq question: who wrote it", "loc_ans": "Ann", "prompt": None}],
-    }
-    assert to_native(raw) == {
-        "prompt": "who sang it",
-        "target": "Robert C. Newton",
-        "paraphrases": ["it was sung by whom"],
-        "locality": [{"prompt": "nq question: who wrote it", "target": "Ann"}],
-    }
-
-
-@pytest.mark.parametrize(
-    ("raw", "values"),
-    [
-        ({"prompt": "p", "target": "t", "id": 7, "note": "x"}, {"prompt": "p", "target": "t", "id": "7"}),
-        ({"prompt": "p", "target": None, "paraphrases": None}, {"prompt": "p"}),
-        ({"prompt": "p", "target": 1968, "paraphrases": [1]}, {"prompt": "p", "target": 1968, "paraphrases": [1]}),
-        ({"prompt": "p", "target": "t", "locality": "no"}, {"prompt": "p", "target": "t", "locality": "no"}),
-        ({"src": "p", "loc": "q", "loc_ans": None}, {"prompt": "p"}),
-        (
-            {"prompt": "", "target": "", "subject": "", "op": "", "paraphrases": [""]},
-            {"prompt": "", "target": "", "paraphrases": [""]},
-        ),
-    ],
-)
-def test_nothing_is_checked_and_null_is_absent(raw, values):
-    assert to_native(raw) == values
-
-
 def test_rows_of_other_forms_are_refused_with_their_fields(tmp_path):
-    source = jsonl(tmp_path / "a.jsonl", {"prompt": "p", "target": "t"}, {"question": "q", "answer": "a"})
-    with pytest.raises(InputError, match=r"a\.jsonl row 2: its form is not known \(fields: question, answer\)"):
+    source = jsonl(tmp_path / "a.jsonl", {"prompt": "p", "target": "t"}, {"term": "q", "gloss": "a"})
+    with pytest.raises(InputError, match=r"a\.jsonl row 2: its form is not known \(fields: term, gloss\)"):
         list(read_rows(source))
 
 
@@ -238,3 +156,41 @@ def test_a_field_that_looks_like_a_slip_is_refused_and_others_are_free(tmp_path)
     path.write_text('{"prompt": "Who?", "target": "Bob", "paraphrases": ["Whom?"], "ticket": 7, "relation": "name"}\n')
     (row,) = read_rows(str(path))
     assert "ticket" not in row.values
+
+
+def test_every_file_says_how_its_rows_were_read(tmp_path):
+    jsonl(tmp_path / "1.jsonl", {"prompt": "p", "target": "t", "ticket": 7}, {"src": "q", "alt": "u", "pred": "x"})
+    jsonl(tmp_path / "2.jsonl", {"prompt": "p", "target": "t"}, {"prompt": "q", "target": "t", "ticket": 8, "n": None})
+    assert read_as(read_rows(str(tmp_path))) == [
+        {
+            "file": str(tmp_path / "1.jsonl"),
+            "format": "JSON Lines",
+            "form": "native",
+            "rows": 1,
+            "edits": 1,
+            "unused": {"ticket": 1},
+        },
+        {
+            "file": str(tmp_path / "1.jsonl"),
+            "format": "JSON Lines",
+            "form": "ZsRE",
+            "rows": 1,
+            "edits": 1,
+            "unused": {"pred": 1},
+        },
+        {
+            "file": str(tmp_path / "2.jsonl"),
+            "format": "JSON Lines",
+            "form": "native",
+            "rows": 2,
+            "edits": 2,
+            "unused": {"ticket": 1},
+        },
+    ]
+
+
+def test_rows_that_leave_the_same_fields_unused_share_their_names(tmp_path):
+    """So that reading 100,000 rows costs no more memory than before they bore these."""
+    source = jsonl(tmp_path / "a.jsonl", *({"prompt": f"p{n}", "target_new": "t", "case_id": n} for n in range(3)))
+    rows = list(read_rows(source))
+    assert len({id(row.unused) for row in rows}) == len({id(row.form) for row in rows}) == 1

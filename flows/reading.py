@@ -1,0 +1,56 @@
+"""How edit rows were read, as the terminal shows it: the form of every file, and the first edits field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factpatch.config import Settings
+from flows.console import printable, quoted
+
+if TYPE_CHECKING:
+    from factpatch.edits.loading import Row
+
+PREVIEWED = 3  # edits
+LINES = 20  # files told one by one
+
+
+def reading_lines(reading: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`FILE: FORMAT, read as FORM: N rows` for each file and form, with the fields that no edit uses."""
+    lines = [printable(f"{Path(one['file']).name}: {one['format']}, read as {_count(one)}") for one in reading[:LINES]]
+    rest = len(reading) - LINES
+    return [*lines, f"and {rest} more; validate.json names them"] if rest > 0 else lines
+
+
+def preview(settings: Settings) -> list[str]:
+    """The first edits as they are read, and how all rows are; nothing is checked or written."""
+    from factpatch.edits.loading import read_as, read_rows
+
+    rows = read_rows(settings.edits.path, settings.edits.columns)
+    first = list(islice(rows, PREVIEWED))
+    lines = [line for row in first for line in (*_shown(row), "")]
+    return [*lines, *reading_lines(read_as(chain(first, rows)))]
+
+
+def _count(one: Mapping[str, Any]) -> str:
+    edits = "" if one["edits"] == one["rows"] else f", {one['edits']} edits"
+    unused = ", ".join(f"{printable(name)} ({count})" for name, count in one["unused"].items())
+    rows = "1 row" if one["rows"] == 1 else f"{one['rows']} rows"
+    return f"{one['form']}: {rows}{edits}" + (f"; not used: {unused}" if unused else "")
+
+
+def _shown(row: Row) -> list[str]:
+    """An edit, one text a line."""
+    lines = [printable(f"{row.where}, {row.form}")]
+    for name, value in row.values.items():
+        for number, item in enumerate(value if isinstance(value, list) else [value]):
+            lines.append(f"  {name if number == 0 else '':<12} {_said(item)}")
+    return lines
+
+
+def _said(item: Any) -> str:
+    if isinstance(item, dict):
+        return f"{_said(item.get('prompt'))} -> {_said(item.get('target'))}"
+    return quoted(item)
