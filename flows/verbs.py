@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from factpatch.config import Settings, load_settings
-from factpatch.errors import InputError
+from factpatch.errors import InputError, RefusedError
 from factpatch.files import output_folder, read_json, write_text
 from flows.console import check_prefect, printable, quiet_prefect
 from flows.reading import preview, reading_lines
@@ -256,7 +256,13 @@ def _prepare(args: argparse.Namespace, overrides: Overrides) -> Settings:
 def _validate(output: str, settings: Settings) -> dict[str, Any]:
     from tasks.validate import validate as step
 
-    result: dict[str, Any] = read_json(Path(step.fn(str(output_folder(output)), settings)))
+    folder = output_folder(output)
+    try:
+        step.fn(str(folder), settings)
+    except RefusedError:  # what was refused was read all the same
+        print("\n".join(reading_lines(read_json(folder / "validate.json")["read_as"])))
+        raise
+    result: dict[str, Any] = read_json(folder / "validate.json")
     print("\n".join(reading_lines(result["read_as"])))
     return result
 

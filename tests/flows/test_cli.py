@@ -159,7 +159,8 @@ def test_an_output_folder_that_is_a_file_is_one_line_and_code_2(tmp_path, capsys
 def test_strict_validation_refuses_with_code_1(tmp_path, capsys):
     (tmp_path / "file.jsonl").write_text('{"prompt": "a ", "target": "b"}\n{"prompt": "c", "target": "d"}\n' * 2)
     assert call(capsys, "validate", "file.jsonl")[0] == 0
-    assert call(capsys, "validate", "file.jsonl", "--strict")[0] == 1
+    code, out, _ = call(capsys, "validate", "file.jsonl", "--strict")
+    assert (code, out) == (1, "file.jsonl: read as native: 4 rows\n")
 
 
 FOREIGN = [

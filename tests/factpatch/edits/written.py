@@ -7,10 +7,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from factpatch.edits.request import EditRequest
+from factpatch.edits.request import EditRequest, Probe
 
 Raw = dict[str, Any]
 MARKS = ("id", "op", "expires", "owner", "source")
+EDIT = EditRequest(
+    "kir-1",
+    "The capital of Kiribati is",
+    "Tunis",
+    op="revert",
+    subject="Kiribati",
+    target_old=("Tarawa",),
+    paraphrases=("Kiribati's capital is", "Kiribati is governed from"),
+    locality=(Probe("The capital of Brazil is", "Brasilia"), Probe("The capital of Peru is", "Lima")),
+    portability=(Probe("Kiribati's capital lies in", "Africa"),),
+    source="ticket 4",
+    owner="ann",
+    expires="2031-01-31",
+)
 
 
 def native(edit: EditRequest) -> Raw:
