@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
+from factpatch.tokenization import check_tokenizer, known_rows, why_unreadable
 
 HUB_TIMEOUT = 10  # seconds that the hub has to answer
 
@@ -61,10 +62,11 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         )
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = why_unreadable(source, " ".join(str(error).split())[:300])
         if options["local_files_only"] and not Path(source).is_dir():
             reason = "it was not downloaded before, and the hub does not give it now; check the name and the network"
         raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
+    check_tokenizer(tokenizer, config, source)
     model.requires_grad_(False)
     try:
         nn.Module.to(model, torch.device(settings.device))
@@ -77,13 +79,22 @@ def load_model(settings: ModelSettings) -> LoadedModel:
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer alone; InputError where it cannot be had."""
     source = check_source(settings.path)
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
     try:
-        return AutoTokenizer.from_pretrained(
-            source, local_files_only=local_only(source), trust_remote_code=settings.trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = why_unreadable(source, " ".join(str(error).split())[:300])
         raise InputError(f"model '{source}' gives no tokenizer: {reason}") from error
+    check_tokenizer(tokenizer, config, source)
+    return tokenizer
+
+
+def embedding_rows(settings: ModelSettings) -> int | None:
+    """For how many ids the model has an embedding, by its configuration alone; None where that does not say."""
+    source = check_source(settings.path)
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
+    return known_rows(AutoConfig.from_pretrained(source, **options))
 
 
 def check_source(path: str) -> str:

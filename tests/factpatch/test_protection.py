@@ -31,7 +31,7 @@ def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_mod
     (row,), tokenizer = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer
     assert tokenizer.decode(row.ids[: row.prompt_length]) == "The capital of France is"
     (answer,) = decode(loaded, [tuple(tokenizer("The capital of France is").input_ids)], 32, 1)
-    assert tokenizer.decode(row.ids[row.prompt_length : -1]).strip() == answer
+    assert row.ids[row.prompt_length :] == answer.ids
 
 
 def test_without_a_file_nothing_is_protected():
