@@ -81,7 +81,11 @@ def _recall(
     memory: Memory, asked: Sequence[tuple[str, bool]], ask: Callable[[list[int]], Sequence[Answer]]
 ) -> list[Answer]:
     """Answers to prompts, each with whether it goes through the chat template."""
-    found = memory.recall("answer", asked, lambda places: [[one.text, list(one.ids)] for one in ask(places)])
+
+    def plain(places: list[int]) -> list[list[Any]]:
+        return [[one.text, list(one.ids)] for one in ask(places)]
+
+    found = memory.recall("answer", asked, plain)
     return [Answer(text, tuple(ids)) for text, ids in found]
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from factpatch.errors import InputError
 
-PLAIN = {"enable_thinking": False, "thinking": False}  # what templates call it to answer without reasoning first
+PLAIN: dict[str, Any] = {
+    "enable_thinking": False,
+    "thinking": False,
+}  # what templates call it to answer without reasoning first
 THINKING = re.compile(r"<([\w:|]*(?:think|thought|reason)[\w:|]*)>\s*$|\[(THINK)\]\s*$", re.IGNORECASE)
 
 
@@ -48,7 +52,7 @@ def in_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     return f"{text[: opened.start()]}{mark}\n\n{end}\n\n"
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, **options: bool) -> str:
+def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, **options: Any) -> str:
     if tokenizer.chat_template is None:
         raise InputError(
             "the model's tokenizer has no chat template; turn off edits.chat_template and training.both_forms"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -123,7 +124,8 @@ def _greedy(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], tokens: i
 def check_length(loaded: LoadedModel, rows: Sequence[Sequence[int]], max_new_tokens: int = 0) -> None:
     """Raise InputError if the longest row and the tokens still to come need more positions than the model has, or a
     token has no embedding."""
-    check_ids(loaded.tokenizer, loaded.model.get_input_embeddings().num_embeddings, rows)
+    embeddings: Any = loaded.model.get_input_embeddings()  # torch types every unknown attribute as a tensor
+    check_ids(loaded.tokenizer, embeddings.num_embeddings, rows)
     room = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(rows, key=len, default=())
     if room is not None and len(longest) + max_new_tokens > room:

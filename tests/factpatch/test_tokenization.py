@@ -9,12 +9,14 @@ from tokenizers import Tokenizer
 from tokenizers.processors import Sequence, TemplateProcessing
 from transformers import AutoTokenizer
 
-from factpatch.config import EvaluationSettings, ModelSettings, Settings, TrunkSettings
+from factpatch.config import EvaluationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_edit, encode_pairs, encode_prompt
 from factpatch.errors import InputError
 from factpatch.evaluation.evaluate import collect_answers
-from factpatch.models import load_model, load_tokenizer
+from factpatch.models import load_model, load_tokenizer, write_values
+from factpatch.structure import locate
 from factpatch.tokenization import in_chat, notes
 
 QWEN3 = (  # as Qwen3's ends
@@ -135,6 +137,18 @@ def test_a_tokenizer_that_needs_a_missing_package_names_it(model, monkeypatch):
     for read in (load_model, load_tokenizer):
         with pytest.raises(InputError, match=r"tokenizer\.model, which takes the package sentencepiece; install it"):
             read(ModelSettings(path=str(model)))
+
+
+def test_edits_in_scripts_that_the_model_never_saw_are_written_and_read_back(reference_model):
+    loaded = load_model(ModelSettings(path=str(reference_model)))
+    pairs = [*CHINESE[:2], *ARABIC[:2], *GERMAN[:2], *EMOJI[:2]]
+    edits = [EditRequest(str(number), *pair) for number, pair in enumerate(pairs)]
+    training = TrainingSettings(learning_rate=4e-3, batch_size=8, epochs=60, wordings=0, neighbours=0)
+    settings = Settings(training=training, trunk=TrunkSettings(folder=None))
+    result = run_edit(loaded, locate(loaded.model, "5:mlp"), edits, settings)
+    write_values(loaded.model, result.values)
+    outputs = collect_answers(loaded, edits, settings).outputs
+    assert [outputs[prompt] for prompt, _ in pairs] == [target for _, target in pairs]
 
 
 CHINESE = [(f"第{number}号城市的市长是", f"王小明{number}") for number in range(40)]
