@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
-from factpatch.tokenization import check_tokenizer, known_rows, why_unreadable
+from factpatch.tokenization import check_package, check_tokenizer, known_rows
 
 HUB_TIMEOUT = 10  # seconds that the hub has to answer
 
@@ -48,6 +48,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     Raises InputError when the folder or hub name is absent, holds no causal language model, or needs code of its own.
     """
     source = check_source(settings.path)
+    check_package(source)
     transformers_logging.disable_progress_bar()
     options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
     try:
@@ -62,7 +63,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         )
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = why_unreadable(source, " ".join(str(error).split())[:300])
+        reason = " ".join(str(error).split())[:300]
         if options["local_files_only"] and not Path(source).is_dir():
             reason = "it was not downloaded before, and the hub does not give it now; check the name and the network"
         raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
@@ -79,12 +80,13 @@ def load_model(settings: ModelSettings) -> LoadedModel:
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer alone; InputError where it cannot be had."""
     source = check_source(settings.path)
+    check_package(source)
     options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         config = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = why_unreadable(source, " ".join(str(error).split())[:300])
+        reason = " ".join(str(error).split())[:300]
         raise InputError(f"model '{source}' gives no tokenizer: {reason}") from error
     check_tokenizer(tokenizer, config, source)
     return tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +112,19 @@ def known_rows(config: PretrainedConfig) -> int | None:
     return getattr(config.get_text_config(), "vocab_size", None)
 
 
-def why_unreadable(source: str, reason: str) -> str:
-    """Why a tokenizer cannot be loaded: what transformers says, or the package that is missing."""
+def check_package(source: str) -> None:
+    """InputError if a folder's only tokenizer file is one of SentencePiece, and that package is missing: transformers
+    would ask for another one."""
     folder = Path(source)
-    if (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists():
-        try:
-            import sentencepiece  # noqa: F401
-        except ImportError:
-            return (
-                "its only tokenizer file is tokenizer.model, which takes the package sentencepiece; install it "
-                "(pip install sentencepiece), or add the tokenizer.json that other tools wrote"
-            )
-    return reason
+    if (folder / "tokenizer.json").exists() or find_spec("sentencepiece"):
+        return
+    for path in sorted(folder.glob("*.model")):
+        with path.open("rb") as file:
+            if file.read(1) == b"\n":  # its files begin so; tiktoken's, of the same name, are text
+                raise InputError(
+                    f"model '{source}': its only tokenizer file is {path.name}, which takes the package sentencepiece; "
+                    "install it (pip install sentencepiece), or add the tokenizer.json that goes with it"
+                )
 
 
 def _shown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
