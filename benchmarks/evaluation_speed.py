@@ -34,7 +34,7 @@ from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_prompts, padding_id
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
-from factpatch.evaluation.generation import StopAtNewline, stop_ids
+from factpatch.evaluation.reading import AtAnswersEnd, Reader
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.patch import read_patch
 from factpatch.structure import Location, locate
@@ -133,9 +133,9 @@ def _compare(
 def generate_everything(loaded: LoadedModel, prompts: Sequence[str], settings: Settings, seed: int) -> dict[str, str]:
     """The greedy text after each prompt, as a plain script gets it: padded batches in random order."""
     model, tokenizer, measuring = loaded.model, loaded.tokenizer, settings.evaluation
-    stops, pad = stop_ids(model, tokenizer), padding_id(tokenizer)
+    reader, pad = Reader(loaded), padding_id(tokenizer)
     config = GenerationConfig(
-        do_sample=False, max_new_tokens=measuring.max_new_tokens, eos_token_id=sorted(stops), pad_token_id=pad
+        do_sample=False, max_new_tokens=measuring.max_new_tokens, eos_token_id=sorted(reader.stops), pad_token_id=pad
     )
     order = list(prompts)
     random.Random(seed).shuffle(order)
@@ -151,11 +151,9 @@ def generate_everything(loaded: LoadedModel, prompts: Sequence[str], settings: S
                 ids_BT,
                 attention_mask=mask_BT,
                 generation_config=config,
-                stopping_criteria=[StopAtNewline(tokenizer)],
+                stopping_criteria=[AtAnswersEnd(reader, width, [()] * len(rows))],
             )
-        for prompt, out in zip(batch, out_BT[:, width:].tolist(), strict=True):
-            end = next((place for place, token in enumerate(out) if token in stops), len(out))
-            texts[prompt] = tokenizer.decode(out[:end], clean_up_tokenization_spaces=False).partition("\n")[0].strip()
+        texts |= zip(batch, (reader.answer(out).text for out in out_BT[:, width:].tolist()), strict=True)
     return texts
 
 

@@ -87,7 +87,7 @@ def write_edits(model: str, path: str, limit: int) -> None:
     seconds = time.perf_counter() - start
     write_values(loaded.model, result.values)
     with open_rows(loaded, location, encode_edits(loaded, edits, False), settings.trunk) as rows:
-        proven = [verdict.text is not None for verdict in verify(loaded, rows, 32, 64)]
+        proven = [verdict.answer is not None for verdict in verify(loaded, rows, 32, 64)]
     found = share(proven, "there are no edits")
     print(
         f"{len(edits)} edits at {location.name}: {100 * found['value']:.1f} % proven "

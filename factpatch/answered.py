@@ -15,18 +15,20 @@ from typing import Any, TypeVar
 
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
+from factpatch.encoding import encode_prompts
 from factpatch.errors import InputError
 from factpatch.evaluation.evaluate import collect_answers
-from factpatch.evaluation.generation import stop_ids
+from factpatch.evaluation.generation import decode
+from factpatch.evaluation.reading import Answer, stop_ids
 from factpatch.files import digest_value, evict, output_folder, read_json, remove_litter, write_json
 from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
 
-FORM = "1"  # of the files; another number never reads these
+FORM = "2"  # of the files; another number never reads these
 MOST = 200_000  # answers of a file; those asked for longest ago go first
 BYTES = 2**28  # of all files; the one used longest ago goes first
 
 log = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 
 
 class Memory:
@@ -36,7 +38,7 @@ class Memory:
         self.known = known
         self.grown = False
 
-    def recall(self, kind: str, asked: Sequence[Any], ask: Callable[[list[int]], Sequence[Answer]]) -> list[Answer]:
+    def recall(self, kind: str, asked: Sequence[Any], ask: Callable[[list[int]], Sequence[Found]]) -> list[Found]:
         """An answer to each of `asked` (JSON values, of that kind); `ask` gets the positions of those to be asked now
         and gives their answers (JSON values too)."""
         names = [digest_value([kind, one])[:32] for one in asked]
@@ -50,15 +52,41 @@ class Memory:
 
 def recall_answers(
     loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: Memory
-) -> list[str]:
+) -> list[Answer]:
     """The model's greedy answer to each request's prompt; targets only spare decoding where they are the answer."""
     chat = settings.edits.chat_template
 
-    def ask(places: list[int]) -> list[str]:
-        outputs = collect_answers(loaded, [requests[place] for place in places], settings).outputs
-        return [outputs[requests[place].prompt] for place in places]
+    def ask(places: list[int]) -> list[Answer]:
+        told = collect_answers(loaded, [requests[place] for place in places], settings)
+        prompts = (requests[place].prompt for place in places)
+        return [Answer(told.outputs[prompt], told.said[prompt]) for prompt in prompts]
 
-    return memory.recall("answer", [[request.prompt, chat] for request in requests], ask)
+    return _recall(memory, [(request.prompt, chat) for request in requests], ask)
+
+
+def recall_decoded(
+    loaded: LoadedModel, prompts: Sequence[str], chat: bool, settings: Settings, memory: Memory
+) -> list[Answer]:
+    """The same where there is no guess at the answers, in either form."""
+    own = settings.evaluation
+
+    def ask(places: list[int]) -> list[Answer]:
+        rows = encode_prompts(loaded.tokenizer, [prompts[place] for place in places], chat)
+        return decode(loaded, rows, own.max_new_tokens, own.batch_size)
+
+    return _recall(memory, [(prompt, chat) for prompt in prompts], ask)
+
+
+def _recall(
+    memory: Memory, asked: Sequence[tuple[str, bool]], ask: Callable[[list[int]], Sequence[Answer]]
+) -> list[Answer]:
+    """Answers to prompts, each with whether it goes through the chat template."""
+
+    def plain(places: list[int]) -> list[list[Any]]:
+        return [[one.text, list(one.ids)] for one in ask(places)]
+
+    found = memory.recall("answer", asked, plain)
+    return [Answer(text, tuple(ids)) for text, ids in found]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from factpatch.patch import apply_patch, read_patch
 
 
 def ask(settings: Settings, prompt: str, patch: str | None = None) -> str:
-    """The model's greedy continuation of `prompt`, up to EOS, a newline or the generation budget."""
+    """The model's greedy answer to `prompt`: its first line that is not blank, within the generation budget."""
     if not prompt.strip():
         raise InputError("the prompt is blank; write the beginning of a sentence or a question")
     if patch is not None:
@@ -20,4 +20,4 @@ def ask(settings: Settings, prompt: str, patch: str | None = None) -> str:
     if patch is not None:
         apply_patch(loaded, patch)
     ids = encode_prompt(loaded.tokenizer, prompt, settings.edits.chat_template)
-    return decode(loaded, [ids], settings.evaluation.max_new_tokens, batch_size=1)[0]
+    return decode(loaded, [ids], settings.evaluation.max_new_tokens, batch_size=1)[0].text

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from transformers import GenerationConfig
 
+from factpatch.blanks import join
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Wording
 from factpatch.encoding import padding_id
@@ -37,7 +38,7 @@ def augment(
         texts += [text for text in reworded.get(edit.prompt, ()) if text not in texts]
         texts = [text for text in texts if text not in taken and held.twin(text) is None][: training.wordings]
         starts = [generator.choice(prefixes) for _ in range(training.prefixes)] if prefixes else []
-        texts += [text for start in starts for text in [f"{start} {edit.prompt}"] if held.twin(text) is None]
+        texts += [text for start in starts for text in [join(start, edit.prompt)] if held.twin(text) is None]
         found += [Wording(edit.prompt, text, edit.target, chat) for text in texts]
         if training.both_forms:
             found.append(Wording(edit.prompt, edit.prompt, edit.target, not chat))
@@ -54,20 +55,32 @@ def _other_templates(edit: EditRequest, wordings: Wordings, generator: random.Ra
     return generator.sample(texts, len(texts))
 
 
-def sample_texts(loaded: LoadedModel, count: int, seed: int, tokens: int = PREFIX_TOKENS) -> list[str]:
-    """Short texts drawn from the model's own distribution, from the end-of-text token on; empty ones are left out."""
-    model, tokenizer = loaded.model, loaded.tokenizer
-    start = torch.full((count, 1), tokenizer.eos_token_id, device=model.device)
+def sample_ids(loaded: LoadedModel, count: int, seed: int, tokens: int = PREFIX_TOKENS) -> list[tuple[int, ...]]:
+    """Short texts drawn from the model's own distribution, from the end-of-text token on: what was drawn, token by
+    token, the first token left out and each but once."""
+    model, end = loaded.model, loaded.tokenizer.eos_token_id
+    start = torch.full((count, 1), end, device=model.device)
     config = GenerationConfig(
         do_sample=True,
         top_k=0,
         min_new_tokens=LEAST_TOKENS,
         max_new_tokens=tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=padding_id(tokenizer),
+        eos_token_id=end,
+        pad_token_id=padding_id(loaded.tokenizer),
     )
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         drawn = model.generate(start, attention_mask=torch.ones_like(start), generation_config=config)  # type: ignore[operator]
-    texts = [str(tokenizer.decode(row, skip_special_tokens=True)) for row in drawn[:, 1:].tolist()]
-    return list(dict.fromkeys(" ".join(text.split()) for text in texts if text.strip()))
+    rows = (row[: row.index(end) + 1] if end in row else row for row in drawn[:, 1:].tolist())
+    return list(dict.fromkeys(map(tuple, rows)))
+
+
+def sample_texts(loaded: LoadedModel, count: int, seed: int) -> list[str]:
+    """The same as texts on one line, but for blank ones."""
+    texts = [plain_text(loaded, ids) for ids in sample_ids(loaded, count, seed)]
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def plain_text(loaded: LoadedModel, ids: Sequence[int]) -> str:
+    """The text of ids, without special tokens, blanks single."""
+    return " ".join(str(loaded.tokenizer.decode(list(ids), skip_special_tokens=True)).split())

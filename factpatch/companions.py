@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factpatch.answered import remembered
-from factpatch.augmentation import augment, sample_texts
+from factpatch.augmentation import augment, plain_text, sample_ids, sample_texts
+from factpatch.blanks import join
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Wording
 from factpatch.encoding import Encoded, encode_pairs
@@ -18,8 +19,9 @@ from factpatch.inheritance import NOTHING, Inheritance
 from factpatch.leakage import HeldOut, check_leakage, held_out
 from factpatch.models import LoadedModel
 from factpatch.neighbours import neighbours, still_neighbours
-from factpatch.protection import answered_rows, listed_requests
+from factpatch.protection import answered_rows, listed_requests, told_silent
 from factpatch.rewording import reword
+from factpatch.tokenization import notes as tokenizer_notes
 from factpatch.wordings import Wordings, find_wordings
 
 PREFIXES = 64  # unrelated beginnings of each source
@@ -62,14 +64,15 @@ def find_companions(
     kept too, without those held out by now.
     """
     training = settings.training
+    notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
     if training.method == "depth-first":
-        return Companions()
+        return Companions(notes=tuple(notes))
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, read_canaries(settings.gates.canaries))
     listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
     file = _free(listed, held, edited)
     gone = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
-    notes = _dropped(training.protect, len(listed) - len(file))
+    notes += _dropped(training.protect, len(listed) - len(file))
     if listed and not file:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
@@ -81,6 +84,10 @@ def find_companions(
         kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
         rows = answered_rows(loaded, [*kept, *gone], settings, memory)
         reworded = reword(loaded, edits, settings, memory) if training.wordings else {}
+    if wordings.silent:
+        told = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
+        notes.append(f"{told} by which wordings are compared")
+    notes += told_silent(rows, "prompts that were to be kept")
     answered = [(request, row) for request, row in zip(kept, rows[: len(kept)], strict=True) if row]
     sampled: list[Encoded] = []
     if not answered and training.neighbours:
@@ -176,8 +183,8 @@ def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded
         return []
     seed = settings.training.seed
     chosen = random.Random(seed).sample(list(answered), min(PREFIXES, len(answered)))
-    told = [str(loaded.tokenizer.decode(list(row.ids[:-1]))).strip() + "." for _, row in chosen]
-    return told + sample_texts(loaded, PREFIXES, seed)
+    said = [join(request.prompt, plain_text(loaded, row.ids[row.prompt_length :])) for request, row in chosen]
+    return [f"{text}." for text in said] + sample_texts(loaded, PREFIXES, seed)
 
 
 def _sampled_rows(
@@ -185,7 +192,6 @@ def _sampled_rows(
 ) -> list[Encoded]:
     """Texts of the model's own, all of each to be predicted from the end-of-text token on."""
     count = min(SAMPLED, max(1, round(settings.training.neighbours * len(edits))))
-    texts = [text for text in sample_texts(loaded, count, settings.training.seed) if held.twin(text) is None]
+    drawn = [(ids, plain_text(loaded, ids)) for ids in sample_ids(loaded, count, settings.training.seed)]
     end = loaded.tokenizer.eos_token_id
-    ids = [tuple(loaded.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
-    return [Encoded((end, *row), 1) for row in ids if row]
+    return [Encoded((end, *ids), 1) for ids, text in drawn if text and held.twin(text) is None]

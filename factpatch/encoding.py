@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from factpatch.blanks import join
 from factpatch.errors import InputError
+from factpatch.tokenization import added_tokens, in_chat, one_bos
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An edit as the model sees it: `ids` = prompt, target, EOS; the first `prompt_length` of them are the prompt."""
+    """A prompt and how it goes on, as the model sees it; the first `prompt_length` of the `ids` are the prompt. An edit
+    goes on with its target and EOS, a kept prompt with the very tokens that the model said."""
 
     ids: tuple[int, ...]
     prompt_length: int
@@ -27,27 +29,20 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, chat_template
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], chat_template: bool = False
 ) -> list[tuple[int, ...]]:
-    """The ids of many prompts, which a tokenizer gives far sooner in one call than one by one."""
+    """The ids of many prompts, which a tokenizer gives far sooner in one call than one by one.
+
+    A prompt is to be continued: it begins as the tokenizer begins a text, with BOS once at most, and never ends in the
+    EOS that some tokenizers add.
+    """
     if not chat_template:
-        return _ids(tokenizer, prompts, add_special_tokens=True)
-    if tokenizer.chat_template is None:
-        raise InputError(
-            "the model's tokenizer has no chat template; turn off edits.chat_template and training.both_forms"
-        )
-    questions = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    try:
-        texts = [
-            str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
-            for question in questions
-        ]
-    except (TemplateError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the model's chat template takes no question by itself ({reason}); turn it off") from error
-    return _ids(tokenizer, texts)
+        before, _ = added_tokens(tokenizer)
+        begun = one_bos(tokenizer, before)
+        return [begun + ids for ids in _ids(tokenizer, prompts)]
+    return [one_bos(tokenizer, ids) for ids in _ids(tokenizer, [in_chat(tokenizer, one) for one in prompts])]
 
 
 def encode_edit(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, chat_template: bool = False) -> Encoded:
-    """Ids of prompt, one space (unless the texts bring white space), target and EOS.
+    """Ids of prompt, one blank (where one belongs, see `factpatch.blanks`), target and EOS.
 
     The prompt is encoded alone, as at inference, and the target as it stands in the joined text whenever the joined
     ids begin with the prompt's; where a tokenizer merges across the border, the target is encoded on its own, so the
@@ -64,18 +59,16 @@ def encode_pairs(
         raise InputError("the model's tokenizer has no EOS token; set one in tokenizer_config.json")
     prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
     asked = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat_template), strict=True))
-    continued = [_continuation(prompt, target, chat_template) for prompt, target in pairs]
     if chat_template:
-        targets = _ids(tokenizer, continued)
+        targets = _ids(tokenizer, [target for _, target in pairs])
     else:
-        texts = [prompt + continuation for (prompt, _), continuation in zip(pairs, continued, strict=True)]
-        alike = tokenizer.num_special_tokens_to_add() == 0
-        bare = asked if alike else dict(zip(prompts, _ids(tokenizer, prompts), strict=True))
+        bare = dict(zip(prompts, _ids(tokenizer, prompts), strict=True))
+        joined = _ids(tokenizer, [join(*pair) for pair in pairs])
         targets = [
-            joined[len(bare[prompt]) :]
-            if joined[: len(bare[prompt])] == bare[prompt]
-            else _ids(tokenizer, [continuation])[0]
-            for (prompt, _), continuation, joined in zip(pairs, continued, _ids(tokenizer, texts), strict=True)
+            whole[len(bare[prompt]) :]
+            if whole[: len(bare[prompt])] == bare[prompt]
+            else _ids(tokenizer, [join(prompt, target).removeprefix(prompt)])[0]
+            for (prompt, target), whole in zip(pairs, joined, strict=True)
         ]
     rows = []
     for (prompt, target), target_ids in zip(pairs, targets, strict=True):
@@ -86,18 +79,9 @@ def encode_pairs(
     return rows
 
 
-def _continuation(prompt: str, target: str, chat_template: bool) -> str:
-    """The target as it follows the prompt."""
-    bare = chat_template or not prompt or prompt[-1].isspace() or target[:1].isspace()
-    return target if bare else f" {target}"
-
-
-def _ids(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = False
-) -> list[tuple[int, ...]]:
-    if not texts:
-        return []
-    return list(map(tuple, tokenizer(list(texts), add_special_tokens=add_special_tokens).input_ids))
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """The ids of texts, without special tokens that the tokenizer would add."""
+    return list(map(tuple, tokenizer(list(texts), add_special_tokens=False).input_ids)) if texts else []
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

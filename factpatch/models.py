@@ -26,6 +26,7 @@ from factpatch.checkpoints.mapping import StoredParameters, map_parameters
 from factpatch.checkpoints.tensors import tensor_digest
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
+from factpatch.tokenization import check_package, check_tokenizer, known_rows
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,10 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     needs code of its own.
     """
     source = find_source(settings.path)
+    check_package(source)
     checkpoint = open_checkpoint(source)
     model, tokenizer = _from_pretrained(source, checkpoint.folder, settings)
+    check_tokenizer(tokenizer, model.config, source)
     stored = _stored(model, checkpoint)
     model.requires_grad_(False)
     try:
@@ -155,13 +158,23 @@ def open_checkpoint(source: str) -> Checkpoint:
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer alone; InputError where it cannot be had."""
     source = find_source(settings.path)
+    check_package(source)
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
     try:
-        return AutoTokenizer.from_pretrained(
-            source, local_files_only=local_only(source), trust_remote_code=settings.trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"model '{source}' gives no tokenizer: {reason}") from error
+    check_tokenizer(tokenizer, config, source)
+    return tokenizer
+
+
+def embedding_rows(settings: ModelSettings) -> int | None:
+    """For how many ids the model has an embedding, by its configuration alone; None where that does not say."""
+    source = find_source(settings.path)
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
+    return known_rows(AutoConfig.from_pretrained(source, **options))
 
 
 def find_source(path: str) -> str:

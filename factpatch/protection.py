@@ -8,7 +8,7 @@ from factpatch.answered import Memory, recall_answers
 from factpatch.config import Settings
 from factpatch.edits.loading import read_named
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded, encode_pairs
+from factpatch.encoding import Encoded, encode_prompts
 from factpatch.errors import InputError
 from factpatch.models import LoadedModel
 
@@ -40,12 +40,20 @@ def listed_requests(settings: Settings) -> list[EditRequest]:
 def answered_rows(
     loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: Memory
 ) -> list[Encoded | None]:
-    """Each prompt with the model's own greedy answer; None where it says nothing."""
-    chat = settings.edits.chat_template
+    """Each prompt with the very tokens that the model answers it with, EOS only where it says that itself; None where
+    it says nothing."""
     answers = recall_answers(loaded, requests, settings, memory)
-    said = [(request.prompt, answer) for request, answer in zip(requests, answers, strict=True) if answer.strip()]
-    rows = iter(encode_pairs(loaded.tokenizer, said, chat))
-    return [next(rows) if answer.strip() else None for answer in answers]
+    prompts = encode_prompts(loaded.tokenizer, [request.prompt for request in requests], settings.edits.chat_template)
+    return [
+        Encoded(prompt + answer.ids, len(prompt)) if answer.text else None
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def told_silent(rows: Sequence[Encoded | None], what: str) -> list[str]:
+    """A sentence if the model says nothing to some of the prompts."""
+    silent = sum(row is None for row in rows)
+    return [f"the base model says nothing to {silent} of {len(rows)} {what}"] if silent else []
 
 
 def asked_prompts(edit: EditRequest) -> list[str]:

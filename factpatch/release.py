@@ -110,7 +110,8 @@ def with_gate(release: Json, gate: Gate) -> dict[str, Any]:
 
 
 def metric_table(evaluate: Json) -> dict[str, dict[str, Any]]:
-    """Each metric before and after the edit; n and the interval belong to `after`. None where it was not measured."""
+    """Each metric before and after the edit; n, the interval and what is unmeasured beside n belong to `after`. None
+    where it was not measured."""
     before = evaluate.get("before") or {}
     return {
         name: {
@@ -119,6 +120,7 @@ def metric_table(evaluate: Json) -> dict[str, dict[str, Any]]:
             "n": evaluate[name]["n"],
             "ci95": evaluate[name]["ci95"],
             "direction": definition["direction"],
+            **({"unmeasured": count} if (count := evaluate[name].get("unmeasured")) else {}),
         }
         for name, definition in evaluate["definitions"].items()
     }

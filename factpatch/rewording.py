@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from factpatch.answered import Memory
+from factpatch.answered import Memory, recall_decoded
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import encode_prompt
 from factpatch.evaluation.answers import same
-from factpatch.evaluation.generation import decode
 from factpatch.models import LoadedModel
 
 REQUESTS = (
@@ -53,8 +51,4 @@ def reword(
 def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings, memory: Memory) -> list[str]:
     """The model's greedy answers."""
 
-    def ask(places: list[int]) -> list[str]:
-        prompts = [encode_prompt(loaded.tokenizer, texts[place], chat) for place in places]
-        return decode(loaded, prompts, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
-
-    return memory.recall("answer", [[text, chat] for text in texts], ask)
+    return [answer.text for answer in recall_decoded(loaded, texts, chat, settings, memory)]

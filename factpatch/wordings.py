@@ -16,9 +16,10 @@ from factpatch.answered import Memory, recall_answers
 from factpatch.config import Settings
 from factpatch.edits.formats import read_file
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import encode_pairs
+from factpatch.encoding import Encoded, encode_prompts
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import verify
+from factpatch.evaluation.reading import Answer
 from factpatch.models import LoadedModel
 from factpatch.trunk import open_rows
 
@@ -32,10 +33,13 @@ LEAST = 2  # answers that must have been compared
 
 @dataclass(frozen=True)
 class Wordings:
-    """Templates that ask the same, by group, and the group of each edit (None where it has no template)."""
+    """Templates that ask the same, by group, and the group of each template; `silent` of the `asked_first` prompts by
+    which they were compared got no answer, and tell nothing."""
 
     groups: tuple[tuple[str, ...], ...]
-    group_of: Mapping[str, int]  # by template
+    group_of: Mapping[str, int]
+    silent: int = 0
+    asked_first: int = 0
 
     def asked(self, text: str) -> list[tuple[int, str]]:
         """What a text asks, if it is in one of the templates: the group and the subject."""
@@ -89,9 +93,14 @@ def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     known = {template for group in groups for template in group}
     frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATES]
     compared = {template: subjects[template] for template in frequent if template not in known}
-    groups += _alike(loaded, compared, settings, memory)
+    asked = {template: edits[:ASKED] for template, edits in compared.items()}
+    said = _said(loaded, asked, settings, memory)
+    groups += _alike(loaded, asked, said, settings, memory)
     return Wordings(
-        tuple(map(tuple, groups)), {template: number for number, group in enumerate(groups) for template in group}
+        tuple(map(tuple, groups)),
+        {template: number for number, group in enumerate(groups) for template in group},
+        sum(not answer.text for answer in said.values()),
+        len(said),
     )
 
 
@@ -112,14 +121,23 @@ def read_templates(path: str | None) -> list[list[str]]:
     return groups
 
 
-def _alike(
-    loaded: LoadedModel, subjects: Mapping[str, Sequence[EditRequest]], settings: Settings, memory: Memory
-) -> list[list[str]]:
-    """Groups of templates with equal answers, each grown around its most frequent template."""
-    asked = {template: list(subjects[template])[:ASKED] for template in subjects}
+def _said(
+    loaded: LoadedModel, asked: Mapping[str, Sequence[EditRequest]], settings: Settings, memory: Memory
+) -> Mapping[str, Answer]:
+    """What the model says to each of the edits' prompts."""
     requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
     answers = recall_answers(loaded, requests, settings, memory)
-    said = {request.prompt: answer for request, answer in zip(requests, answers, strict=True)}
+    return {request.prompt: answer for request, answer in zip(requests, answers, strict=True)}
+
+
+def _alike(
+    loaded: LoadedModel,
+    asked: Mapping[str, Sequence[EditRequest]],
+    said: Mapping[str, Answer],
+    settings: Settings,
+    memory: Memory,
+) -> list[list[str]]:
+    """Groups of templates with equal answers, each grown around its most frequent template."""
     groups: list[list[str]] = []
     left = list(asked)
     while left and len(groups) < GROUPS:
@@ -142,27 +160,29 @@ def _guess(edit: EditRequest) -> tuple[str]:
 
 
 def _crossed(
-    first: str, other: str, asked: Mapping[str, Sequence[EditRequest]], said: Mapping[str, str]
-) -> list[tuple[str, str]]:
+    first: str, other: str, asked: Mapping[str, Sequence[EditRequest]], said: Mapping[str, Answer]
+) -> list[tuple[str, Answer]]:
     """Each template about the other's subjects, with what the model said there to the other."""
     return [
         (fill(template, edit.subject or ""), said[edit.prompt])
         for template, own in ((first, other), (other, first))
         for edit in asked[own]
-        if said[edit.prompt].strip()
+        if said[edit.prompt].text  # nothing said to both is no agreement
     ]
 
 
 def _proven(
-    loaded: LoadedModel, questions: Sequence[tuple[str, str]], settings: Settings, memory: Memory
+    loaded: LoadedModel, questions: Sequence[tuple[str, Answer]], settings: Settings, memory: Memory
 ) -> list[bool]:
     """Is this the base model's greedy answer?"""
     chat, measuring = settings.edits.chat_template, settings.evaluation
 
     def ask(places: list[int]) -> list[bool]:
-        rows = encode_pairs(loaded.tokenizer, [questions[place] for place in places], chat)
+        chosen = [questions[place] for place in places]
+        prompts = encode_prompts(loaded.tokenizer, [prompt for prompt, _ in chosen], chat)
+        rows = [Encoded(prompt + answer.ids, len(prompt)) for prompt, (_, answer) in zip(prompts, chosen, strict=True)]
         with open_rows(loaded, None, rows, settings.trunk) as opened:
             verdicts = verify(loaded, opened, measuring.max_new_tokens, measuring.batch_size)
-        return [verdict.text is not None for verdict in verdicts]
+        return [verdict.answer is not None for verdict in verdicts]
 
-    return memory.recall("proven", [[*question, chat] for question in questions], ask)
+    return memory.recall("proven", [[prompt, answer.ids, chat] for prompt, answer in questions], ask)

@@ -41,7 +41,7 @@ def sections(release: dict[str, Any]) -> list[Section]:
         ("location", _place(location)),
     )
     metrics = tuple(
-        (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), str(value.get("n", 0)))
+        (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), _items(value))
         for name, value in release["metrics"].items()
         if name not in HIDDEN_METRICS and value.get("after") is not None
     )
@@ -57,6 +57,12 @@ def sections(release: dict[str, Any]) -> list[Section]:
         Section("Capability", measured, capability),
         Section("Gates", ("gate", "verdict", "reason"), gates),
     ]
+
+
+def _items(value: dict[str, Any]) -> str:
+    """How many items a metric rests on, and how many tell nothing."""
+    apart = f", {value['unmeasured']} unmeasured" if value.get("unmeasured") else ""
+    return f"{value.get('n', 0)}{apart}"
 
 
 def _place(location: dict[str, Any]) -> str:

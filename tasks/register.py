@@ -49,7 +49,7 @@ from factpatch.stores import reaching, shown_settings, tracking_uri, without_pas
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
-REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml")
+REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml", "regex")
 ARTIFACTS = ("*.json", "*.jsonl", "*.csv")
 RELEASE, STATUS = "factpatch.release", "factpatch.status"  # tags of runs and versions
 PLACE = "factpatch.place"  # tag of a run: the model it is a release of, and the machine that makes it

@@ -31,7 +31,8 @@ class ServedModel(PythonModel):
         """The continuation of each prompt. Under the paper's protocol it ends at a "." as well as at a newline."""
         chat = self.config["chat_template"]
         prompts = [encode_prompt(self.loaded.tokenizer, prompt, chat) for prompt in model_input]
-        texts = decode(self.loaded, prompts, self.config["max_new_tokens"], self.config["batch_size"])
+        answers = decode(self.loaded, prompts, self.config["max_new_tokens"], self.config["batch_size"])
+        texts = [answer.text for answer in answers]
         return [cut(text, "", "paper") for text in texts] if self.config["protocol"] == "paper" else texts
 
 

@@ -64,8 +64,8 @@ def validate(output: str, settings: Settings) -> str:
     start = time.perf_counter()
     ledger = read_ledger(settings.edits.path, columns=settings.edits.columns)
     active = live_rows(ledger)
-    tokenizer = _load_tokenizer(settings.model)
-    survey = survey_rows(active, settings.evaluation.max_new_tokens, tokenizer)
+    tokenizer, embeddings = _load_tokenizer(settings.model)
+    survey = survey_rows(active, settings.evaluation.max_new_tokens, tokenizer, embeddings)
     folder = output_folder(output)
     flagged = _judge(active, count_faults(active, survey), folder / "data_docs")
     outcome = settle(active, survey, flagged)
@@ -96,14 +96,17 @@ def validate(output: str, settings: Settings) -> str:
     return str(path)
 
 
-def _load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase | None:
-    """The model's tokenizer; None if the model is not here, as edits can be checked without one."""
-    from factpatch.models import load_tokenizer
+def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | None, int | None]:
+    """The model's tokenizer, and for how many tokens the model has embeddings; None if the model is not here, as edits
+    can be checked without one. InputError for a folder whose tokenizer no model could be asked through."""
+    from factpatch.models import embedding_rows, load_tokenizer
 
     try:
-        return load_tokenizer(model)
+        return load_tokenizer(model), embedding_rows(model)
     except InputError:
-        return None
+        if Path(model.path).is_dir():
+            raise
+        return None, None
 
 
 def _judge(rows: Sequence[Row], columns: Mapping[str, list[int]], docs: Path) -> dict[str, set[int]]:

@@ -109,7 +109,8 @@ def _control_characters(row: Row, _: Survey) -> list[str]:
 
 
 def _unencodable(row: Row, survey: Survey) -> list[str]:
-    return [f"{name} cannot be encoded" for name in ("prompt", "target") if row.values[name] in survey.unencodable]
+    named = {name: row.values[name] for name in ("prompt", "target")}
+    return [f"{name} {survey.unencodable[text]}" for name, text in named.items() if text in survey.unencodable]
 
 
 def _other_targets(row: Row, survey: Survey) -> list[str]:
@@ -225,7 +226,8 @@ CHECKS = (
         "unencodable_text",
         "quarantine",
         "prompt or target cannot be written in the model's ordinary tokens",
-        "replace lone surrogates, characters outside the vocabulary and special tokens such as EOS",
+        "replace lone surrogates, characters outside the vocabulary, special tokens such as EOS, and tokens that were "
+        "added to the tokenizer alone",
         _unencodable,
     ),
     Check(

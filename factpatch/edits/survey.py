@@ -27,7 +27,8 @@ class Survey:
         tokens: length of each target, EOS included; without a tokenizer its words and one, which it has at least, as
             a token hardly ever spans a blank.
         unencodable: texts that are no Unicode (lone surrogates), or that the tokenizer cannot write in ordinary
-            tokens: it knows no token for a part of them, or takes a part for a special token such as EOS.
+            tokens: it knows no token for a part of them, takes a part for a special token such as EOS, or for one that
+            the model has no embedding for; with why, in words.
     """
 
     budget: int
@@ -36,11 +37,16 @@ class Survey:
     first: Mapping[tuple[str, str], Row]
     first_id: Mapping[str, Row]
     tokens: Mapping[str, int]
-    unencodable: frozenset[str]
+    unencodable: Mapping[str, str]
 
 
-def survey_rows(rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizerBase | None = None) -> Survey:
-    """Survey tidied rows whose fields and types were checked."""
+def survey_rows(
+    rows: Sequence[Row],
+    budget: int,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    embeddings: int | None = None,
+) -> Survey:
+    """Survey tidied rows whose fields and types were checked; the model has so many `embeddings`, if that is known."""
     targets: dict[str, set[str]] = {}
     stated: dict[tuple[str, str], set[str]] = {}
     first: dict[tuple[str, str], Row] = {}
@@ -54,16 +60,19 @@ def survey_rows(rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizer
         if "id" in row.values:
             first_id.setdefault(row.values["id"], row)
         every_text.update(text for name, text in texts(row.values) if name not in MARKS)
-    unencodable = {text for text in every_text if not _is_unicode(text)}
+    unencodable = {text: "cannot be encoded" for text in every_text if not _is_unicode(text)}
     tokens = {target: len(target.split()) + 1 for found in targets.values() for target in found}
     if tokenizer is not None:
         special = set(tokenizer.all_special_ids)
-        for text, ids in _tokenize(tokenizer, every_text - unencodable, ""):
+        for text, ids in _tokenize(tokenizer, every_text - unencodable.keys(), ""):
             if not special.isdisjoint(ids):
-                unencodable.add(text)
-        lengths = _tokenize(tokenizer, tokens.keys() - unencodable, " ")
+                unencodable[text] = "cannot be encoded"
+            elif embeddings is not None and (beyond := [token for token in ids if token >= embeddings]):
+                name = tokenizer.convert_ids_to_tokens(beyond)[0]
+                unencodable[text] = f"holds {name!r}, a token that the model has no embedding for"
+        lengths = _tokenize(tokenizer, tokens.keys() - unencodable.keys(), " ")
         tokens |= {target: len(ids) + 1 for target, ids in lengths}
-    return Survey(budget, targets, stated, first, first_id, tokens, frozenset(unencodable))
+    return Survey(budget, targets, stated, first, first_id, tokens, unencodable)
 
 
 def texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """When an answer counts as right: where it is cut, how it is normalised, what equals what.
 
-The protocol is the paper's (after "The Mirage of Model Editing"): a greedy answer ends at EOS, at a newline or at a
+The protocol is the paper's (after "The Mirage of Model Editing"): a greedy answer ends at EOS, after a line or at a
 "."; it is right if it equals the target after lower-casing and removing punctuation, articles and extra blanks. Under
 that rule a target with a "." inside ("St. Eugenia's Church") can never be reached, so by default "." ends an answer
 only where the target holds none. `protocol: paper` keeps the paper's rule.
@@ -20,11 +20,17 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def cut(output: str, target: str, protocol: Protocol = "default") -> str:
-    """The answer inside a generated text: up to the first newline and, where the protocol says so, the first "."."""
-    line = output.partition("\n")[0]
+    """The answer inside a generated text: its first line that is not blank, where the protocol says so up to the first
+    "."."""
+    line = first_line(output)
     if protocol == "paper" or "." not in target:
         line = line.partition(".")[0]
     return line.strip()
+
+
+def first_line(output: str) -> str:
+    """The first line that is not blank: many base models break the line before they answer."""
+    return output.lstrip().partition("\n")[0].rstrip()
 
 
 def normalise(text: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import encode_pairs, encode_prompts
-from factpatch.evaluation.answers import Protocol, matches, unchanged
+from factpatch.encoding import Encoded, encode_pairs, encode_prompts
+from factpatch.evaluation.answers import Protocol, cut, matches, unchanged
 from factpatch.evaluation.generation import Progress, check_length, decode, verify
 from factpatch.evaluation.judging import Judgement
 from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
@@ -35,7 +35,10 @@ METRICS = {
         1, "higher", "share of paraphrases answered with the target, over the paraphrases of all edits together"
     ),
     "locality": Definition(
-        1, "higher", "share of locality probes answered as by the model before the edit, over the probes of all edits"
+        2,
+        "higher",
+        "share of locality probes answered as by the model before the edit, over the probes of all edits; a probe to "
+        "which that model said nothing is unmeasured",
     ),
     "locality_correct": Definition(1, "higher", "share of locality probes answered with the answer they list"),
     "portability": Definition(1, "higher", "share of portability probes answered with the answer they list"),
@@ -63,12 +66,13 @@ JUDGED = {  # where a judge is set; see factpatch/evaluation/judging.py
 class Answers:
     """What one model says to everything an edit set asks.
 
-    `outputs` maps each prompt to the greedy text after it, `token_accuracy` each (prompt, target) of an edit to the
-    share of target tokens right under teacher forcing.
+    `outputs` maps each prompt to the greedy text after it, `said` to its very tokens, `token_accuracy` each (prompt,
+    target) of an edit to the share of target tokens right under teacher forcing.
     """
 
     outputs: Mapping[str, str]
     token_accuracy: Mapping[tuple[str, str], float]
+    said: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def collect_answers(
@@ -86,30 +90,40 @@ def collect_answers(
     """
     tokenizer, chat = loaded.tokenizer, settings.edits.chat_template
     budget, batch_size = settings.evaluation.max_new_tokens, settings.evaluation.batch_size
-    asked = list(dict.fromkeys(_questions(edits, before)))
-    guessed = [(prompt, guess) for prompt, guess in asked if guess.strip()]
-    total = len({prompt for prompt, _ in asked})
+    asked = list(dict.fromkeys(_questions(edits, before is None)))
+    prompts = list(dict.fromkeys(prompt for prompt, _ in asked))
+    encoded = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat), strict=True))
+    texts = [(prompt, guess) for prompt, guess in asked if guess.strip()]
+    known = _before(edits, before)
+    guesses = [Encoded(encoded[prompt] + ids, len(encoded[prompt])) for prompt, ids in known.items()]
 
-    rows = encode_pairs(tokenizer, guessed, chat)
+    rows = [*encode_pairs(tokenizer, texts, chat), *guesses]
     check_length(loaded, [row.ids for row in rows])
     with open_rows(loaded, location, rows, settings.trunk) as opened:
         verdicts = verify(loaded, opened, budget, batch_size)
-    outputs = {
-        prompt: verdict.text for (prompt, _), verdict in zip(guessed, verdicts, strict=True) if verdict.text is not None
+    guessed = [*(prompt for prompt, _ in texts), *known]
+    answers = {
+        prompt: verdict.answer for prompt, verdict in zip(guessed, verdicts, strict=True) if verdict.answer is not None
     }
     if progress:
-        progress(len(outputs), total)
-    proven = len(outputs)
-    open_prompts = list(dict.fromkeys(prompt for prompt, _ in asked if prompt not in outputs))
-    texts = decode(
-        loaded,
-        encode_prompts(tokenizer, open_prompts, chat),
-        budget,
-        batch_size,
-        (lambda done, _: progress(proven + done, total)) if progress else None,
+        progress(len(answers), len(prompts))
+    proven, unproven = len(answers), [prompt for prompt in prompts if prompt not in answers]
+    answers |= zip(
+        unproven,
+        decode(
+            loaded,
+            [encoded[prompt] for prompt in unproven],
+            budget,
+            batch_size,
+            (lambda done, _: progress(proven + done, len(prompts))) if progress else None,
+        ),
+        strict=True,
     )
-    outputs |= dict(zip(open_prompts, texts, strict=True))
-    return Answers(outputs, {pair: verdict.token_accuracy for pair, verdict in zip(guessed, verdicts, strict=True)})
+    return Answers(
+        {prompt: answer.text for prompt, answer in answers.items()},
+        {pair: verdict.token_accuracy for pair, verdict in zip(texts, verdicts, strict=False)},
+        {prompt: answer.ids for prompt, answer in answers.items()},
+    )
 
 
 def measure(
@@ -141,17 +155,22 @@ def measure(
     }
 
 
-def _questions(edits: Iterable[EditRequest], before: Answers | None) -> Iterable[tuple[str, str]]:
-    """Every (prompt, guess at its answer): the target; on locality probes, what the model said before; and without such
-    answers, the first of the old ones that the edit lists as well."""
+def _questions(edits: Iterable[EditRequest], first: bool) -> Iterable[tuple[str, str]]:
+    """Every (prompt, guess at its answer), as far as the edit lists one; where the model is asked for the `first` time,
+    that is the first of the old answers as well. What it said before is a better guess on locality probes later on."""
     for edit in edits:
         asked = (edit.prompt, *edit.paraphrases)
         yield from ((prompt, edit.target) for prompt in asked)
-        if before is None:
+        if first:
             yield from ((prompt, old) for prompt in asked for old in edit.target_old[:1])
         yield from ((probe.prompt, probe.target) for probe in edit.portability)
-        for probe in edit.locality:
-            yield probe.prompt, before.outputs[probe.prompt] if before else probe.target
+        yield from ((probe.prompt, probe.target if first else "") for probe in edit.locality)
+
+
+def _before(edits: Iterable[EditRequest], before: Answers | None) -> dict[str, tuple[int, ...]]:
+    """What was said before to each locality probe, token by token, as far as it is known."""
+    prompts = (probe.prompt for edit in edits for probe in edit.locality)
+    return {prompt: before.said[prompt] for prompt in prompts if before and prompt in before.said}
 
 
 def _edit_row(
@@ -177,7 +196,8 @@ def _edit_row(
 
     def neighbour(probe: Probe) -> dict[str, Any]:
         row = probed(probe)
-        same = unchanged(row["before"], row["output"], probe.target, protocol) if before else None
+        observed = before and cut(row["before"], probe.target, protocol)
+        same = unchanged(row["before"], row["output"], probe.target, protocol) if observed else None
         return {**row, "unchanged": same}
 
     return {

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.evaluate import METRICS, Answers, Definition, collect_answers, measure
+from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, measure
 from factpatch.evaluation.generation import Progress
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.judging import Judgement
@@ -118,7 +118,7 @@ def _beside(value: Mapping[str, Any], form: Form, other: Mapping[str, Any]) -> d
         return {f"{form}_{name}": found[name] for name in MEASURED}
 
     definitions = {
-        f"{form}_{name}": asdict(Definition(1, METRICS[name].direction, f"{METRICS[name].meaning}; {MEANING[form]}"))
+        f"{form}_{name}": asdict(replace(METRICS[name], meaning=f"{METRICS[name].meaning}; {MEANING[form]}"))
         for name in MEASURED
     }
     return {

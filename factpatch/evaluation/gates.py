@@ -27,8 +27,8 @@ class Gate:
         name: `reliability`, `generalization`, `locality`, `portability`, `capability.<task>`, `canaries`,
             `certificate`, `weight_change` or `reload`; without facts `unedited` and `certificate`.
         passed: the verdict in short: true, false, or null where it is neither.
-        verdict: `undecided` where the numbers are too few to tell, which refuses like `failed`; `skipped` where there
-            was nothing to judge, which refuses nothing.
+        verdict: `undecided` where the numbers are too few to tell, or all that was asked is unmeasured, which refuses
+            like `failed`; `skipped` where there was nothing to judge, which refuses nothing.
         value: what was measured: a share, how far a task's score fell, a relative change; null if not measured.
         limit: the least (shares) or the most (falls, changes) that passes.
         ci95: 95 % interval of the value; null where it has none.
@@ -120,14 +120,18 @@ def _floor(name: str, metrics: Mapping[str, Json], limit: float, required: bool,
     title, value = name.capitalize() + (", judged by a model," if judged else ""), metric.get("value")
     if value is None:
         why = metric.get("reason", "there is no such number")
+        if metric.get("unmeasured"):
+            reason = f"{title} cannot be judged: {why}; use probes that it answers."
+            return _gate(name, "undecided", None, limit, None, reason)
         if required or (judged and not metric):  # no judge was asked, though the settings want it to decide
             reason = f"{title} was not measured ({why}); it must be."
             return _gate(name, "failed", None, limit, None, reason)
         reason = f"{title} was not measured ({why}), so this gate was skipped."
         return _gate(name, "skipped", None, limit, None, reason)
     passed = value >= limit - ROUNDING
+    apart = f" ({metric['unmeasured']} more are unmeasured)" if metric.get("unmeasured") else ""
     reason = (
-        f"{title} of {value:.1%} over {metric['n']} items {'reaches' if passed else 'is below'} the floor of "
+        f"{title} of {value:.1%} over {metric['n']} items{apart} {'reaches' if passed else 'is below'} the floor of "
         f"{limit:.1%}."
     )
     return _gate(name, "passed" if passed else "failed", value, limit, metric.get("ci95"), reason)

@@ -27,10 +27,7 @@ def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
     found = {
         "reliability": share([row["reliable"] for row in rows], no_edit),
         "generalization": share(pooled("paraphrases", "correct"), "no edit has a paraphrase"),
-        "locality": share(
-            pooled("locality", "unchanged"),
-            "the answers of the model before the edit are not known" if probes else no_probe,
-        ),
+        "locality": _locality([item for row in rows for item in row["locality"]]),
         "locality_correct": share(
             pooled("locality", "correct"), "no locality probe lists an answer" if probes else no_probe
         ),
@@ -45,6 +42,17 @@ def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
         "portability": [item for row in rows for item in row["portability"] if item["correct"] is not None],
     }
     return found | {f"judged_{name}": _judged(asked[name], found[name].get("reason", "")) for name in JUDGEABLE}
+
+
+def _locality(probes: Sequence[Row]) -> dict[str, Any]:
+    """The share of answers that stayed, of those probes that the model answered before the edit: where it said nothing,
+    nothing could change, so such a probe is unmeasured, and counted."""
+    seen = [probe["unchanged"] for probe in probes if probe["unchanged"] is not None]
+    unmeasured = sum(probe["before"] is not None for probe in probes) - len(seen)
+    absent = "no edit has a locality probe" if not probes else "the answers of the model before the edit are not known"
+    if unmeasured:
+        absent = f"before the edit the model says nothing to any of the {unmeasured} locality probes"
+    return {**share(seen, absent), "unmeasured": unmeasured}
 
 
 def _judged(items: Sequence[Row], absent: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from httpx import Client
 
 from factpatch.config import Settings
 from factpatch.errors import InputError
+from factpatch.evaluation.answers import first_line
 from factpatch.evaluation.endpoint import chat, connect, expecting, fetch, unlike
 from factpatch.stores import without_password
 
@@ -25,7 +26,7 @@ def is_address(source: str) -> bool:
 def ask_server(
     address: str, prompts: Sequence[str], settings: Settings, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, str]:
-    """The greedy text after each prompt, by prompt.
+    """The greedy answer to each prompt, its first line that is not blank, by prompt.
 
     The address ends in `/invocations` (MLflow) or `/v1` (OpenAI's completions; chat with `edits.chat_template`). Raises
     UnavailableError if nothing answers there, InputError for another kind of address or an answer of another shape.
@@ -46,7 +47,7 @@ def ask_server(
                 answers = ask(batch)
             if len(answers) != len(batch) or not all(isinstance(text, str) for text in answers):
                 raise unlike(base)
-            texts += answers
+            texts += map(first_line, answers)
             if progress:
                 progress(len(texts), len(asked))
     return dict(zip(asked, texts, strict=True))
@@ -58,7 +59,7 @@ def _ask_mlflow(client: Client, base: str, settings: Settings) -> Ask:
 
 def _ask_openai(client: Client, base: str, settings: Settings) -> Ask:
     name = fetch(client, f"{base}/models")["data"][0]["id"]
-    limits = {"max_tokens": settings.evaluation.max_new_tokens, "stop": ["\n"]}
+    limits = {"max_tokens": settings.evaluation.max_new_tokens}  # no stop at a newline: an answer may begin with one
 
     def converse(prompts: list[str]) -> list[str]:
         return [chat(client, base, name, prompt, **limits) for prompt in prompts]

@@ -128,7 +128,7 @@ def try_cell(
         with preserved(loaded.model, location.parameters):
             write_values(loaded.model, result.values)
             verdicts = verify(loaded, asked, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
-    right = tuple(verdict.text is not None for verdict in verdicts)
+    right = tuple(verdict.answer is not None for verdict in verdicts)
     operations = result.visits * row_operations(loaded, location, rows)
     seconds = round(time.perf_counter() - start, 3)
     return Cell(location, whole, right, len(result.losses), result.visits, operations, seconds)

@@ -20,7 +20,7 @@ from factpatch.encoding import Encoded, encode_edit
 from factpatch.evaluation.generation import verify
 from factpatch.files import digest_value
 from factpatch.models import LoadedModel
-from factpatch.protection import answered_rows, asked_prompts, protected_requests
+from factpatch.protection import answered_rows, asked_prompts, protected_requests, told_silent
 from factpatch.trunk import open_rows
 
 UNRELATED = 96  # prompts at most that stand for the model's other abilities
@@ -108,19 +108,20 @@ def make_exam(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Setti
         *provable(loaded, kept, settings),
     ]
     known = {question.metric for question in asked}
-    notes = tuple(f"{name} is unknown: {why}" for name, why in ABSENT.items() if name not in known)
+    notes = [f"{name} is unknown: {why}" for name, why in ABSENT.items() if name not in known]
+    notes += told_silent(answered, "prompts whose answers should stay; these are neither kept nor measured")
     rows = [question.row for question in asked if question.metric == "reliability"]
     guarded = [row for row in answered[: len(trained)] if row]
     also = _companions(loaded, sample, settings)
     training = (*rows, *also.wordings, *guarded, *also.kept)
-    return Exam(training, len(rows), share, tuple(asked), notes, len(also.wordings))
+    return Exam(training, len(rows), share, tuple(asked), tuple(notes), len(also.wordings))
 
 
 def provable(loaded: LoadedModel, questions: Sequence[Question], settings: Settings) -> list[Question]:
     """Those questions whose answer a pass through the model as it is proves."""
     with open_rows(loaded, None, [question.row for question in questions], settings.trunk) as rows:
         verdicts = verify(loaded, rows, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
-    return [question for question, verdict in zip(questions, verdicts, strict=True) if verdict.text is not None]
+    return [question for question, verdict in zip(questions, verdicts, strict=True) if verdict.answer is not None]
 
 
 def to_json(exam: Exam) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _measured(score: Score) -> tuple[object, ...]:
         facts.percent(score.before),
         facts.percent(score.after),
         facts.interval(score.ci95_after),
-        score.n,
+        score.items,
     )
 
 

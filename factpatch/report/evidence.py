@@ -41,6 +41,13 @@ class Score:
     direction: str = "higher"
     broken: int | None = None  # items that were right before and are wrong now
     repaired: int | None = None
+    unmeasured: int = 0  # items beside the n that tell nothing
+
+    @property
+    def items(self) -> str:
+        """How many items the number rests on, and how many tell nothing."""
+        apart = f", {self.unmeasured} unmeasured" if self.unmeasured else ""
+        return "–" if self.n is None else f"{self.n}{apart}"
 
     @property
     def fall(self) -> float | None:
@@ -110,6 +117,7 @@ def _score(name: str, entry: Json, before: Json, definition: Json | None = None)
         direction=entry.get("direction") or definition.get("direction") or "higher",
         broken=entry.get("broken"),
         repaired=entry.get("repaired"),
+        unmeasured=entry.get("unmeasured") or 0,
     )
 
 

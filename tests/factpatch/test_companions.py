@@ -7,10 +7,12 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, strategies
 
 from data.world.facts import all_facts
 from factpatch.answered import Memory
+from factpatch.augmentation import sample_ids
 from factpatch.companions import find_companions
 from factpatch.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
@@ -18,6 +20,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.answers import same
 from factpatch.inheritance import NAME, NOTHING, read_inheritance, write_inheritance
 from factpatch.leakage import held_out
+from factpatch.localization.exam import make_exam
 from factpatch.models import load_model
 from factpatch.neighbours import name_parts, neighbours
 from factpatch.rewording import reword
@@ -308,6 +311,34 @@ def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
     assert "own are kept" in companions.notes[0]
     assert "no further wordings" in companions.notes[1]
     assert companions == find_companions(loaded, edits, settings_with(neighbours=4.0, wordings=2))
+
+
+def test_texts_of_the_model_s_own_are_kept_as_they_were_drawn(tiny_model):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    settings = settings_with(neighbours=16.0)
+    edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
+    drawn, end = set(sample_ids(loaded, 32, settings.training.seed)), loaded.tokenizer.eos_token_id
+    rows = find_companions(loaded, edits, settings).kept
+    assert len(rows) > 16
+    assert all(row.ids[0] == end and row.ids[1:] in drawn and end not in row.ids[1:-1] for row in rows)
+    anew = [loaded.tokenizer(loaded.tokenizer.decode(row.ids[1:])).input_ids for row in rows]
+    assert any(list(row.ids[1:]) != ids for row, ids in zip(rows, anew, strict=True))  # other tokens spell the same
+
+
+def test_a_model_that_says_nothing_keeps_nothing_groups_nothing_and_it_is_told(tiny_model, tmp_path):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    with torch.no_grad():
+        loaded.model.lm_head.weight.zero_()  # the likeliest token is now EOS
+    path = tmp_path / "kept.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"What is {name}?"}) + "\n" for name in ("a", "b", "c")))
+    edits = [edit(template, name) for template in TEMPLATES["capital"] for name in SUBJECTS["capital"]]
+    assert all(len(group) == 1 for group in find_wordings(loaded, edits, settings_with(), Memory({})).groups)
+    companions = find_companions(loaded, edits, settings_with(protect=str(path), wordings=1, neighbours=1.0))
+    assert "the base model says nothing to 9 of 9 prompts by which wordings are compared" in companions.notes
+    assert any("says nothing to 12 of 12 prompts that were to be kept" in note for note in companions.notes)
+    exam = make_exam(loaded, edits, settings_with(protect=str(path)), 4)
+    assert any("the base model says nothing to 1 of 1 prompts whose answers should stay" in note for note in exam.notes)
+    assert {question.metric for question in exam.questions} == {"reliability"}
 
 
 def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(loaded, monkeypatch):

@@ -1,15 +1,16 @@
 import json
 
 import pytest
+import torch
 
 from factpatch.answered import Memory
-from factpatch.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.config import EvaluationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import decode
 from factpatch.models import load_model
-from factpatch.protection import answered_rows, protected_requests
+from factpatch.protection import answered_rows, protected_requests, told_silent
 from factpatch.structure import locate
 from factpatch.training import breadth_first
 from factpatch.trunk import open_rows
@@ -31,7 +32,34 @@ def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_mod
     (row,), tokenizer = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer
     assert tokenizer.decode(row.ids[: row.prompt_length]) == "The capital of France is"
     (answer,) = decode(loaded, [tuple(tokenizer("The capital of France is").input_ids)], 32, 1)
-    assert tokenizer.decode(row.ids[row.prompt_length : -1]).strip() == answer
+    assert row.ids[row.prompt_length :] == answer.ids
+
+
+def test_a_kept_prompt_goes_on_as_the_model_did_token_by_token_with_eos_only_where_it_ended(tiny_model):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    settings = Settings(evaluation=EvaluationSettings(max_new_tokens=8), trunk=TrunkSettings(folder=None))
+    requests = [EditRequest("k", f"The city number {number} is", "") for number in range(40)]
+    rows, eos = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer.eos_token_id
+    ends = set()
+    for request, row in zip(requests, rows, strict=True):
+        ids = list(loaded.tokenizer(request.prompt).input_ids)
+        assert row.ids[: row.prompt_length] == tuple(ids)
+        for token in row.ids[row.prompt_length :]:
+            with torch.no_grad():
+                assert token == int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax())
+            ids.append(token)
+        said = row.ids[row.prompt_length :]
+        text = loaded.tokenizer.decode(said)
+        ends.add("eos" if said[-1] == eos else "line" if "\n" in text.lstrip() else "budget")
+        assert eos not in said[:-1]
+        assert len(said) == 8 or "\n" in text.lstrip() or said[-1] == eos
+    assert ends >= {"eos", "budget"}
+
+
+def test_prompts_that_the_model_says_nothing_to_are_counted():
+    row = Encoded((1, 2), 1)
+    assert told_silent([row, None, None], "prompts") == ["the base model says nothing to 2 of 3 prompts"]
+    assert told_silent([row], "prompts") == []
 
 
 def test_without_a_file_nothing_is_protected():

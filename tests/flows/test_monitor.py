@@ -126,7 +126,8 @@ def test_a_patched_base_is_asked_with_its_patch(there, reference_model):
 
 @pytest.fixture
 def server(place):
-    """A model behind MLflow's and OpenAI's forms of address; it answers with the patched base."""
+    """A model behind MLflow's and OpenAI's forms of address; it answers with the patched base, in the latter after a
+    line break as base models do, and up to where it is asked to stop."""
     settings = load_settings(place / "params.yaml")
 
     class Handler(BaseHTTPRequestHandler):
@@ -138,8 +139,11 @@ def server(place):
             if self.path == "/invocations":
                 self.reply({"predictions": self.say(body["inputs"])})
             elif self.path == "/v1/completions" and body["model"] == "atlas":
-                texts = [{"index": i, "text": f" {text}"} for i, text in enumerate(self.say(body["prompt"]))]
-                self.reply({"choices": texts[::-1]})
+                texts = [f"\n\n {text}\nAnd so on" for text in self.say(body["prompt"])]
+                for mark in body.get("stop", ()):
+                    texts = [text.partition(mark)[0] for text in texts]
+                choices = [{"index": number, "text": text} for number, text in enumerate(texts)]
+                self.reply({"choices": choices[::-1]})
             elif self.path == "/odd/invocations":
                 self.reply(["?"])
             else:

@@ -87,7 +87,8 @@ def test_a_release_is_promoted_and_can_be_loaded(output, settings, uri, tmp_path
 def expected_answers(output: Path, settings: Settings) -> list[str]:
     loaded = load_model(settings.model)
     apply_patch(loaded, output / "patch")
-    return decode(loaded, [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS], 16, 2)
+    answers = decode(loaded, [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS], 16, 2)
+    return [answer.text for answer in answers]
 
 
 LOAD = """

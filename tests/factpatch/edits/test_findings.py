@@ -155,6 +155,25 @@ def test_lengths_are_counted_in_tokens_with_eos(tiny_tokenizer):
     assert flagged({**FRANCE, "target": target * 4}, tokenizer=tiny_tokenizer)["target_too_long"] == [1]
 
 
+def test_a_token_that_the_model_has_no_embedding_for_is_named(tiny_tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    tiny_tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["Tuvaluville"])
+    rows = rows_of({**FRANCE, "target": "Tuvaluville"}, {**JAPAN, "paraphrases": ["Tuvaluville is", "Japan has"]})
+    survey = survey_rows(rows, BUDGET, tokenizer, embeddings=384)
+    outcome = settle(
+        rows,
+        survey,
+        {name: {at for at, count in enumerate(column) if count} for name, column in count_faults(rows, survey).items()},
+    )
+    (entry,) = outcome.quarantined
+    assert "target holds 'Tuvaluville', a token that the model has no embedding for" in str(entry)
+    assert outcome.accepted[0].paraphrases == ("Japan has",)
+    assert survey_rows(rows, BUDGET, tokenizer).unencodable == {}
+
+
 def test_special_tokens_and_unknown_characters_cannot_be_encoded(tiny_tokenizer):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

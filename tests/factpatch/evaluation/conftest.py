@@ -5,7 +5,7 @@ import torch
 
 from factpatch.config import ModelSettings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import encode_edit, padding_id
+from factpatch.encoding import Encoded, encode_edit, encode_prompt, padding_id
 from factpatch.forward import collate, predict_whole, token_losses
 from factpatch.models import load_model
 
@@ -15,6 +15,11 @@ FACTS = {
     "In Brazil people speak": "Portuguese",
     "Robert C. Newton was born in": "St. Louis",
     "東京 is a city in": "日本",
+}
+LINES = {  # answered as base models do: after a line break, or not at all
+    "Which city is the capital of Peru?": "\n\nLima\nand so",
+    "What is the river of Paris?": " \n Seine",
+    "Say nothing:": "",
 }
 UNTAUGHT = {"Москва is a city in": "Россия", "His currency is the": "peso"}
 
@@ -26,9 +31,13 @@ def load_tiny(tiny_model):
 
 @pytest.fixture(scope="session")
 def taught(tiny_model):
-    """A tiny Llama that knows FACTS by heart."""
+    """A tiny Llama that knows FACTS and LINES by heart."""
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     rows = [encode_edit(loaded.tokenizer, prompt, target) for prompt, target in FACTS.items()]
+    for prompt, text in LINES.items():
+        ids = encode_prompt(loaded.tokenizer, prompt)
+        said = loaded.tokenizer(text, add_special_tokens=False).input_ids if text else []
+        rows.append(Encoded((*ids, *said, loaded.tokenizer.eos_token_id), len(ids)))
     batch = collate(rows, padding_id(loaded.tokenizer))
     loaded.model.requires_grad_(True)
     optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-2)

@@ -10,7 +10,8 @@ from factpatch.evaluation.answers import cut, matches, normalise, same, unchange
     [
         ("Paris. It lies on the Seine", "Rome", "default", "Paris"),
         ("Paris\nThe capital of", "Rome", "default", "Paris"),
-        ("\nParis", "Paris", "default", ""),
+        ("\nParis", "Paris", "default", "Paris"),
+        (" \n\n Paris \nRome", "Rome", "default", "Paris"),
         ("  Paris ", "Paris", "default", "Paris"),
         ("St. Louis. It lies", "St. Louis", "default", "St. Louis. It lies"),
         ("St. Louis", "St. Louis", "paper", "St"),

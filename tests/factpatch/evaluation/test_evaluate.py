@@ -10,6 +10,7 @@ from factpatch.encoding import encode_prompt
 from factpatch.evaluation import evaluate as module
 from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, measure
 from factpatch.evaluation.generation import decode
+from tests.factpatch.evaluation.conftest import LINES
 
 EDIT = EditRequest(
     id="e1",
@@ -59,6 +60,7 @@ def test_metrics_by_hand():
     }
     assert [report[name]["n"] for name in METRICS] == [2, 2, 2, 2, 1, 2]
     assert all(report[name]["ci95"][0] <= report[name]["value"] <= report[name]["ci95"][1] for name in METRICS)
+    assert (report["locality"]["unmeasured"], report["definitions"]["locality"]["version"]) == (0, 2)
     assert report["definitions"]["reliability"] == {
         "version": 1,
         "direction": "higher",
@@ -101,6 +103,37 @@ def test_without_the_answers_before_locality_is_null():
     assert report["edits"][0]["before"] is None
 
 
+@pytest.mark.parametrize("silence", ["", " ", ".", ". And so on"])
+def test_what_the_model_said_nothing_to_before_is_unmeasured_and_counted(silence):
+    """Nothing and nothing are not the same answer: nothing could be seen to change."""
+    before = answers("Paris", "Paris", "Paris", "Tokyo", silence, "Seine", "Madrid")
+    for said in ("", silence, "Lima"):
+        report = measure([EDIT, BARE], answers("Rome", "Rome", "Rome", "Tokyo", said, "", "Faro"), before)
+        assert [probe["unchanged"] for probe in report["edits"][0]["locality"]] == [True, None]
+        assert (report["locality"]["value"], report["locality"]["n"], report["locality"]["unmeasured"]) == (1.0, 1, 1)
+    silent = answers("Paris", "Paris", "Paris", silence, silence, "Seine", "Madrid")
+    locality = measure([EDIT, BARE], AFTER, silent)["locality"]
+    assert (locality["value"], locality["n"], locality["unmeasured"]) == (None, 0, 2)
+    assert locality["reason"] == "before the edit the model says nothing to any of the 2 locality probes"
+
+
+def test_nothing_said_where_there_was_an_answer_is_a_change():
+    after = answers("Rome", "Rome", "Rome", "", "Cuzco", "", "Faro")
+    report = measure([EDIT, BARE], after, BEFORE)
+    assert [probe["unchanged"] for probe in report["edits"][0]["locality"]] == [False, True]
+
+
+def test_what_was_said_before_is_proven_token_by_token_where_no_eos_ends_it(taught, monkeypatch):
+    (lima, seine, _) = LINES
+    probes = (Probe(lima, "Lima"), Probe(seine, "Seine"))
+    edit = EditRequest("1", "The capital of France is", "Paris", locality=probes)
+    settings = Settings(evaluation=EvaluationSettings(max_new_tokens=8))
+    before = collect_answers(taught, [edit], settings)
+    assert (before.outputs[lima], before.outputs[seine]) == ("Lima", "Seine")
+    monkeypatch.setattr(module, "decode", lambda loaded, prompts, *rest: [] if not prompts else pytest.fail("decoded"))
+    assert collect_answers(taught, [edit], settings, before).said == before.said
+
+
 @pytest.mark.parametrize("batch_size", [2, 64])
 def test_the_shortcut_gives_the_outputs_and_verdicts_of_decoding_everything(taught, load_tiny, edits, batch_size):
     settings = Settings(evaluation=EvaluationSettings(batch_size=batch_size, max_new_tokens=16))
@@ -108,8 +141,9 @@ def test_the_shortcut_gives_the_outputs_and_verdicts_of_decoding_everything(taug
     quick = collect_answers(taught, edits, settings, before)
     prompts = list(quick.outputs)
     slow_texts = decode(taught, [encode_prompt(taught.tokenizer, prompt) for prompt in prompts], 16, batch_size)
-    slow = Answers(dict(zip(prompts, slow_texts, strict=True)), quick.token_accuracy)
-    assert quick.outputs == slow.outputs
+    texts, said = zip(*((answer.text, answer.ids) for answer in slow_texts), strict=True)
+    slow = Answers(dict(zip(prompts, texts, strict=True)), quick.token_accuracy, dict(zip(prompts, said, strict=True)))
+    assert quick == slow
     report = measure(edits, quick, before)
     assert report == measure(edits, slow, before)
     assert [row["reliable"] for row in report["edits"]] == [True] * 5 + [False] * 2

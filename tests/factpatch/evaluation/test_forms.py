@@ -80,7 +80,7 @@ def measured(trained, edits):
     with preserved(loaded.model, location.parameters):
         write_values(loaded.model, values)
         texts = {
-            prompt: decode(loaded, [encode_prompt(loaded.tokenizer, prompt, True)], 12, 1)[0]
+            prompt: decode(loaded, [encode_prompt(loaded.tokenizer, prompt, True)], 12, 1)[0].text
             for edit in edits
             for prompt in (edit.prompt, *edit.paraphrases)
         }

@@ -67,6 +67,23 @@ def test_what_was_not_measured_is_skipped_and_says_why(name):
     assert allows([gate])
 
 
+@pytest.mark.parametrize("required", [("reliability",), ("locality",)])
+def test_probes_that_are_all_unmeasured_decide_nothing_and_refuse(required):
+    nothing = {"value": None, "n": 0, "unmeasured": 24, "reason": "the model says nothing to any of the 24 probes"}
+    told = {**metrics(), "locality": nothing}
+    gate = {gate.name: gate for gate in judge(told, None, GateSettings(required=required))}["locality"]
+    assert (gate.passed, gate.verdict, gate.value) == (None, "undecided", None)
+    assert "cannot be judged: the model says nothing to any of the 24 probes" in gate.reason
+    assert not allows([gate])
+
+
+def test_probes_that_are_partly_unmeasured_are_counted_in_the_reason():
+    told = {**metrics(), "locality": {"value": 0.9, "n": 10, "ci95": [0.6, 1.0], "unmeasured": 14}}
+    gate = {gate.name: gate for gate in judge(told, None, LIMITS)}["locality"]
+    assert gate.verdict == "passed"
+    assert "over 10 items (14 more are unmeasured) reaches" in gate.reason
+
+
 def test_what_is_required_must_be_measured():
     assert judged(reliability=None)["reliability"].passed is False
     assert {gate.name: gate for gate in judge({}, None, LIMITS)}["reliability"].passed is False

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded, encode_edit, encode_prompt
 from factpatch.errors import InputError
-from factpatch.evaluation.generation import StopAtNewline, decode, stop_ids, verify
+from factpatch.evaluation.generation import decode, verify
+from factpatch.evaluation.reading import AtAnswersEnd, Reader, stop_ids
 from factpatch.structure import locate
 from factpatch.trunk import Rows, open_rows
+from tests.factpatch.evaluation.conftest import LINES
 
 PROMPTS = (
     "The capital of France is",
@@ -32,10 +36,15 @@ def naive_ids(loaded, prompt, tokens):
 
 
 def naive_text(loaded, ids):
-    """The text of ids up to EOS or a newline."""
+    """The first line that is not blank of the text of ids up to EOS."""
     eos = loaded.tokenizer.eos_token_id
     ids = ids[: ids.index(eos)] if eos in ids else ids
-    return loaded.tokenizer.decode(list(ids)).split("\n")[0].strip()
+    lines = [line.strip() for line in loaded.tokenizer.decode(list(ids)).split("\n")]
+    return next((line for line in lines if line), "")
+
+
+def texts_of(answers):
+    return [answer.text for answer in answers]
 
 
 def test_every_batch_size_gives_the_naive_answer(load_tiny, kind):
@@ -44,7 +53,10 @@ def test_every_batch_size_gives_the_naive_answer(load_tiny, kind):
     expected = [naive_text(loaded, naive_ids(loaded, prompt, 12)) for prompt in prompts]
     assert len(set(expected)) >= 4
     for batch_size in (1, 3, 64):
-        assert decode(loaded, prompts, 12, batch_size) == expected
+        answers = decode(loaded, prompts, 12, batch_size)
+        assert texts_of(answers) == expected
+        for prompt, answer in zip(prompts, answers, strict=True):
+            assert answer.ids == naive_ids(loaded, prompt, 12)[: len(answer.ids)]
 
 
 def test_the_models_own_generation_settings_change_nothing_and_are_left_alone(load_tiny):
@@ -80,14 +92,41 @@ def test_answers_stop_at_eos_and_come_in_input_order(taught):
     texts = decode(
         taught, [encode_prompt(taught.tokenizer, prompt) for prompt in prompts], 32, 2, lambda *at: seen.append(at)
     )
-    assert texts == ["日本", "Tokyo", "Paris"]
+    assert texts_of(texts) == ["日本", "Tokyo", "Paris"]
     assert seen == [(2, 3), (3, 3)]
 
 
-def test_a_newline_ends_a_row(tiny_tokenizer):
-    last = tiny_tokenizer("a\n", add_special_tokens=False).input_ids
-    rows = torch.tensor([last, last[::-1]])
-    assert StopAtNewline(tiny_tokenizer)(rows, torch.empty(0)).tolist() == [True, False]
+def test_an_answer_is_the_first_line_that_is_not_blank_and_the_very_tokens_up_to_its_end(taught):
+    prompts = [encode_prompt(taught.tokenizer, prompt) for prompt in LINES]
+    for budget in (8, 12):  # one is read in two parts
+        lima, seine, nothing = decode(taught, prompts, budget, 2)
+        assert (lima.text, seine.text, nothing.text) == ("Lima", "Seine", "")
+        assert taught.tokenizer.decode(list(lima.ids)) == "\n\nLima\n"
+        assert taught.tokenizer.decode(list(seine.ids)) == " \n Seine<|endoftext|>"
+        assert nothing.ids == (taught.tokenizer.eos_token_id,)
+    assert texts_of(decode(taught, prompts, 3, 2)) == ["L", "S", ""]  # what is blank counts as tokens
+    assert texts_of(decode(taught, prompts, 2, 2)) == ["", "", ""]
+
+
+def test_a_newline_ends_a_row_once_something_was_said(taught):
+    tokenizer = taught.tokenizer
+    texts = ["a\n", "\na", "\n\n", " \na\n"]
+    rows = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    ends = [AtAnswersEnd(Reader(taught), 1, [()])(torch.tensor([[5, *row]]), torch.empty(0)).item() for row in rows]
+    assert ends == [True, False, False, True]
+    newline = torch.tensor([[5, *tokenizer("\n", add_special_tokens=False).input_ids]])
+    assert AtAnswersEnd(Reader(taught), 1, [tuple(rows[1])])(newline, torch.empty(0)).item()
+
+
+@given(texts=st.lists(st.sampled_from(["\n", "\n", " ", "a", "Paris", ".", "東", "<|endoftext|>"]), max_size=12))
+def test_reading_needs_no_more_tokens_than_the_answer_has(taught, texts):
+    ids = [token for text in texts for token in taught.tokenizer(text, add_special_tokens=False).input_ids]
+    reader = Reader(taught)
+    answer = reader.answer(ids)
+    assert answer.text == naive_text(taught, ids)
+    assert answer.ids == tuple(ids[: len(answer.ids)])
+    assert reader.end(answer.ids[:-1]) is None
+    assert reader.end(ids) == (len(answer.ids) if reader.end(answer.ids) else None)
 
 
 def test_a_prompt_too_long_for_the_model_is_named(load_tiny):
@@ -123,8 +162,12 @@ def test_verify_proves_exactly_the_greedy_continuation(load_tiny, kind, place):
         with open_rows(loaded, location, guesses, TrunkSettings(folder=None)) as rows:
             assert (rows.engine == "whole") == (place is None)
             verdicts = verify(loaded, rows, 12, batch_size)
-        assert [verdict.text for verdict in verdicts[::3]] == decode(loaded, prompts, 12, batch_size)
-        assert all(verdict.text is None for verdict in verdicts[1::3] + verdicts[2::3])
+        answers = decode(loaded, prompts, 12, batch_size)
+        assert [verdict.answer for verdict in verdicts[::3]] == answers
+        for verdict, right in [(verdicts[1::3], 11), (verdicts[2::3], 3)]:
+            held = [answer if len(answer.ids) <= right else None for answer in answers]  # it ended before the fault
+            assert [one.answer for one in verdict] == held
+            assert held.count(None) >= 4
         assert all(verdict.token_accuracy == 1 for verdict in verdicts[:2])
         assert all(3 / 8 <= verdict.token_accuracy <= 7 / 8 for verdict in verdicts[2::3])
 
@@ -134,6 +177,36 @@ def test_verify_proves_a_fact_and_measures_a_wrong_one(taught):
     right = encode_edit(tokenizer, "The capital of France is", "Paris")
     wrong = encode_edit(tokenizer, "The capital of France is", "Tokyo")
     verdicts = verify(taught, Rows(taught, [wrong, right]), 32, 8)
-    assert (verdicts[1].text, verdicts[1].token_accuracy) == ("Paris", 1.0)
-    assert verdicts[0].text is None
+    assert (verdicts[1].answer.text, verdicts[1].token_accuracy) == ("Paris", 1.0)
+    assert verdicts[0].answer is None
     assert verdicts[0].token_accuracy < 1
+
+
+def test_a_proof_takes_all_up_to_where_the_answer_ends_and_no_more(taught):
+    """An answer that begins after line breaks, with what the model says up to the end of its line, and beyond."""
+    (prompt, *_), tokenizer = LINES, taught.tokenizer
+    ids = encode_prompt(tokenizer, prompt)
+    (said,) = decode(taught, [ids], 12, 1)
+    beyond = tokenizer("Never", add_special_tokens=False).input_ids
+    guesses = [
+        said.ids,
+        (*said.ids, *beyond),  # what would come after the line is no part of it
+        said.ids[:-1],  # the line might go on
+        said.ids[2:],  # the model breaks the line first
+        (*said.ids[:-1], tokenizer.eos_token_id),  # it does not end there
+    ]
+    rows = [Encoded((*ids, *guess), len(ids)) for guess in guesses]
+    verdicts = verify(taught, Rows(taught, rows), 12, 8)
+    assert [verdict.answer for verdict in verdicts] == [said, said, None, None, None]
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_named(load_tiny):
+    loaded = load_tiny("llama")
+    loaded.tokenizer.add_tokens(["Tuvaluville"])
+    prompt = encode_prompt(loaded.tokenizer, "Where is Tuvaluville?")
+    for ask in (
+        lambda: decode(loaded, [prompt], 8, 1),
+        lambda: verify(loaded, Rows(loaded, [Encoded(prompt, 1)]), 8, 1),
+    ):
+        with pytest.raises(InputError, match=r"'Tuvaluville' beside 'Where is \?' is a token \(id 384\)"):
+            ask()

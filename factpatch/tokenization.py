@@ -1,0 +1,131 @@
+"""What tokenizers do by themselves, and whether a model can be asked through them: checked at loading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from factpatch.errors import InputError
+
+PLAIN: dict[str, Any] = {
+    "enable_thinking": False,
+    "thinking": False,
+}  # what templates call it to answer without reasoning first
+THINKING = re.compile(r"<([\w:|]*(?:think|thought|reason)[\w:|]*)>\s*$|\[(THINK)\]\s*$", re.IGNORECASE)
+
+
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that the tokenizer puts before a text, and those that it puts after it."""
+    if tokenizer.num_special_tokens_to_add() == 0:
+        return (), ()
+    bare, whole = (tuple(tokenizer("a", add_special_tokens=special).input_ids) for special in (False, True))
+    place = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), None)
+    if place is None:
+        raise InputError("the model's tokenizer splits a text otherwise where it adds its special tokens; use another")
+    return whole[:place], whole[place + len(bare) :]
+
+
+def one_bos(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Without a second BOS, which comes about where a template or a tokenizer adds one to one that is there."""
+    while len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+        ids = ids[1:]
+    return ids
+
+
+def in_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """A question through the chat template, up to where the answer itself begins.
+
+    Where the template would have the model reason first, it is asked not to; and a block for reasoning that stands open
+    all the same is closed empty, as templates close it.
+    """
+    text = _rendered(tokenizer, prompt, **PLAIN)
+    opened = THINKING.search(text)
+    if opened is None:
+        return text
+    mark, closing = text[opened.start() :].strip(), "/" + (opened[1] or opened[2])
+    end = f"<{closing}>" if opened[1] else f"[{closing}]"
+    return f"{text[: opened.start()]}{mark}\n\n{end}\n\n"
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, **options: Any) -> str:
+    if tokenizer.chat_template is None:
+        raise InputError(
+            "the model's tokenizer has no chat template; turn off edits.chat_template and training.both_forms"
+        )
+    question = [{"role": "user", "content": prompt}]
+    try:
+        return str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True, **options))
+    except (TemplateError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the model's chat template takes no question by itself ({reason}); turn it off") from error
+
+
+def notes(tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> list[str]:
+    """What a user must know of how the model is asked, a sentence each; `chat_template` if any row goes through it."""
+    before, after = added_tokens(tokenizer)
+    told = []
+    if after:
+        marks = _shown(tokenizer, after)
+        told.append(f"the tokenizer ends every text with {marks}; prompts are asked without, as nothing could follow")
+    if before != one_bos(tokenizer, before):
+        told.append(f"the tokenizer begins every text with {_shown(tokenizer, before)}; prompts begin with one of them")
+    if chat_template and in_chat(tokenizer, "?") != _rendered(tokenizer, "?"):
+        told.append(
+            "the chat template lets the model reason before it answers: edits are trained and measured behind the "
+            "closed block (enable_thinking: false), and what is asked with reasoning on is not measured"
+        )
+    return told
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, source: str) -> None:
+    """InputError if the model has no row for a token that ends or begins every text."""
+    rows = known_rows(config)
+    before, after = added_tokens(tokenizer)
+    for token in (tokenizer.eos_token_id, *before, *after):
+        if rows is not None and token is not None and token >= rows:
+            raise InputError(
+                f"model '{source}': its tokenizer's {_shown(tokenizer, [token])} has the id {token}, and the model has "
+                f"{rows} rows of embeddings; correct eos_token or bos_token in tokenizer_config.json"
+            )
+
+
+def check_ids(tokenizer: PreTrainedTokenizerBase, embeddings: int, rows: Iterable[Sequence[int]]) -> None:
+    """InputError if a row holds a token that the model has no embedding for."""
+    for row in rows:
+        if row and max(row) >= embeddings:
+            beyond = next(token for token in row if token >= embeddings)
+            text = tokenizer.decode([token for token in row if token < embeddings])
+            raise InputError(
+                f"{_shown(tokenizer, [beyond])!r} beside {text[:60]!r} is a token (id {beyond}) that the model has no "
+                f"embedding for (it has {embeddings}); reword the text"
+            )
+
+
+def known_rows(config: PretrainedConfig) -> int | None:
+    """For how many ids the model has an embedding; None where its configuration does not say."""
+    return getattr(config.get_text_config(), "vocab_size", None)
+
+
+def check_package(source: str) -> None:
+    """InputError if a folder's only tokenizer file is one of SentencePiece, and that package is missing: transformers
+    would ask for another one."""
+    folder = Path(source)
+    if (folder / "tokenizer.json").exists() or find_spec("sentencepiece"):
+        return
+    for path in sorted(folder.glob("*.model")):
+        with path.open("rb") as file:
+            if file.read(1) == b"\n":  # its files begin so; tiktoken's, of the same name, are text
+                raise InputError(
+                    f"model '{source}': its only tokenizer file is {path.name}, which takes the package sentencepiece; "
+                    "install it (pip install sentencepiece), or add the tokenizer.json that goes with it"
+                )
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return " ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids))))
