@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
+from factpatch.sources.resolve import resolve_source
 
 HUB_TIMEOUT = 10  # seconds that the hub has to answer
 
@@ -87,7 +88,9 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
 
 
 def check_source(path: str) -> str:
-    """The model's path or hub name; InputError if it is neither an existing folder nor shaped like a hub name."""
+    """The folder or hub name to load, for a GGUF file or an adapter the folder made of it; InputError if it is neither
+    an existing folder nor shaped like a hub name."""
+    path = resolve_source(path, load_model)
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").exists():
