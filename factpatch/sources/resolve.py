@@ -7,7 +7,6 @@ import fcntl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 CACHE = Path(".cache/models")
 FORM = 1  # of what is kept; another one where models are made otherwise, so that old ones are not used
+
+
+_told: set[Path] = set()  # folders that this process has named
 
 
 def resolve_source(path: str, load: Loader) -> str:
@@ -40,11 +42,13 @@ def resolve_source(path: str, load: Loader) -> str:
         return path
     folder = _place(source)
     with _alone(folder):
-        if folder.is_dir():
-            _tell(f"model: {what}; its ordinary model folder is '{folder}'")
-        else:
-            print(f"model: {what}; making an ordinary model folder of it, once", file=sys.stderr, flush=True)
+        if not folder.is_dir():
+            _check(source)
+            _tell(f"model: {what}; making an ordinary model folder of it, once")
             _tell(f"model: {make_folder(source, folder, load)}")
+        elif folder not in _told:
+            _tell(f"model: {what}; its ordinary model folder is '{folder}'")
+    _told.add(folder)
     return str(folder)
 
 
@@ -82,9 +86,16 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-@cache
+def _check(source: Path) -> None:
+    """InputError for what a glance at a GGUF file shows to be wrong with it."""
+    if is_gguf(source):
+        from factpatch.sources.header import read_header
+
+        read_header(source)
+
+
 def _tell(line: str) -> None:
-    """Print a line, once in a process; on the side, so that answers stay alone on the standard output."""
+    """Print a line on the side, so that answers stay alone on the standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
