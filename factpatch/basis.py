@@ -13,6 +13,7 @@ import huggingface_hub
 
 from factpatch.config import Settings
 from factpatch.files import digest_file, digest_value, write_json
+from factpatch.sources.kinds import adapter_base, is_adapter
 
 NAME = "basis.json"  # in the output folder: `used` by the run, and `configured` in the file without its overrides
 HUB_TIMEOUT = 10  # seconds that the hub has to answer
@@ -86,15 +87,19 @@ def parse_basis(value: Mapping[str, Any], place: str) -> tuple[Basis, ...]:
 
 
 def model_identity(source: str) -> str | None:
-    """Names a base model: by the files of its folder, or the revision of a hub name; None where neither can be had.
+    """Names a base model: by its GGUF file, by the files of its folder (of an adapter's, with its base), or by the
+    revision of a hub name; None where none can be had.
 
     Large weight files are told apart by their size, their header and samples spread over them, which another training
     changes; a change so small that it lies between two samples is found only by the fingerprint of a release.
     """
     folder = Path(source)
+    if folder.is_file():
+        return _digest_large(folder)
     if folder.is_dir():
         files = sorted(path for path in folder.iterdir() if path.suffix in PARTS and path.is_file())
-        return digest_value({path.name: _digest_large(path) for path in files})
+        parts: dict[str, str | None] = {path.name: _digest_large(path) for path in files}
+        return digest_value(parts | {"base": model_identity(adapter_base(folder))} if is_adapter(folder) else parts)
     try:
         return str(huggingface_hub.HfApi().model_info(source, timeout=HUB_TIMEOUT).sha)
     except Exception:  # whatever the network or the hub raises: what was downloaded before still serves

@@ -22,7 +22,7 @@ from factpatch.recipe import PAPER, TrainingSettings, check_strengths
 class ModelSettings:
     """Which model to edit, and how to load it."""
 
-    path: str = "data/model"  # folder or hub name
+    path: str = "data/model"  # folder, GGUF file or hub name
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the loaded weights; trained ones are float32
     device: str = "cpu"  # as torch names it: cpu, cuda, cuda:1
     trust_remote_code: bool = False  # run code that comes with the model

@@ -26,6 +26,7 @@ from factpatch.checkpoints.mapping import StoredParameters, map_parameters
 from factpatch.checkpoints.tensors import tensor_digest
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
+from factpatch.sources.resolve import resolve_source
 from factpatch.tokenization import check_package, check_tokenizer, known_rows
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,9 @@ def embedding_rows(settings: ModelSettings) -> int | None:
 
 
 def find_source(path: str) -> str:
-    """The model's path or hub name; InputError if it is neither an existing folder nor shaped like a hub name."""
+    """The folder or hub name to load, for a GGUF file or an adapter the folder made of it; InputError if it is neither
+    an existing folder nor shaped like a hub name."""
+    path = resolve_source(path, load_model)
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").exists():

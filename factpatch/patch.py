@@ -92,7 +92,7 @@ def save_patch(
         manifest = {
             "schema": SCHEMA,
             "base": {
-                "source": loaded.source,
+                "source": settings.model.path,
                 "fingerprint": fingerprint(digests),
                 "dtype": str(loaded.model.dtype).removeprefix("torch."),
                 "tensors": digests,

@@ -75,6 +75,9 @@ def _add_steps(verbs: Any) -> None:
 
 def _add_models(verbs: Any) -> None:
     """What is done with a model and a patch, or with what runs left."""
+    part = _verb(verbs, "import", "make an ordinary model folder of a GGUF file or a PEFT adapter", output=None)
+    part.add_argument("source", metavar="FILE", help="GGUF file, or folder of an adapter")
+    part.add_argument("--output", metavar="DIR", required=True, help="new model folder")
     for name, summary in (
         ("apply", "save the model with a patch applied, as an ordinary model folder"),
         ("undo", "save an edited model with its patch undone"),
@@ -134,7 +137,7 @@ def _add_ledger(verbs: Any) -> None:
 
 def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
     options: dict[str, dict[str, Any]] = {
-        "model": {"metavar": "M", "help": "model folder or hub name"},
+        "model": {"metavar": "M", "help": "model folder, GGUF file or hub name"},
         "edits": {"metavar": "EDITS", "help": "edit requests: file, folder or datasets hub name"},
         "columns": {
             "type": _columns,

@@ -119,6 +119,15 @@ def regress(args: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
+def import_model(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Make an ordinary model folder of a GGUF file or a PEFT adapter."""
+    from factpatch.models import load_model
+    from factpatch.sources.resolve import make_folder
+
+    print(make_folder(Path(args.source), Path(args.output), load_model))
+    return 0
+
+
 def apply(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save the patched model as a folder."""
     from factpatch.patch import export_patch
@@ -274,6 +283,7 @@ VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "edit": edit,
     "evaluate": evaluate,
     "regress": regress,
+    "import": import_model,
     "apply": apply,
     "undo": undo,
     "ask": ask,
