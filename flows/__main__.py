@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_models(verbs)
     _add_registry(verbs)
     _add_ledger(verbs)
+    _verb(verbs, "doctor", "what on this machine stands in the way of a release, and what to do about it")
     return main_parser
 
 
@@ -161,6 +163,10 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code, as `flows.console.exit_code` tells."""
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
 
     def work() -> int:
         args = parser().parse_args(arguments)

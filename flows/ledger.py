@@ -9,6 +9,7 @@ from pathlib import Path
 from factpatch.config import Settings
 from factpatch.edits.folder import read_ledger, write_revert
 from factpatch.edits.ledger import Entry
+from factpatch.environment import user_name
 from factpatch.errors import RefusedError
 from flows.console import printable, quoted
 
@@ -56,9 +57,7 @@ def show_log(args: argparse.Namespace, settings: Settings) -> int:
 
 def revert(args: argparse.Namespace, settings: Settings) -> int:
     """Withdraw an active fact by a new file."""
-    from getpass import getuser
-
-    path = write_revert(settings.edits.path, args.id, args.owner or getuser(), args.reason)
+    path = write_revert(settings.edits.path, args.id, args.owner or user_name(), args.reason)
     print(f"{path}: withdraws {printable(args.id)}; have it reviewed, and the next release drops the fact")
     return 0
 

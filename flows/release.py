@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from getpass import getuser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from prefect.states import Completed, State
 from factpatch.basis import write_basis
 from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
+from factpatch.environment import user_name
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.canaries import read_canaries
 from factpatch.evaluation.judging import check_judge
@@ -94,7 +94,7 @@ def release(
             _run(steps, folder, settings)
         note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":
-            promote_release(folder, settings, f"{getuser()}, automatically", "every gate passed")
+            promote_release(folder, settings, f"{user_name()}, automatically", "every gate passed")
         path, gates = str(Path(folder) / "release.json"), refusing_gates(folder)
         version, card = read_json(Path(path)), _show(folder)
     if settings.registry.promote == "wait":
@@ -136,7 +136,7 @@ def _promote_when_approved(folder: str, settings: Settings, version: dict[str, A
     """
     if version["status"] != "registered" or not os.environ.get("PREFECT_API_URL"):
         return
-    asked = Decision.with_initial_data(description=card, promote=False, who=getuser())
+    asked = Decision.with_initial_data(description=card, promote=False, who=user_name())
     try:
         decision = pause_flow_run(
             wait_for_input=asked,

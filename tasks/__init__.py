@@ -2,6 +2,8 @@
 
 import os
 
+from factpatch.environment import bypass_proxies, name_user, place_database
+
 # The outside tools read these when they are imported, so they stand before any of them. Telemetry is off by default.
 for _name, _value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -13,3 +15,6 @@ for _name, _value in {
     "DO_NOT_TRACK": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+name_user(os.environ)
+bypass_proxies(os.environ)
+place_database(os.environ)

@@ -51,7 +51,7 @@ def lineage(output: str, settings: Settings) -> str:
     manifest = read_json(folder / "patch" / "manifest.json")
     logging.getLogger("dvc").setLevel(logging.CRITICAL)  # this alone silences its progress bars
     try:
-        with _repository(folder) as repo:
+        with _enclosing(folder) or Repo.init(str(folder), no_scm=True) as repo:
             stages = repo.add([str(folder / name) for name in TRACKED], relink=False)
             pushed = _push(repo, stages)
             files = {Path(stage.outs[0].fs_path).name: _digest(stage) for stage in stages}
@@ -73,16 +73,33 @@ def lineage(output: str, settings: Settings) -> str:
     return str(write_json(folder / "lineage.json", record))
 
 
-def _repository(folder: Path) -> Repo:
-    """The DVC repository that `folder` can be added to; made inside the folder if there is none."""
+def check_remote(output: Path) -> str | None:
+    """The default remote of the repository that a run into `output` would be added to; None without one. InputError if
+    DVC lacks the package that reaches it, or cannot read its settings."""
+    folder = next(place for place in (output, *output.parents) if place.is_dir())
+    try:
+        repo = _enclosing(folder)
+        if repo is None:
+            return None
+        with repo:
+            remote: str | None = repo.config["core"].get("remote")
+            if remote:
+                repo.cloud.get_remote_odb(remote)
+            return remote
+    except (DvcException, ImportError) as error:
+        raise InputError(f"DVC cannot use the remote of '{folder}': {_line(error)}") from error
+
+
+def _enclosing(folder: Path) -> Repo | None:
+    """The DVC repository around `folder`; None without one, and where git or DVC ignore the folder."""
     try:
         repo = Repo(str(folder))
     except NotDvcRepoError:
-        return Repo.init(str(folder), no_scm=True)
+        return None
     pointer = str(folder / f"{TRACKED[0]}.dvc")
     if repo.scm.is_ignored(pointer) or repo.dvcignore.is_ignored_file(pointer):
         repo.close()
-        return Repo.init(str(folder), no_scm=True)
+        return None
     return repo
 
 
@@ -126,6 +143,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _line(error: DvcException) -> str:
+def _line(error: Exception) -> str:
     """The first line of DVC's message: the rest is links."""
     return str(error).splitlines()[0].rstrip(".")

@@ -45,7 +45,7 @@ from factpatch.release import (
     with_gate,
 )
 from factpatch.report import read_evidence, render_report
-from factpatch.stores import reaching, shown_settings, tracking_uri, without_password
+from factpatch.stores import reaching, shown_settings, sqlite_file, tracking_uri, without_password
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
@@ -139,11 +139,10 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
         return found.experiment_id
     if named := os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT"):
         return client.create_experiment(EXPERIMENT, artifact_location=named)
-    if uri.startswith("sqlite:///"):
-        root: Path | None = Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts"
-    else:
-        root = None if urlsplit(uri).scheme in {"http", "https"} else Path("mlruns/artifacts").resolve()
-    return client.create_experiment(EXPERIMENT, artifact_location=root.as_uri() if root else None)
+    if urlsplit(uri).scheme in {"http", "https"}:
+        return client.create_experiment(EXPERIMENT)
+    root = (sqlite_file(uri) or Path("mlruns/mlflow.db")).resolve().parent / "artifacts"
+    return client.create_experiment(EXPERIMENT, artifact_location=root.as_uri())
 
 
 # What a release leaves there
