@@ -41,8 +41,11 @@ def bypass_proxies(environment: MutableMapping[str, str]) -> None:
 
 
 def place_database(environment: MutableMapping[str, str]) -> None:
-    """Name Prefect's own database where Prefect would not find it: it pastes its home's path into an address as it is."""
+    """Name Prefect's own database where Prefect would not find it: it pastes its home into an address as it is."""
     home = Path(environment.get("PREFECT_HOME") or os.path.expanduser("~/.prefect"))
     address = sqlite_address(home / "prefect.db", "aiosqlite")
-    if not address.endswith(str(home.resolve() / "prefect.db")) and "PREFECT_API_DATABASE_CONNECTION_URL" not in environment:
+    if (
+        not address.endswith(str(home.resolve() / "prefect.db"))
+        and "PREFECT_API_DATABASE_CONNECTION_URL" not in environment
+    ):
         environment.setdefault(DATABASE, address)

@@ -38,7 +38,9 @@ def sqlite_address(path: Path, driver: str = "") -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"'{ascii(text)[1:-1]}' is not spelled in UTF-8, so no address can name it; rename it") from error
+        raise InputError(
+            f"'{ascii(text)[1:-1]}' is not spelled in UTF-8, so no address can name it; rename it"
+        ) from error
     written = _ESCAPED.sub(lambda found: quote(found[0]), text)
     if written != text:  # `sqlite:///` alone has MLflow make a folder of the escaped name too
         driver = driver or "pysqlite"

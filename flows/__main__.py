@@ -61,6 +61,9 @@ def _add_steps(verbs: Any) -> None:
     summary = "the whole release: validate, localize, edit, evaluate, register"
     part = _verb(verbs, "run", summary, "model", "edits", "location", "seed", "resume")
     part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")
+    part.add_argument(
+        "--adopt", action="store_true", help="take the champion of another ledger, and withdraw its facts"
+    )
     part = _verb(verbs, "validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
     part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
     _verb(verbs, "localize", "choose where in the model to write", "model", "edits", "method")

@@ -62,8 +62,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def check_prefect() -> Path | None:
-    """Find out where flows will run, before any is started: None for a server that answers, else the folder that Prefect
-    keeps a temporary one's database in.
+    """Find out where flows will run, before any is started: None for a server that answers, else the folder in which
+    Prefect keeps a temporary one's database.
 
     An address from Prefect's profile or files is put into PREFECT_API_URL, so that all see the same. Raises
     UnavailableError for a server that does not answer, InputError where there is none and none may be started.
@@ -85,7 +85,9 @@ def check_prefect() -> Path | None:
             settings, profile = Settings(), load_current_profile().name
         except Exception as error:  # whatever its files hold
             reason = " ".join(str(error).split())[:300]
-            raise InputError(f"Prefect's settings cannot be read ({reason}); 'prefect config view' shows them") from error
+            raise InputError(
+                f"Prefect's settings cannot be read ({reason}); 'prefect config view' shows them"
+            ) from error
         api, cure = settings.api.url, f"choose another profile of Prefect's than '{profile}', or set PREFECT_API_URL"
         if not api and not settings.server.ephemeral.enabled:
             told = f"Prefect's profile '{profile}' names no server, and a temporary one is switched off"

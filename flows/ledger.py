@@ -25,11 +25,13 @@ def list_active(args: argparse.Namespace, settings: Settings) -> int:
 def list_pending(args: argparse.Namespace, settings: Settings) -> int:
     """What the next release would write (+) and withdraw (-)."""
     from flows.pending import find_work
+    from flows.takeover import check_ledger
 
     work = find_work(settings)
     _print_rows([("+", *_described(entry)) for entry in work.pending.new])
     _print_rows([("-", _said(prompt, target)) for prompt, target in work.pending.withdrawn])
     print(work)
+    check_ledger(settings)
     return 0
 
 

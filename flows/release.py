@@ -28,6 +28,7 @@ from factpatch.report import read_evidence, render_card
 from factpatch.stores import lock_file, locked
 from flows.beginning import begin
 from flows.pending import attempt_of, find_work, note_refusal, refusing_gates
+from flows.takeover import check_ledger
 from tasks.edit import edit
 from tasks.evaluate import evaluate
 from tasks.lineage import lineage
@@ -60,16 +61,19 @@ def release(
     output: str = "runs/latest",
     overrides: dict[str, Any] | None = None,
     only_pending: bool = False,
+    adopt: bool = False,
 ) -> str | State[Any]:
     """Run every step and return the path of `release.json`; the state is `Refused` where a gate said no.
 
     `config` names a params.yaml; `overrides` maps dotted setting names (`model.path`) to values that win over it. With
-    `only_pending` nothing is run, and the state is `Skipped`, where a release would bring nothing new.
-    Raises RefusedError, naming the other one, while a release of the same model runs.
+    `only_pending` nothing is run, and the state is `Skipped`, where a release would bring nothing new. With `adopt` it
+    may replace the champion of another ledger. Raises RefusedError, naming the other one, while a release of the same
+    model runs.
     """
     settings = load_settings(config, overrides)
     folder = str(output_folder(output))
     with _alone(settings, folder):
+        check_ledger(settings, adopt)
         work = find_work(settings) if only_pending else None
         if work and not work.needs_release:
             return Completed(name="Skipped", message=str(work))

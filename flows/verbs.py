@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     quiet_prefect()
     from flows.release import release
 
-    path = release(args.config, args.output, overrides, args.pending)
+    path = release(args.config, args.output, overrides, args.pending, args.adopt)
     if not isinstance(path, str):  # skipped
         from flows.pending import find_work
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dvc.stage import Stage
 from prefect import task
 
 from factpatch.config import Settings
+from factpatch.edits.origin import git, path_in_repository, place_of
 from factpatch.errors import FactpatchError, InputError
 from factpatch.files import output_folder, read_json, write_json
 
@@ -57,6 +57,8 @@ def lineage(output: str, settings: Settings) -> str:
             files = {Path(stage.outs[0].fs_path).name: _digest(stage) for stage in stages}
             root = os.path.relpath(repo.root_dir, folder)
         edits = _source(Path(settings.edits.path).absolute())
+    except ImportError as error:  # of the package that reaches the remote
+        raise InputError(f"DVC cannot push '{output}': {_line(error)}") from error
     except (LockError, UploadError) as error:
         raise FactpatchError(f"DVC could not take '{output}': {_line(error)}") from error
     except DvcException as error:
@@ -68,7 +70,7 @@ def lineage(output: str, settings: Settings) -> str:
         "files": files,
         "pushed": pushed,
         "base_fingerprint": manifest["base"]["fingerprint"],
-        "edits": {"path": settings.edits.path, **edits},
+        "edits": {"path": settings.edits.path, "place": place_of(settings.edits.path), **edits},
     }
     return str(write_json(folder / "lineage.json", record))
 
@@ -119,28 +121,21 @@ def _digest(stage: Stage) -> dict[str, Any]:
 
 
 def _source(path: Path) -> dict[str, Any]:
-    """Which state of the ledger the edits came from: the last revision that changed it, and changes since.
+    """Which state of the ledger the edits came from: its path in a git repository, the last revision that changed it,
+    and whether it was changed since.
 
-    Both are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file.
+    All are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file.
     """
     pointer = path.with_name(f"{path.name}.dvc")
     kept_by_dvc = pointer.exists()
     name = pointer.name if kept_by_dvc else path.name
-    revision = _git(path.parent, "log", "-1", "--format=%H", "--", name)
-    changes = _git(path.parent, "status", "--porcelain", "--", name)
+    revision = git(path.parent, "log", "-1", "--format=%H", "--", name)
+    changes = git(path.parent, "status", "--porcelain", "--", name)
     if not changes and kept_by_dvc:
         with Repo(str(path.parent)) as repo:
             changes = str(repo.status([str(pointer)]) or "")
-    return {"revision": revision or None, "dirty": None if changes is None else bool(changes)}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None where there is no git, no repository or no commit."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    dirty = None if changes is None else bool(changes)
+    return {"inside": path_in_repository(path), "revision": revision or None, "dirty": dirty}
 
 
 def _line(error: Exception) -> str:
