@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,9 @@ def check_prefect() -> Path | None:
     if not api:
         quiet_prefect()
         try:
-            from prefect.settings import Settings
-            from prefect.settings.profiles import load_current_profile
+            with warnings.catch_warnings(action="ignore"):  # about a home that cannot be made, which the caller tells
+                from prefect.settings import Settings
+                from prefect.settings.profiles import load_current_profile
 
             settings, profile = Settings(), load_current_profile().name
         except Exception as error:  # whatever its files hold

@@ -47,10 +47,20 @@ def check_home(settings: Settings, output: Path) -> str:
         raise InputError(told) from error
 
 
-def check_caches(settings: Settings, output: Path) -> str:
-    """Hugging Face's files, where anything comes from the hub or is read through `datasets`."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    place = Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser()
+def check_hub(settings: Settings, output: Path) -> str:
+    """Hugging Face's folder, where the model or the edits come from the hub."""
+    away = [name for name in (settings.model.path, settings.edits.path) if not Path(name).exists()]
+    return _check_hub_folder() if away else "nothing comes from the hub"
+
+
+def check_tasks(settings: Settings, output: Path) -> str:
+    """The same folder, where capability tasks are read through `datasets`."""
+    return "none" if settings.capability.tasks == () else _check_hub_folder()
+
+
+def _check_hub_folder() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    place = Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
     _check_writable(place, "of Hugging Face", "set HF_HOME (or HOME) to a folder you can write")
     return str(place)
 
@@ -164,7 +174,8 @@ CHECKS: dict[str, Check] = {
     "home": check_home,
     "temporary files": check_temporary,
     "folders": check_folders,
-    "caches": check_caches,
+    "hub": check_hub,
+    "capability tasks": check_tasks,
     "processes": check_processes,
     "git": check_git,
     "DVC": check_lineage,
@@ -172,11 +183,12 @@ CHECKS: dict[str, Check] = {
     "Prefect": check_server,
 }
 REGISTRY = ("packages", "home", "temporary files", "MLflow")
-STEP = ("packages", "home", "temporary files", "folders", "caches")
+STEP = ("packages", "home", "temporary files", "folders", "hub")
 NEEDS = {  # of each verb
     "run": tuple(CHECKS),
     "monitor": (*STEP, "MLflow", "Prefect"),
-    **dict.fromkeys(("validate", "localize", "edit", "evaluate", "regress"), STEP),
+    **dict.fromkeys(("validate", "localize", "edit", "evaluate"), STEP),
+    "regress": (*STEP, "capability tasks"),
     **dict.fromkeys(("promote", "rollback", "history", "export"), REGISTRY),
     "serve": ("packages", "home", "temporary files", "MLflow"),
 }

@@ -35,6 +35,7 @@ from factpatch.files import new_folder, read_json
 from factpatch.inheritance import NAME as COMPANIONS
 from factpatch.publish import FILES, write_release
 from factpatch.stores import lock_file, locked, reaching, tracking_uri
+from tasks import mlflow_client
 
 STATUS = "factpatch.status"  # tag of a version: registered, refused or promoted
 LEDGER = "factpatch.ledger"  # tag of a version: the ledger that it was released from
@@ -199,7 +200,7 @@ def connect(registry: RegistrySettings) -> Iterator[MlflowClient]:
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     uri = tracking_uri(registry)
     with reaching(uri, MlflowException):
-        yield MlflowClient(uri, uri)
+        yield mlflow_client(uri)
 
 
 @contextmanager

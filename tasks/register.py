@@ -48,6 +48,7 @@ from factpatch.release import (
 )
 from factpatch.report import read_evidence, render_report
 from factpatch.stores import reaching, shown_settings, sqlite_file, tracking_uri, without_password
+from tasks import mlflow_client
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
@@ -88,7 +89,7 @@ def register(output: str, settings: Settings) -> str:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     with reaching(uri, MlflowException):
-        client = MlflowClient(uri, uri)
+        client = mlflow_client(uri)
         identity = release_id(folder, gates)
         found = find_version(client, release["model"], identity)
         if found:
