@@ -82,9 +82,9 @@ def check_prefect() -> Path | None:
         try:
             with warnings.catch_warnings(action="ignore"):  # about a home that cannot be made, which the caller tells
                 from prefect.settings import Settings
-                from prefect.settings.profiles import load_current_profile
+                from prefect.settings.profiles import load_profiles
 
-            settings, profile = Settings(), load_current_profile().name
+            settings, profile = Settings(), os.environ.get("PREFECT_PROFILE") or load_profiles().active_name
         except Exception as error:  # whatever its files hold
             reason = " ".join(str(error).split())[:300]
             raise InputError(

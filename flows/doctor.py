@@ -209,7 +209,7 @@ def examine(settings: Settings, output: str) -> int:
         except FactpatchError as error:
             state, told = "fault", str(error)
             faults += 1
-        print(f"{state:<6} {name:<16} {printable(told)}")
+        print(f"{state:<6} {name:<17}{printable(told)}")
     print(f"{faults} faults" if faults != 1 else "1 fault", "in the way of a release")
     return 2 if faults else 0
 
@@ -244,6 +244,6 @@ def _check_writable(path: Path, whose: str, cure: str) -> None:
 
 def _check_room(path: Path, cure: str) -> None:
     place = _existing(path.absolute())
-    free = shutil.disk_usage(place).free
-    if free < LEAST_ROOM:
-        raise InputError(f"the disk of '{place}' is full ({free / 2**20:.0f} MB free); {cure}")
+    disk = shutil.disk_usage(place)
+    if disk.total and disk.free < LEAST_ROOM:
+        raise InputError(f"the disk of '{place}' is full ({disk.free / 2**20:.0f} MB free); {cure}")

@@ -22,6 +22,7 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     settings = load_settings(args.config, overrides)
     check_inputs(settings)
     check_machine("run", settings, args.output)
+    output_folder(args.output)
     quiet_prefect()
     from flows.release import release
 
@@ -214,6 +215,7 @@ def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
     settings = load_settings(args.config, overrides)
     check_inputs(settings, model=False)
     check_machine("monitor", settings, args.output)
+    output_folder(args.output)
     quiet_prefect()
     from flows.monitor import describe
     from flows.monitor import monitor as watch

@@ -1,13 +1,12 @@
-"""What `factpatch doctor` finds on a machine, and that other verbs stop for it before any work, with code 2 and a cure."""
+"""What `factpatch doctor` finds, and that other verbs stop for it before any work, with code 2 and a cure."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,13 +37,18 @@ def place(tmp_path, monkeypatch, tiny_model):
     return tmp_path
 
 
-def alone(*arguments: str, **environment: str) -> tuple[int, list[str], float]:
-    """Exit code, lines and seconds of a verb in a process that knows of no more than is given."""
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    start = time.process_time(), os.times().children_user
-    command = [sys.executable, "-m", "flows", *arguments]
+def alone(code: str, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> tuple[int, list[str], float]:
+    """Exit code, lines and processor seconds of Python code in a process that knows of no more than is given."""
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
+    start = os.times()
+    command = [*before, sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
-    return done.returncode, (done.stdout + done.stderr).splitlines(), os.times().children_user - start[1]
+    end = os.times()
+    used = end.children_user + end.children_system - start.children_user - start.children_system
+    return done.returncode, (done.stdout + done.stderr).splitlines(), used
+
+
+VERB = "import sys\nfrom flows.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
 
 
 def told(capsys, *arguments: str) -> str:
@@ -56,62 +60,40 @@ def told(capsys, *arguments: str) -> str:
     return line
 
 
-def test_doctor_prints_a_line_a_check_and_nothing_is_in_the_way():
+def test_doctor_prints_a_line_a_check_quickly_without_the_heavy_libraries():
     Path("home").mkdir()
-    code, lines, seconds = alone("doctor", HOME=str(Path("home").resolve()), USER="ann")
-    assert (code, lines[-1]) == (0, "0 faults in the way of a release")
-    assert [re.split(r"  +", line)[:2] for line in lines[:-1]] == [["ok", name] for name in doctor.CHECKS]
+    heavy = "{'torch', 'mlflow', 'transformers', 'datasets'} & set(sys.modules)"
+    code = VERB.replace("sys.exit(", "code = ").replace("[1:]))", "[1:])") + f"print({heavy} or 'none')\nsys.exit(code)"
+    code, lines, seconds = alone(code, "doctor", HOME=str(Path("home").resolve()), USER="ann")
+    assert (code, lines[-2:]) == (0, ["0 faults in the way of a release", "none"])
+    assert [(line[:7].strip(), line[7:24].strip()) for line in lines[:-2]] == [("ok", name) for name in doctor.CHECKS]
     assert lines[1].endswith("home, user ann")
-    assert seconds < 4
+    assert seconds < 4  # of the processor, which others share; 1.4 where they don't
 
 
-def test_the_quiet_checks_of_a_run_are_quick_and_import_neither_torch_nor_mlflow():
-    code = (
-        "import sys\nfrom factpatch.config import load_settings\nfrom flows.doctor import check_machine\n"
-        "check_machine('run', load_settings(), 'out')\n"
-        "assert not {'torch', 'mlflow', 'transformers', 'datasets'} & set(sys.modules)\n"
-    )
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": os.environ["HOME"]}
-    before = os.times()
-    subprocess.run([sys.executable, "-c", code], env=given, check=True)
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    assert used < 4  # seconds of processor time; under two where the machine does nothing else
-
-
-def test_a_home_where_nothing_can_be_written_is_told_by_doctor_and_run():
-    code, lines, _ = alone("doctor", HOME="/proc/none")
-    (fault,) = [line for line in lines if line.startswith("fault")]
-    assert code == 2
-    assert "set PREFECT_HOME (or HOME) to a folder you can write" in fault
-    code, lines, _ = alone("run", HOME="/proc/none")
+def test_a_home_where_nothing_can_be_written_is_one_line():
+    code, lines, _ = alone(VERB, "run", HOME="/proc/none")
     assert (code, len(lines)) == (2, 1)
     assert lines[0].startswith("error: folder '/proc/none/.prefect' of Prefect cannot be made")
+    assert "set PREFECT_HOME (or HOME) to a folder you can write" in lines[0]
     assert not Path("runs").exists()
 
 
-@pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare")
-def test_an_account_without_name_and_home_is_told_and_one_with_a_home_is_called_by_its_number():
-    nameless = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
-    if subprocess.run([*nameless, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("user namespaces are switched off")
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    command = [*nameless, sys.executable, "-m", "flows"]
-    done = subprocess.run([*command, "run"], env=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "HOME is not set, and the system knows no home of uid 12345; set HOME" in done.stderr
+def test_an_account_without_a_name_is_called_by_its_number_and_needs_a_home():
+    nameless = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
+    if not shutil.which("unshare") or subprocess.run([*nameless, "true"], capture_output=True).returncode:
+        pytest.skip("there are no user namespaces")
     Path("ledger").mkdir()
     shutil.move("edits.jsonl", "ledger/0001.jsonl")
-    code = "from flows.__main__ import main; main(['edits', 'list', '--edits', 'ledger'])"
-    listed = subprocess.run(
-        [*nameless, sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True
+    Path("ledger/0001.jsonl").write_text('{"id": "one", "prompt": "The capital of France is", "target": "Lyon"}\n')
+    code = (
+        "from flows.__main__ import main\n"
+        "print(main(['edits', 'revert', 'one', '--edits', 'ledger']), main(['run', '--edits', 'ledger']))\n"
     )
-    name = listed.stdout.split()[0]
-    done = subprocess.run(
-        [*command, "edits", "revert", name, "--edits", "ledger"], env=given, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert '"owner": "uid 12345"' in Path(f"ledger/0002-revert-{name}.jsonl").read_text()
+    _, lines, _ = alone(code, before=nameless)
+    assert lines[1] == "0 2"
+    assert "HOME is not set, and the system knows no home of uid 12345; set HOME to a folder" in lines[2]
+    assert '"owner": "uid 12345"' in Path("ledger/0002-revert-one.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -124,23 +106,28 @@ def test_an_account_without_name_and_home_is_told_and_one_with_a_home_is_called_
         ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, ["MLflow at 'http://127.0.0.1:9' cannot be reached"]),
         ({"MLFLOW_TRACKING_URI": "file:///x"}, ["no registry in plain files", "such as sqlite:///mlruns/mlflow.db"]),
         ({"MLFLOW_TRACKING_URI": "sqlite:////proc/x/m.db"}, ["cannot be reached"]),
+        ({"MLFLOW_TRACKING_URI": "oracle+nodriver:///x"}, ["cannot be opened", "pip install 'factpatch[stores]'"]),
+        ({"MLFLOW_DEFAULT_ARTIFACT_ROOT": "s3://b/x", "absent": "boto3"}, ["pip install 'factpatch[stores]'"]),
+        ({"absent": "prefect"}, ["prefect not installed; run: pip install 'factpatch[release]'"]),
     ],
 )
-def test_a_run_stops_for_stores_and_servers_before_any_work(environment, words, monkeypatch):
+def test_a_run_stops_before_any_work(environment, words, monkeypatch, capsys):
     Path("pf").mkdir()
     Path("pf/profiles.toml").write_text(CLOUDY)
-    code, lines, _ = alone("run", **{"HOME": os.environ["HOME"], **environment})
-    assert (code, len(lines)) == (2, 1)
-    assert all(word in lines[0] for word in words), lines
-    assert not Path("runs").exists()
+    absent, real = environment.get("absent"), importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else real(name))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    line = told(capsys, "run")
+    assert all(word in line for word in words), line
 
 
 def test_folders_that_cannot_be_written_are_told_with_their_setting(capsys):
-    assert "'/proc/out' for results cannot be written; choose another --output" in told(
-        capsys, "run", "--output", "/proc/out"
-    )
-    line = told(capsys, "run", "--set", "trunk.folder=/proc/trunk")
-    assert "'/proc/trunk' of trunk.folder cannot be written; set trunk.folder to one that can, or to null" in line
+    Path("file").write_text("")
+    line = told(capsys, "run", "--output", "file/out")
+    assert "'file/out' for results cannot be written; choose another --output" in line
+    line = told(capsys, "run", "--set", "trunk.folder=file/trunk")
+    assert "'file/trunk' of trunk.folder cannot be written; set trunk.folder to one that can, or to null" in line
 
 
 def test_a_full_disk_is_told(capsys, monkeypatch):
@@ -152,31 +139,6 @@ def test_a_full_disk_is_told(capsys, monkeypatch):
 
 def raise_no_folder() -> str:
     raise FileNotFoundError(2, "No usable temporary directory found")
-
-
-def test_the_library_alone_names_the_extra_that_releases_need():
-    code = (
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in ('prefect', 'mlflow'): raise ModuleNotFoundError(name=name)\n"
-        "import importlib.util\n"
-        "real = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name: None if name in ('prefect', 'mlflow') else real(name)\n"
-        "from flows.__main__ import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    for verb in (["run"], ["history"], ["validate", "edits.jsonl"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *verb],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr.splitlines()) == (
-            2, ["error: prefect, mlflow not installed; run: pip install 'factpatch[release]'"]
-        )  # fmt: skip
 
 
 def test_a_remote_whose_plugin_is_missing_is_told(capsys):
@@ -203,6 +165,6 @@ def test_a_repository_of_somebody_else_is_told_with_git_s_own_cure(capsys, tmp_p
 
 def test_a_terminal_that_cannot_show_a_letter_gets_its_number():
     Path("edits.jsonl").write_text('{"prompt": "The capital of Japan is", "target": "東京"}\n', encoding="utf-8")
-    code, lines, _ = alone("edits", "list", HOME=os.environ["HOME"], PYTHONIOENCODING="ascii")
+    code, lines, _ = alone(VERB, "edits", "list", HOME=os.environ["HOME"], PYTHONIOENCODING="ascii")
     assert code == 0
     assert '-> "\\u6771\\u4eac"' in lines[0]
