@@ -27,11 +27,11 @@ def list_pending(args: argparse.Namespace, settings: Settings) -> int:
     from flows.pending import find_work
     from flows.takeover import check_ledger
 
+    check_ledger(settings)
     work = find_work(settings)
     _print_rows([("+", *_described(entry)) for entry in work.pending.new])
     _print_rows([("-", _said(prompt, target)) for prompt, target in work.pending.withdrawn])
     print(work)
-    check_ledger(settings)
     return 0
 
 
