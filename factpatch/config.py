@@ -15,6 +15,7 @@ import yaml
 
 from factpatch.edits.forms import COLUMNS
 from factpatch.errors import InputError
+from factpatch.naming import UNFIT, fits, project_name
 from factpatch.recipe import PAPER, TrainingSettings, check_strengths
 
 
@@ -168,13 +169,16 @@ class MonitorSettings:
 class RegistrySettings:
     """Where a release is recorded."""
 
-    name: str = "factpatch"  # registered model
+    name: str = field(default_factory=lambda: project_name(Path()))  # registered model; null: as the folder is called
+    # that holds the file of settings, or the current one
     tracking_uri: str | None = None  # null: MLFLOW_TRACKING_URI, else SQLite under mlruns/
     keep_refused: bool = True  # register a refused release too, as such; a tampered patch never is
     promote: Literal["auto", "wait", "never", True, False] = "auto"  # move `champion` when every gate passes; wait: if
     # a person says so on Prefect's page; true and false stand for auto and never
 
     def __post_init__(self) -> None:
+        if not fits(self.name):
+            raise InputError(f"registry.name is {self.name!r}; name a model, without {' '.join(UNFIT)}")
         if isinstance(self.promote, bool):
             object.__setattr__(self, "promote", "auto" if self.promote else "never")
 
@@ -269,6 +273,9 @@ def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | No
         own = values.get(section) or {}
         if isinstance(own, dict):  # else it is refused below
             values[section] = {**own, key: value}
+    registry = values.get("registry") or {}
+    if isinstance(registry, dict) and registry.get("name") is None:
+        values["registry"] = {**registry, "name": project_name(origin.parent)}
     try:
         return _build(Settings, values, "")
     except InputError as error:

@@ -14,20 +14,44 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from factpatch.config import RegistrySettings, Settings, to_dict
 from factpatch.errors import FactpatchError, InputError, RefusedError, UnavailableError
 
 SECONDS_TO_ANSWER = 5.0  # of a server, before it counts as out of reach
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-SQLITE = "sqlite:///"
+
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)")
+_ESCAPED = re.compile(r"[%?#\x00-\x1f\x7f]")  # what would end a path in an address, or begin an escape
 
 
 def tracking_uri(settings: RegistrySettings) -> str:
     """The settings' address, else MLFLOW_TRACKING_URI, else SQLite in `mlruns/` of the current folder."""
-    default = f"{SQLITE}{Path('mlruns').resolve() / 'mlflow.db'}"
-    return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+    return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(Path("mlruns/mlflow.db"))
+
+
+def sqlite_address(path: Path, driver: str = "") -> str:
+    """The address by which SQLAlchemy, and so MLflow and Prefect, opens exactly this file, whatever its folder is
+    called. InputError for a name that no address can hold."""
+    text = str(path.resolve())
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"'{ascii(text)[1:-1]}' is not spelled in UTF-8, so no address can name it; rename it"
+        ) from error
+    written = _ESCAPED.sub(lambda found: quote(found[0]), text)
+    if written != text:  # `sqlite:///` alone has MLflow make a folder of the escaped name too
+        driver = driver or "pysqlite"
+    return f"sqlite{'+' if driver else ''}{driver}:///{written}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file that SQLAlchemy opens for this address; None for one in memory, and for what is no SQLite."""
+    found = _SQLITE.match(uri)
+    path = unquote(found[1]) if found else ""
+    return None if path in ("", ":memory:") or path.startswith("file:") else Path(path)
 
 
 def without_password(uri: str) -> str:
@@ -65,8 +89,7 @@ def reaching(uri: str, *errors: type[Exception]) -> Iterator[None]:
 
 def _probe(uri: str) -> None:
     """OSError if nothing answers there. Clients find that out too, but only after minutes of repeating."""
-    if uri.startswith(SQLITE):
-        path = Path(uri.removeprefix(SQLITE))
+    if path := sqlite_file(uri):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             with path.open("rb") as file:
@@ -94,9 +117,9 @@ def lock_file(settings: RegistrySettings, what: str) -> Path:
 
 def own_file(settings: RegistrySettings, folder: str, ending: str) -> Path:
     """A file about this model on this machine: `FOLDER/MODEL.ENDING` beside a local store, else in `mlruns/`."""
-    uri = tracking_uri(settings)
-    root = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path("mlruns")
-    return root.resolve() / folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', settings.name)}.{ending}"
+    file = sqlite_file(tracking_uri(settings))
+    root = file.parent if file else Path("mlruns")
+    return root.resolve() / folder / f"{quote(settings.name, safe=' ')}.{ending}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     _add_models(verbs)
     _add_registry(verbs)
     _add_ledger(verbs)
+    _verb(verbs, "doctor", "what on this machine stands in the way of a release, and what to do about it")
     return main_parser
 
 
@@ -62,6 +64,9 @@ def _add_steps(verbs: Any) -> None:
     summary = "the whole release: validate, localize, edit, evaluate, register"
     part = _verb(verbs, "run", summary, "model", "edits", "location", "seed", "resume")
     part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")
+    part.add_argument(
+        "--adopt", action="store_true", help="take the champion of another ledger, and withdraw its facts"
+    )
     part = _verb(verbs, "validate", "check edit requests; split them into accepted and quarantined", "model", "strict")
     part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
     _add_flag(part, "columns")
@@ -187,6 +192,10 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code, as `flows.console.exit_code` tells."""
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
 
     def work() -> int:
         args = parser().parse_args(arguments)

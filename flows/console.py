@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from factpatch.errors import FactpatchError, InputError, UnavailableError
 from factpatch.files import PARTIAL
@@ -35,6 +37,9 @@ def exit_code(work: Callable[[], int]) -> int:
     except Exception as error:
         if os.environ.get("FACTPATCH_TRACEBACK"):
             raise
+        if isinstance(error, ModuleNotFoundError):
+            print(f"error: {error.name} is not installed; run: pip install 'factpatch[release]'", file=sys.stderr)
+            return InputError.exit_code
         if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
             place = os.path.dirname(error.filename) if error.filename.endswith(PARTIAL) else error.filename
             print(f"error: '{place}' cannot be used ({error.strerror}); check its rights and room", file=sys.stderr)
@@ -57,19 +62,48 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, earlier)
 
 
-def check_prefect() -> None:
-    """UnavailableError if PREFECT_API_URL names a server that does not answer."""
-    api = os.environ.get("PREFECT_API_URL")
-    if not api:
-        return
+def check_prefect() -> Path | None:
+    """Find out where flows will run, before any is started: None for a server that answers, else the folder in which
+    Prefect keeps a temporary one's database.
+
+    An address from Prefect's profile or files is put into PREFECT_API_URL, so that all see the same. Raises
+    UnavailableError for a server that does not answer, InputError where there is none and none may be started.
+    """
     import httpx
 
+    try:
+        httpx.Client().close()
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # ALL_PROXY=socks5://… without socksio
+        reason = " ".join(str(error).split())
+        raise InputError(f"the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used ({reason})") from error
+    api, cure = os.environ.get("PREFECT_API_URL"), "correct or unset PREFECT_API_URL"
+    if not api:
+        quiet_prefect()
+        try:
+            with warnings.catch_warnings(action="ignore"):  # about a home that cannot be made, which the caller tells
+                from prefect.settings import Settings
+                from prefect.settings.profiles import load_profiles
+
+            settings, profile = Settings(), os.environ.get("PREFECT_PROFILE") or load_profiles().active_name
+        except Exception as error:  # whatever its files hold
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"Prefect's settings cannot be read ({reason}); 'prefect config view' shows them"
+            ) from error
+        api, cure = settings.api.url, f"choose another profile of Prefect's than '{profile}', or set PREFECT_API_URL"
+        if not api and not settings.server.ephemeral.enabled:
+            told = f"Prefect's profile '{profile}' names no server, and a temporary one is switched off"
+            more = "set PREFECT_API_URL to a server, or PREFECT_SERVER_ALLOW_EPHEMERAL_MODE to true"
+            raise InputError(f"{told}; {more}")
+        if not api:
+            return settings.home
     try:
         httpx.get(f"{api.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        told = f"Prefect at '{api}' cannot be reached ({reason}); start it, or correct or unset PREFECT_API_URL"
-        raise UnavailableError(told) from error
+        raise UnavailableError(f"Prefect at '{api}' cannot be reached ({reason}); start it, or {cure}") from error
+    os.environ["PREFECT_API_URL"] = api
+    return None
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from factpatch.config import Settings
 from factpatch.edits.folder import read_ledger, write_revert
 from factpatch.edits.ledger import Entry
+from factpatch.environment import user_name
 from factpatch.errors import RefusedError
 from flows.console import printable, quoted
 
@@ -25,7 +26,9 @@ def list_active(args: argparse.Namespace, settings: Settings) -> int:
 def list_pending(args: argparse.Namespace, settings: Settings) -> int:
     """What the next release would write (+) and withdraw (-)."""
     from flows.pending import find_work
+    from flows.takeover import check_ledger
 
+    check_ledger(settings)
     work = find_work(settings)
     _print_rows([("+", *_described(entry)) for entry in work.pending.new])
     _print_rows([("-", _said(prompt, target)) for prompt, target in work.pending.withdrawn])
@@ -57,9 +60,8 @@ def show_log(args: argparse.Namespace, settings: Settings) -> int:
 
 def revert(args: argparse.Namespace, settings: Settings) -> int:
     """Withdraw an active fact by a new file."""
-    from getpass import getuser
-
-    path = write_revert(settings.edits.path, args.id, args.owner or getuser(), args.reason, settings.edits.columns)
+    columns = settings.edits.columns
+    path = write_revert(settings.edits.path, args.id, args.owner or user_name(), args.reason, columns)
     print(f"{path}: withdraws {printable(args.id)}; have it reviewed, and the next release drops the fact")
     return 0
 

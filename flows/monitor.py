@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from factpatch.edits.live import LiveFact, live_facts, write_live
 from factpatch.errors import InputError
 from factpatch.evaluation.serving import is_address
 from factpatch.files import digest_value, output_folder, read_json, write_json
+from factpatch.naming import shell_path
 from factpatch.stores import without_password
 from tasks.promote import export_version, read_answers, read_champion
 from tasks.retest import retest
@@ -109,7 +109,7 @@ def edit_again(
     model = value["model"]
     rebuilt = is_version(model) or is_address(model)
     changed = {"edits.mode": "rebuild"} if rebuilt else {"model.path": model}
-    command = shlex.join(["factpatch", "run", *(["--set", "edits.mode=rebuild"] if rebuilt else ["--model", model])])
+    command = f"factpatch run {'--set edits.mode=rebuild' if rebuilt else f'--model {shell_path(model)}'}"
     told: dict[str, Any] = {"command": command, "run": None, "state": None}
     if settings.registry.promote == "never" or is_address(model) or not os.environ.get("PREFECT_API_URL"):
         return told

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from getpass import getuser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from prefect.states import Completed, State
 from factpatch.basis import write_basis
 from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
+from factpatch.environment import user_name
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.canaries import read_canaries
 from factpatch.evaluation.judging import check_judge
@@ -28,6 +28,7 @@ from factpatch.report import read_evidence, render_card
 from factpatch.stores import lock_file, locked
 from flows.beginning import begin
 from flows.pending import attempt_of, find_work, note_refusal, refusing_gates
+from flows.takeover import check_ledger
 from tasks.edit import edit
 from tasks.evaluate import evaluate
 from tasks.lineage import lineage
@@ -60,16 +61,19 @@ def release(
     output: str = "runs/latest",
     overrides: dict[str, Any] | None = None,
     only_pending: bool = False,
+    adopt: bool = False,
 ) -> str | State[Any]:
     """Run every step and return the path of `release.json`; the state is `Refused` where a gate said no.
 
     `config` names a params.yaml; `overrides` maps dotted setting names (`model.path`) to values that win over it. With
-    `only_pending` nothing is run, and the state is `Skipped`, where a release would bring nothing new.
-    Raises RefusedError, naming the other one, while a release of the same model runs.
+    `only_pending` nothing is run, and the state is `Skipped`, where a release would bring nothing new. With `adopt` it
+    may replace the champion of another ledger. Raises RefusedError, naming the other one, while a release of the same
+    model runs.
     """
     settings = load_settings(config, overrides)
     folder = str(output_folder(output))
     with _alone(settings, folder):
+        check_ledger(settings, adopt)
         work = find_work(settings) if only_pending else None
         if work and not work.needs_release:
             return Completed(name="Skipped", message=str(work))
@@ -94,7 +98,7 @@ def release(
             _run(steps, folder, settings)
         note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":
-            promote_release(folder, settings, f"{getuser()}, automatically", "every gate passed")
+            promote_release(folder, settings, f"{user_name()}, automatically", "every gate passed")
         path, gates = str(Path(folder) / "release.json"), refusing_gates(folder)
         version, card = read_json(Path(path)), _show(folder)
     if settings.registry.promote == "wait":
@@ -136,7 +140,7 @@ def _promote_when_approved(folder: str, settings: Settings, version: dict[str, A
     """
     if version["status"] != "registered" or not os.environ.get("PREFECT_API_URL"):
         return
-    asked = Decision.with_initial_data(description=card, promote=False, who=getuser())
+    asked = Decision.with_initial_data(description=card, promote=False, who=user_name())
     try:
         decision = pause_flow_run(
             wait_for_input=asked,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from getpass import getuser
 from typing import Any
 
 from prefect import flow
 
 from factpatch.config import load_settings
+from factpatch.environment import user_name
 from tasks.promote import rollback as swap
 
 
 @flow(name="rollback", timeout_seconds=600)
 def rollback(why: str, config: str | None = None, overrides: dict[str, Any] | None = None, who: str = "") -> str:
     """Swap `champion` and `previous` and record who did so and why; the number of the version that is champion now."""
-    return swap(load_settings(config, overrides).registry, who or getuser(), why)
+    return swap(load_settings(config, overrides).registry, who or user_name(), why)

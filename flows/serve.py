@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from factpatch.config import Settings
+from factpatch.environment import place_database
 from factpatch.errors import FactpatchError, InputError
 from factpatch.stores import tracking_uri, without_password
 
@@ -39,6 +40,7 @@ def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
     for port in [*([] if api else [prefect_port]), *([] if remote else [mlflow_port])]:
         _refuse_used(port)
     home = Path(os.environ.setdefault("PREFECT_HOME", str(HOME.resolve())))
+    place_database(os.environ)
     environment = {
         **os.environ,
         "PREFECT_API_URL": api or f"http://{HOST}:{prefect_port}/api",

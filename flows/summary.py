@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from factpatch.config import Settings
 from factpatch.files import read_json
+from factpatch.naming import shell_path
 from factpatch.report.evidence import percent, verdict
 
 HIDDEN_METRICS = frozenset({"locality_correct", "token_accuracy"})
@@ -95,16 +96,17 @@ def show_next(settings: Settings, output: str, console: Console | None = None) -
     api = os.environ.get("PREFECT_API_URL")
     pages = (
         f"report   {folder / 'report.html'}",
-        f"MLflow   mlflow ui --backend-store-uri {store}" if store.startswith("sqlite") else f"MLflow   {store}",
+        f"MLflow   mlflow ui --backend-store-uri {quote(store)}" if store.startswith("sqlite") else f"MLflow   {store}",
         f"Prefect  {api.removesuffix('/api')}" if api else "Prefect  prefect server start",
     )
     console.print(escape("\n".join(pages)), soft_wrap=True)
     reliable = [edit for edit in evaluation["edits"] if edit["reliable"]]
     shown = next((edit for edit in reliable if edit["prompt"].replace(" ", "").isalnum()), next(iter(reliable), None))
     if shown:
-        prompt = shlex.quote(shown["prompt"])
-        for patch, answer in (("", shown["before"]), (f" --patch {folder / 'patch'}", shown["output"])):
-            console.print(escape(f"$ factpatch ask --model {settings.model.path}{patch} {prompt}"), soft_wrap=True)
+        model, asked = shell_path(settings.model.path), quote(shown["prompt"])
+        prompt = f"-- {asked}" if shown["prompt"].startswith("-") else asked
+        for patch, answer in (("", shown["before"]), (f" --patch {shell_path(folder / 'patch')}", shown["output"])):
+            console.print(escape(f"$ factpatch ask --model {model}{patch} {prompt}"), soft_wrap=True)
             console.print(escape(answer), soft_wrap=True)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from getpass import getuser
 from pathlib import Path
 from typing import Any
 
-from factpatch.config import Settings, load_settings
+from factpatch.config import RegistrySettings, Settings, load_settings
+from factpatch.environment import user_name
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import output_folder, read_json, write_text
-from flows.console import check_prefect, printable, quiet_prefect
+from flows.console import printable, quiet_prefect
+from flows.doctor import check_machine
 from flows.reading import preview, reading_lines
 
 Overrides = dict[str, Any]
@@ -21,12 +22,12 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     """The release flow, then its tables; 1 if a gate refused."""
     settings = load_settings(args.config, overrides)
     check_inputs(settings)
+    check_machine("run", settings, args.output)
     output_folder(args.output)
-    check_prefect()
     quiet_prefect()
     from flows.release import release
 
-    path = release(args.config, args.output, overrides, args.pending)
+    path = release(args.config, args.output, overrides, args.pending, args.adopt)
     if not isinstance(path, str):  # skipped
         from flows.pending import find_work
 
@@ -48,6 +49,7 @@ def validate(args: argparse.Namespace, overrides: Overrides) -> int:
     if args.preview:
         print("\n".join(preview(settings)))
         return 0
+    check_machine("validate", settings, args.output)
     result = _validate(args.output, settings)
     found = [check for check in result["checks"] if check["count"]]
     for check in found:
@@ -110,6 +112,7 @@ def regress(args: argparse.Namespace, overrides: Overrides) -> int:
     """Score the capability tasks before and after the patch."""
     settings = load_settings(args.config, overrides)
     check_inputs(settings, edits=False)
+    check_machine("regress", settings, args.output)
     from factpatch.report.evidence import percent
     from tasks.regress import regress as step
 
@@ -154,7 +157,7 @@ def ask(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def export(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save a registered version as a folder."""
-    registry = load_settings(args.config, overrides).registry
+    registry = _registry("export", args, overrides)
     from tasks.promote import export_version
 
     print(export_version(registry, args.version, Path(args.output)))
@@ -188,27 +191,27 @@ def compare(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def promote(args: argparse.Namespace, overrides: Overrides) -> int:
     """Move the alias `champion` to a version whose gates passed."""
-    registry = load_settings(args.config, overrides).registry
+    registry = _registry("promote", args, overrides)
     from tasks.promote import promote as move
 
-    version = move(registry, args.version, getuser(), args.reason)
+    version = move(registry, args.version, user_name(), args.reason)
     print(f"{registry.name} version {version} is champion")
     return 0
 
 
 def rollback(args: argparse.Namespace, overrides: Overrides) -> int:
     """Swap the aliases `champion` and `previous`."""
-    registry = load_settings(args.config, overrides).registry
+    registry = _registry("rollback", args, overrides)
     from tasks.promote import rollback as swap
 
-    version = swap(registry, getuser(), args.reason)
+    version = swap(registry, user_name(), args.reason)
     print(f"{registry.name} version {version} is champion again")
     return 0
 
 
 def history(args: argparse.Namespace, overrides: Overrides) -> int:
     """Print every move of `champion`: when, what, by whom, why."""
-    registry = load_settings(args.config, overrides).registry
+    registry = _registry("history", args, overrides)
     from tasks.promote import read_history
 
     moves = read_history(registry)
@@ -223,9 +226,10 @@ def history(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
     """Ask a model every live fact again; 1 if some are lost."""
-    check_inputs(load_settings(args.config, overrides), model=False)
+    settings = load_settings(args.config, overrides)
+    check_inputs(settings, model=False)
+    check_machine("monitor", settings, args.output)
     output_folder(args.output)
-    check_prefect()
     quiet_prefect()
     from flows.monitor import describe
     from flows.monitor import monitor as watch
@@ -238,9 +242,17 @@ def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
 def serve(args: argparse.Namespace, overrides: Overrides) -> int:
     """Run Prefect's server, a worker and MLflow's pages until interrupted."""
     settings = load_settings(args.config, overrides)
+    check_machine("serve", settings)
     from flows.serve import serve as run_servers
 
     return run_servers(settings, args.prefect_port, args.mlflow_port)
+
+
+def doctor(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Print what would stand in the way of a release on this machine; 2 if anything does."""
+    from flows.doctor import examine
+
+    return examine(load_settings(args.config, overrides), args.output)
 
 
 def check_inputs(settings: Settings, model: bool = True, edits: bool = True) -> None:
@@ -257,9 +269,17 @@ def _prepare(args: argparse.Namespace, overrides: Overrides) -> Settings:
     """Settings; with --edits the output folder gets its accepted edits first."""
     settings = load_settings(args.config, overrides)
     check_inputs(settings, edits=bool(args.edits))
+    check_machine(args.verb, settings, args.output)
     if args.edits:
         _validate(args.output, settings)
     return settings
+
+
+def _registry(verb: str, args: argparse.Namespace, overrides: Overrides) -> RegistrySettings:
+    """Where the verb finds versions, on a machine that it can work on."""
+    settings = load_settings(args.config, overrides)
+    check_machine(verb, settings)
+    return settings.registry
 
 
 def _validate(output: str, settings: Settings) -> dict[str, Any]:
@@ -295,4 +315,5 @@ VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "history": history,
     "monitor": monitor,
     "serve": serve,
+    "doctor": doctor,
 }

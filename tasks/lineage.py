@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dvc.stage import Stage
 from prefect import task
 
 from factpatch.config import Settings
+from factpatch.edits.origin import git, path_in_repository, place_of
 from factpatch.errors import FactpatchError, InputError
 from factpatch.files import output_folder, read_json, write_json
 
@@ -51,12 +51,14 @@ def lineage(output: str, settings: Settings) -> str:
     manifest = read_json(folder / "patch" / "manifest.json")
     logging.getLogger("dvc").setLevel(logging.CRITICAL)  # this alone silences its progress bars
     try:
-        with _repository(folder) as repo:
+        with _enclosing(folder) or Repo.init(str(folder), no_scm=True) as repo:
             stages = repo.add([str(folder / name) for name in TRACKED], relink=False)
             pushed = _push(repo, stages)
             files = {Path(stage.outs[0].fs_path).name: _digest(stage) for stage in stages}
             root = os.path.relpath(repo.root_dir, folder)
         edits = _source(Path(settings.edits.path).absolute())
+    except ImportError as error:  # of the package that reaches the remote
+        raise InputError(f"DVC cannot push '{output}': {_line(error)}") from error
     except (LockError, UploadError) as error:
         raise FactpatchError(f"DVC could not take '{output}': {_line(error)}") from error
     except DvcException as error:
@@ -68,21 +70,38 @@ def lineage(output: str, settings: Settings) -> str:
         "files": files,
         "pushed": pushed,
         "base_fingerprint": manifest["base"]["fingerprint"],
-        "edits": {"path": settings.edits.path, **edits},
+        "edits": {"path": settings.edits.path, "place": place_of(settings.edits.path), **edits},
     }
     return str(write_json(folder / "lineage.json", record))
 
 
-def _repository(folder: Path) -> Repo:
-    """The DVC repository that `folder` can be added to; made inside the folder if there is none."""
+def check_remote(output: Path) -> str | None:
+    """The default remote of the repository that a run into `output` would be added to; None without one. InputError if
+    DVC lacks the package that reaches it, or cannot read its settings."""
+    folder = next(place for place in (output, *output.parents) if place.is_dir())
+    try:
+        repo = _enclosing(folder)
+        if repo is None:
+            return None
+        with repo:
+            remote: str | None = repo.config["core"].get("remote")
+            if remote:
+                repo.cloud.get_remote_odb(remote)
+            return remote
+    except (DvcException, ImportError) as error:
+        raise InputError(f"DVC cannot use the remote of '{folder}': {_line(error)}") from error
+
+
+def _enclosing(folder: Path) -> Repo | None:
+    """The DVC repository around `folder`; None without one, and where git or DVC ignore the folder."""
     try:
         repo = Repo(str(folder))
     except NotDvcRepoError:
-        return Repo.init(str(folder), no_scm=True)
+        return None
     pointer = str(folder / f"{TRACKED[0]}.dvc")
     if repo.scm.is_ignored(pointer) or repo.dvcignore.is_ignored_file(pointer):
         repo.close()
-        return Repo.init(str(folder), no_scm=True)
+        return None
     return repo
 
 
@@ -102,30 +121,23 @@ def _digest(stage: Stage) -> dict[str, Any]:
 
 
 def _source(path: Path) -> dict[str, Any]:
-    """Which state of the ledger the edits came from: the last revision that changed it, and changes since.
+    """Which state of the ledger the edits came from: its path in a git repository, the last revision that changed it,
+    and whether it was changed since.
 
-    Both are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file.
+    All are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file.
     """
     pointer = path.with_name(f"{path.name}.dvc")
     kept_by_dvc = pointer.exists()
     name = pointer.name if kept_by_dvc else path.name
-    revision = _git(path.parent, "log", "-1", "--format=%H", "--", name)
-    changes = _git(path.parent, "status", "--porcelain", "--", name)
+    revision = git(path.parent, "log", "-1", "--format=%H", "--", name)
+    changes = git(path.parent, "status", "--porcelain", "--", name)
     if not changes and kept_by_dvc:
         with Repo(str(path.parent)) as repo:
             changes = str(repo.status([str(pointer)]) or "")
-    return {"revision": revision or None, "dirty": None if changes is None else bool(changes)}
+    dirty = None if changes is None else bool(changes)
+    return {"inside": path_in_repository(path), "revision": revision or None, "dirty": dirty}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None where there is no git, no repository or no commit."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _line(error: DvcException) -> str:
+def _line(error: Exception) -> str:
     """The first line of DVC's message: the rest is links."""
     return str(error).splitlines()[0].rstrip(".")

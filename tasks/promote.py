@@ -29,13 +29,16 @@ from factpatch.basis import NAME as BASIS
 from factpatch.basis import Basis, parse_basis
 from factpatch.config import RegistrySettings, Settings
 from factpatch.edits.folder import Held
+from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, read_json
 from factpatch.inheritance import NAME as COMPANIONS
 from factpatch.publish import FILES, write_release
 from factpatch.stores import lock_file, locked, reaching, tracking_uri
+from tasks import mlflow_client
 
 STATUS = "factpatch.status"  # tag of a version: registered, refused or promoted
+LEDGER = "factpatch.ledger"  # tag of a version: the ledger that it was released from
 HISTORY = "factpatch.history."  # begins the names of the tags that record moves; a time follows
 PATIENCE = 60.0  # seconds to wait while another process moves aliases
 
@@ -197,7 +200,7 @@ def connect(registry: RegistrySettings) -> Iterator[MlflowClient]:
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     uri = tracking_uri(registry)
     with reaching(uri, MlflowException):
-        yield MlflowClient(uri, uri)
+        yield mlflow_client(uri)
 
 
 @contextmanager
@@ -241,7 +244,9 @@ def _held(client: MlflowClient, version: ModelVersion) -> Held:
         frozenset((row["prompt"], row["target"]) for row in rows)
         for rows in (accepted, [entry["edit"] for entry in quarantined])
     )
-    return Held(str(version.version), facts, set_aside, tuple(validate.get("files", ())), version.tags[STATUS], bases)
+    files, status = tuple(validate.get("files", ())), version.tags[STATUS]
+    origin = Origin(**json.loads(version.tags[LEDGER])) if LEDGER in version.tags else None
+    return Held(str(version.version), facts, set_aside, files, status, bases, origin)
 
 
 def _bases(client: MlflowClient, version: ModelVersion, folder: str) -> tuple[Basis, ...]:

@@ -14,6 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from prefect import task
 
 import factpatch
 from factpatch.config import Settings
+from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.gates import judge_reload
 from factpatch.files import output_folder, read_json
@@ -45,13 +47,14 @@ from factpatch.release import (
     with_gate,
 )
 from factpatch.report import read_evidence, render_report
-from factpatch.stores import reaching, shown_settings, tracking_uri, without_password
+from factpatch.stores import reaching, shown_settings, sqlite_file, tracking_uri, without_password
+from tasks import mlflow_client
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml", "regex")
 ARTIFACTS = ("*.json", "*.jsonl", "*.csv")
-RELEASE, STATUS = "factpatch.release", "factpatch.status"  # tags of runs and versions
+RELEASE, STATUS, LEDGER = "factpatch.release", "factpatch.status", "factpatch.ledger"  # tags of runs and versions
 PLACE = "factpatch.place"  # tag of a run: the model it is a release of, and the machine that makes it
 BATCH = 100  # entries that MLflow takes at once, whatever their kind
 
@@ -86,7 +89,7 @@ def register(output: str, settings: Settings) -> str:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     with reaching(uri, MlflowException):
-        client = MlflowClient(uri, uri)
+        client = mlflow_client(uri)
         identity = release_id(folder, gates)
         found = find_version(client, release["model"], identity)
         if found:
@@ -139,11 +142,10 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
         return found.experiment_id
     if named := os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT"):
         return client.create_experiment(EXPERIMENT, artifact_location=named)
-    if uri.startswith("sqlite:///"):
-        root: Path | None = Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts"
-    else:
-        root = None if urlsplit(uri).scheme in {"http", "https"} else Path("mlruns/artifacts").resolve()
-    return client.create_experiment(EXPERIMENT, artifact_location=root.as_uri() if root else None)
+    if urlsplit(uri).scheme in {"http", "https"}:
+        return client.create_experiment(EXPERIMENT)
+    root = (sqlite_file(uri) or Path("mlruns/mlflow.db")).resolve().parent / "artifacts"
+    return client.create_experiment(EXPERIMENT, artifact_location=root.as_uri())
 
 
 # What a release leaves there
@@ -226,7 +228,15 @@ def release_tags(release: Mapping[str, Any], steps: Mapping[str, Any], identity:
     source = steps["lineage"]["edits"] if steps["lineage"] else {}
     revision = {"mlflow.source.git.commit": source["revision"]} if source.get("revision") else {}
     named = {f"factpatch.{name}": digest for name, digest in {**digests, **dvc}.items()}
-    return {RELEASE: identity, STATUS: release["status"], **named, **revision}
+    return {RELEASE: identity, STATUS: release["status"], **named, **revision, **ledger_tag(source)}
+
+
+def ledger_tag(source: Mapping[str, Any]) -> dict[str, str]:
+    """The ledger that the edits came from, as lineage tells it; whoever releases next compares."""
+    if not source.get("place"):
+        return {}
+    origin = Origin(source["place"], source["inside"], None if source["dirty"] else source["revision"])
+    return {LEDGER: json.dumps(asdict(origin))}
 
 
 def log_numbers(

@@ -13,6 +13,7 @@ from factpatch.edits.findings import refuse_malformed, tidy
 from factpatch.edits.forms import Columns
 from factpatch.edits.ledger import Entry, fold
 from factpatch.edits.loading import list_files, read_rows
+from factpatch.edits.origin import Origin
 from factpatch.errors import InputError
 from factpatch.files import write_jsonl
 
@@ -26,7 +27,8 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # for a file name
 class Held:
     """What a registered version was made of: the facts it holds, those set aside then, and the ledger's files.
 
-    `bases` is what else it rests on, and what was configured then; empty where that was not recorded.
+    `bases` is what else it rests on, and what was configured then; empty where that was not recorded. `origin` is the
+    ledger; None where that was not.
     """
 
     version: str
@@ -35,6 +37,7 @@ class Held:
     files: tuple[str, ...] = ()
     status: str = "promoted"  # or registered, or refused
     bases: tuple[Basis, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

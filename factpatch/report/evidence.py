@@ -10,6 +10,7 @@ from typing import Any
 
 from factpatch.errors import InputError
 from factpatch.files import read_json
+from factpatch.naming import shell_path
 
 FILES = {
     "release": "release.json",
@@ -234,7 +235,7 @@ def data_revision(lineage: Json | None) -> dict[str, str]:
 
 def commands(release: Json) -> dict[str, str]:
     """How to repeat, use and take back a release, from the folder that holds its patch."""
-    base = quote((release.get("base") or {}).get("source") or "BASE_MODEL")
+    base = shell_path((release.get("base") or {}).get("source") or "BASE_MODEL")
     shown = {
         "Reproduce it, with the settings above as params.yaml": "factpatch run --config params.yaml --output again",
         "Measure again": f"factpatch evaluate --model {base} --patch patch --edits accepted.jsonl --output again",

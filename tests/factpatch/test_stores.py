@@ -6,12 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from factpatch.config import RegistrySettings, Settings, to_dict
 from factpatch.errors import InputError, RefusedError, UnavailableError
-from factpatch.stores import lock_file, locked, reaching, shown_settings, tracking_uri, without_password
+from factpatch.stores import (
+    lock_file,
+    locked,
+    reaching,
+    shown_settings,
+    sqlite_address,
+    sqlite_file,
+    tracking_uri,
+    without_password,
+)
 
 HOLD = """
 import sys, time
@@ -31,6 +44,28 @@ def test_the_store_is_named_and_passwords_are_not(monkeypatch, tmp_path):
     assert tracking_uri(RegistrySettings()) == "http://127.0.0.1:9"
     assert tracking_uri(RegistrySettings(tracking_uri="http://127.0.0.1:8")) == "http://127.0.0.1:8"
     assert without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20)
+
+
+@given(names.filter(lambda name: name not in (".", "..")), st.sampled_from(["", "aiosqlite"]))
+def test_an_address_names_the_file_whatever_its_folder_is_called(name, driver):
+    from sqlalchemy import make_url  # what MLflow and Prefect read addresses with
+
+    path = Path("/nowhere") / name / "mlflow.db"
+    address = sqlite_address(path, driver)
+    assert (make_url(address).database, dict(make_url(address).query)) == (str(path), {})
+    assert sqlite_file(address) == path
+
+
+def test_addresses_are_read_as_sqlalchemy_reads_them():
+    assert sqlite_file("sqlite:///mlruns/mlflow.db") == Path("mlruns/mlflow.db")
+    assert sqlite_file("sqlite+pysqlite:////a%2520b/m.db?timeout=5") == Path("/a%20b/m.db")
+    for other in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "postgresql:///x", "http://host"):
+        assert sqlite_file(other) is None
+    with pytest.raises(InputError, match="rename it"):
+        sqlite_address(Path("/caf\udce9/mlflow.db"))
 
 
 def test_settings_are_shown_without_a_password():
@@ -53,8 +88,9 @@ def test_what_cannot_be_reached_is_told_at_once_in_one_line(tmp_path):
 
 def test_the_locks_of_two_models_lie_beside_their_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    local = RegistrySettings(name="a/b c", tracking_uri=f"sqlite:///{tmp_path / 'x' / 'mlflow.db'}")
-    assert lock_file(local, "release") == tmp_path / "x" / "locks" / "a-b-c.release.lock"
+    local = RegistrySettings(name="a b", tracking_uri=f"sqlite:///{tmp_path / 'x' / 'mlflow.db'}")
+    assert lock_file(local, "release") == tmp_path / "x" / "locks" / "a b.release.lock"
+    assert lock_file(replace(local, name="東京"), "release") != lock_file(replace(local, name="京都"), "release")
     remote = RegistrySettings(name="atlas", tracking_uri="http://127.0.0.1:9")
     assert lock_file(remote, "release") == tmp_path / "mlruns" / "locks" / "atlas.release.lock"
 

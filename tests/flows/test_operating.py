@@ -35,6 +35,7 @@ localization: {location: "5:mlp"}
 training: {learning_rate: 4.0e-3, batch_size: 6, epochs: 30, wordings: 0, neighbours: 0}
 capability: {tasks: []}
 gates: {generalization: 0.0, locality: 0.0}
+registry: {name: factpatch}
 """
 
 
@@ -221,7 +222,7 @@ def test_a_release_that_is_stopped_leaves_the_champion_a_free_lock_and_a_true_st
         set_state(api, started, Cancelling())
     assert state_of(api, started, "Crashed", "Cancelled", "Completed") == state
     with locked(place / "mlruns" / "locks" / "factpatch.release.lock", "a test", patience=60):
-        registry = RegistrySettings(tracking_uri=f"sqlite:///{place / 'mlruns' / 'mlflow.db'}")
+        registry = RegistrySettings("factpatch", f"sqlite:///{place / 'mlruns' / 'mlflow.db'}")
         assert [(move.action, move.version) for move in read_history(registry)] == MOVES
         assert read_champion(registry).version == "1"
 

@@ -219,3 +219,31 @@ def test_a_person_approves_the_version_that_was_asked_about_though_another_took_
     moves = read_history(replace(registry(), name="asked"))
     assert [(move.version, move.who) for move in moves] == [("1", "ann")]
     assert (read("shared/release.json")["version"], read("shared/release.json")["status"]) == ("2", "registered")
+
+
+def test_another_ledger_is_asked_about_before_any_work_and_adopts_the_champion_only_if_told_to(here):
+    name, champion = registry().name, read_champion(registry())
+    write(Path("theirs.jsonl"), {"id": "x", "prompt": "Which river?", "target": "Rhône"})
+    code, printed = run("theirs", "--edits", "theirs.jsonl")
+    error = printed[-1]
+    assert code == 2, printed
+    assert f"version {champion.version} of '{name}' was released from another ledger, '" in error
+    assert f":{here / 'ledger'}'" in error
+    assert '3 of its 3 facts, such as "The capital of France is" -> "Lyon"' in error
+    assert error.endswith(
+        "name this project's own model with registry.name, or withdraw them with 'factpatch run --adopt'"
+    )
+    assert list(Path("theirs").iterdir()) == []
+    code, printed = run("theirs", "--edits", "theirs.jsonl", "--adopt", "--set", "registry.promote=auto")
+    assert code == 0, printed
+    assert f"release: adopts version {champion.version} of '{name}' from the ledger '" in printed[0]
+    assert {fact for fact, _ in read_champion(registry()).facts} == {"Which river?"}
+    code, printed = run("mine", "--pending")  # and the other way round
+    assert code == 2, printed
+    assert '1 of its 1 facts, such as "Which river?" -> "Rhône"' in printed[-1]
+
+
+def test_a_ledger_that_was_moved_keeps_its_champion(here):
+    assert main(["rollback"]) == 0
+    shutil.move("ledger", "moved")
+    assert main(["edits", "pending", "--edits", "moved"]) == 0

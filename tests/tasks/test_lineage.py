@@ -70,7 +70,8 @@ def test_run_outside_any_repository_gets_its_own(tmp_path):
     size = sum(file.stat().st_size for file in (output / "patch").iterdir())
     assert (patch["md5"].endswith(".dir"), patch["size"], patch["nfiles"]) == (True, size, 2)
     assert record["pushed"] is False
-    assert record["edits"] == {"path": str(tmp_path / "absent.jsonl"), "revision": None, "dirty": None}
+    nowhere = str(tmp_path / "absent.jsonl")
+    assert record["edits"] == {"path": nowhere, "place": nowhere, "inside": None, "revision": None, "dirty": None}
 
 
 def test_files_stay_writable_and_a_second_run_keeps_both_versions(tmp_path):
@@ -115,13 +116,22 @@ def test_ignored_run_gets_its_own_repository(project, ignored_by):
     assert record_of(output, project / "data" / "edits")["repository"] == "."
 
 
+def state_of(output, edits) -> tuple:
+    """Revision and changes as the record tells them, which also says where the ledger lies."""
+    told = record_of(output, edits)["edits"]
+    assert told["path"] == str(edits)
+    assert told["place"].endswith(f":{edits.resolve()}")
+    assert edits.match(told["inside"])
+    return told["revision"], told["dirty"]
+
+
 def test_ledger_revision_and_changes(project):
     output, edits = make_run(project / "runs" / "one"), project / "data" / "edits"
     head = git(project, "rev-parse", "HEAD")
     (project / "elsewhere.txt").write_text("not the ledger's business")
-    assert record_of(output, edits)["edits"] == {"path": str(edits), "revision": head, "dirty": False}
+    assert state_of(output, edits) == (head, False)
     (edits / "0002.jsonl").write_text("{}\n")
-    assert record_of(output, edits)["edits"] == {"path": str(edits), "revision": head, "dirty": True}
+    assert state_of(output, edits) == (head, True)
 
 
 def test_ledger_kept_by_dvc(project):
@@ -132,7 +142,7 @@ def test_ledger_kept_by_dvc(project):
     git(project, "add", "-A")
     git(project, "commit", "-qm", "big ledger")
     head = git(project, "rev-parse", "HEAD")
-    assert record_of(output, edits)["edits"] == {"path": str(edits), "revision": head, "dirty": False}
+    assert state_of(output, edits) == (head, False)
     edits.write_text("{}\n{}\n")
     assert record_of(output, edits)["edits"]["dirty"] is True
 

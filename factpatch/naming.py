@@ -1,0 +1,29 @@
+"""Names made from paths: of a project's model, and of a file where a shell reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import unicodedata
+from pathlib import Path
+
+UNFIT = "/:'\"\\"  # what MLflow takes in no name of a model, or not where it looks for one
+
+
+def project_name(folder: Path) -> str:
+    """What the folder is called, as a name of a model: anything but letters, digits, blanks, `.`, `_` and `-` becomes
+    `-`. `factpatch` where nothing is left, as of `/`."""
+    name = unicodedata.normalize("NFC", Path(os.path.abspath(folder)).name)
+    return re.sub(r"[^\w .-]+", "-", name).strip(" .-") or "factpatch"
+
+
+def fits(name: str) -> bool:
+    """Whether a model may be called so."""
+    return bool(name.strip(" .")) and name.isprintable() and not set(name) & set(UNFIT)
+
+
+def shell_path(path: str | Path) -> str:
+    """A path as one word of a command that a shell reads, and that no verb takes for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
