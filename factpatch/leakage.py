@@ -54,6 +54,27 @@ class HeldOut:
         return len(self._where.get(shingle, ()))
 
 
+class Edited:
+    """What edits speak of: the words of their prompts, of their other wordings, and of what follows from them."""
+
+    def __init__(self, edits: Iterable[EditRequest]) -> None:
+        texts = (
+            text
+            for edit in edits
+            for text in (edit.prompt, *edit.paraphrases, *(probe.prompt for probe in edit.portability))
+        )
+        self._said = {" ".join(_words(text)) for text in texts}
+        self._words = {word for text in self._said for word in text.split()}
+
+    def names(self, subject: str) -> bool:
+        """Does one of them name the subject, as whole words?"""
+        words = _words(subject)
+        if not words or not self._words.issuperset(words):
+            return False
+        sought = f" {' '.join(words)} "
+        return any(sought in f" {text} " for text in self._said)
+
+
 def held_out(edits: Sequence[EditRequest], canaries: Sequence[EditRequest] = ()) -> HeldOut:
     """Paraphrases, locality and portability probes of the edits, and canaries. An edit's own prompt is trained, so it
     is not held out where another edit's probe repeats it."""

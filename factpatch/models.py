@@ -86,8 +86,11 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         raise InputError(f"model '{source}' gives no tokenizer: {reason}") from error
 
 
-def check_source(path: str) -> str:
-    """The model's path or hub name; InputError if it is neither an existing folder nor shaped like a hub name."""
+def check_source(path: str | None) -> str:
+    """The model's path or hub name; InputError if none is named, or it is neither an existing folder nor shaped like a
+    hub name."""
+    if path is None:
+        raise InputError("no model is named; give --model FOLDER_OR_HUB_NAME, or set model.path in params.yaml")
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").exists():
