@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import hashlib
 import json
-import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub.constants
-import lm_eval.api.task
 import lm_eval.evaluator
-import lm_eval.utils
-import torch
 from huggingface_hub import get_session
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from prefect import task
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from factpatch.config import CapabilitySettings, Settings
 from factpatch.edits.accepted import FILE as ACCEPTED
@@ -44,7 +37,6 @@ from factpatch.evaluation.capability import (
     compare_items,
     keep_score,
     model_identity,
-    plain_greedy,
     read_score,
 )
 from factpatch.evaluation.suites import COMPRESSED, SEED, SuiteTask, chosen_tasks
@@ -54,15 +46,12 @@ from factpatch.models import LoadedModel, load_model
 from factpatch.patch import apply_patch
 from factpatch.progress import show_progress
 from factpatch.release import digest_patch
+from tasks.harness import Progress, QuietModel, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
-WHOLE_TEXTS = 4  # paragraphs a pass: predictions at every position fill memory, and more at once are slower
-WORTH_SHARING = 8  # tokens that all rows begin with
 NOTHING_COUNTS = "the base model is right on none of its items that no edit is about"
 HUB_TIMEOUT = 10.0  # seconds to ask whether the hub is in reach
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -222,7 +211,7 @@ def _data_at_hand(asked: bool) -> Iterator[None]:
     offline = asked and not _hub_answers()
     with contextlib.ExitStack() as stack:
         for module in (datasets.config, huggingface_hub.constants) if offline else ():
-            stack.enter_context(_set_aside(module, "HF_HUB_OFFLINE", True))
+            stack.enter_context(set_aside(module, "HF_HUB_OFFLINE", True))
         yield
 
 
@@ -266,63 +255,6 @@ def _put_text(entry: Any, path: str) -> None:
         "dataset_path": builder,
         "dataset_kwargs": {"data_files": {"test": str(Path(path).resolve())}},
     }
-
-
-class QuietModel(HFLM):
-    """A loaded model as the harness wants it, telling how many requests are answered in place of the harness's bars."""
-
-    def __init__(self, loaded: LoadedModel, batch_size: int, progress: Progress | None) -> None:
-        loaded.model.generation_config = plain_greedy(loaded.model.generation_config)
-        super().__init__(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
-        self._progress, self._done, self._asked = progress, 0, 0
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
-        self._asked += len(requests)
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
-        self._asked += len(requests)
-        with _set_aside(self, "batch_size_per_gpu", min(self.batch_size_per_gpu, WHOLE_TEXTS)):
-            return super().loglikelihood_rolling(requests, disable_tqdm=True)
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        self._asked += len(requests)
-        return super().generate_until(requests, disable_tqdm=True)
-
-    def _loglikelihood_tokens(self, *arguments: Any, **options: Any) -> Any:
-        return super()._loglikelihood_tokens(*arguments, **{**options, "disable_tqdm": True})
-
-    def _model_call(self, inps: Any, *arguments: Any, **options: Any) -> Any:
-        shared = 0 if arguments or options or self.backend != "causal" else _shared_start(inps)
-        result = self._after_start(inps, shared) if shared >= WORTH_SHARING else None
-        return self._counted(len(inps), super()._model_call(inps, *arguments, **options) if result is None else result)
-
-    def _after_start(self, inps: torch.Tensor, shared: int) -> torch.Tensor | None:
-        """Predictions from the end of a start that all rows share, which is passed once: worked examples are most of
-        what such tasks ask. The harness counts positions from the end of what it gets. None where the model keeps
-        something else than keys and values.
-        """
-        with torch.no_grad():
-            cache = self.model(inps[:1, :shared], use_cache=True).past_key_values
-            if not isinstance(cache, DynamicCache) or not all(isinstance(one, DynamicLayer) for one in cache.layers):
-                return None
-            cache.batch_repeat_interleave(len(inps))
-            return self.model(inps[:, shared:], past_key_values=cache, use_cache=True).logits
-
-    def _model_generate(self, context: Any, *arguments: Any, **options: Any) -> Any:
-        return self._counted(len(context), super()._model_generate(context, *arguments, **options))
-
-    def _counted(self, rows: int, result: Any) -> Any:
-        self._done += rows
-        if self._progress:
-            self._progress(min(self._done, self._asked), self._asked)
-        return result
-
-
-def _shared_start(ids_BT: torch.Tensor) -> int:
-    """How many tokens all rows begin with, less the one whose prediction may differ."""
-    alike = (ids_BT == ids_BT[:1]).all(0).tolist()
-    return max(0, (alike.index(False) if False in alike else len(alike)) - 1) if len(ids_BT) > 1 else 0
 
 
 def score_base(loaded: LoadedModel, units: list[Unit], settings: Settings) -> tuple[dict[str, Score], list[str]]:
@@ -415,28 +347,3 @@ def _output(sample: dict[str, Any]) -> str:
         best = max(range(len(responses)), key=lambda index: responses[index][0])
         return sample["arguments"][best][1].strip()
     return responses[0] if isinstance(responses[0], str) else str(responses[0])
-
-
-@contextlib.contextmanager
-def tamed() -> Iterator[None]:
-    """The harness without remarks and bars, with each template compiled once instead of for every item (a fifth of
-    the time with a small model)."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    templates = lm_eval.utils.env
-    with (
-        _set_aside(templates, "from_string", functools.cache(templates.from_string)),
-        _set_aside(lm_eval.api.task, "tqdm", lambda items, **_: items),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _set_aside(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of the harness or the hub's client with another value while the block runs."""
-    usual = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, usual)

@@ -145,7 +145,7 @@ def _capability(task: str, row: Json | str, settings: GateSettings) -> Gate:
     margin = settings.capability_drop
     if isinstance(row, str):
         return _unmeasured(task, row, margin)
-    if row["metric"] == COMPRESSED:
+    if row.get("metric") == COMPRESSED:
         return _text_rise(task, row, settings.text_rise)
     gate = _non_inferior(task, row, margin)
     if gate.verdict == "failed":

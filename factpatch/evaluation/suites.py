@@ -45,12 +45,12 @@ WIDE = (
     SuiteTask("arc_challenge", shots=25),  # 1,172 items
 )
 PORTABLE = (  # their data come along: for models of any origin
-    SuiteTask("portable_text", limit=48),
-    SuiteTask("portable_questions"),
-    SuiteTask("portable_sentiment"),
-    SuiteTask("portable_sums"),
-    SuiteTask("portable_choice"),
-    SuiteTask("portable_instructions"),
+    SuiteTask("portable_text", shots=0, limit=48),
+    SuiteTask("portable_questions", shots=0),
+    SuiteTask("portable_sentiment", shots=3),
+    SuiteTask("portable_sums", shots=3),
+    SuiteTask("portable_choice", shots=0),
+    SuiteTask("portable_instructions", shots=0),
 )
 SUITES = {"portable": PORTABLE, "embedded": EMBEDDED, "paper": PAPER, "wide": WIDE}
 
