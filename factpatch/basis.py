@@ -54,10 +54,10 @@ class Basis:
 
 def basis_of(settings: Settings) -> Basis:
     """That of a release with these settings."""
-    location = settings.localization.location
+    location, source = settings.localization.location, settings.model.path
     return Basis(
-        settings.model.path,
-        model_identity(settings.model.path),
+        source or "",
+        None if source is None else model_identity(source),
         settings.model.dtype,
         settings.edits.chat_template,
         () if location is None else (location,),

@@ -13,7 +13,7 @@ from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Wording
 from factpatch.encoding import Encoded, encode_pairs
 from factpatch.errors import InputError
-from factpatch.evaluation.canaries import read_canaries
+from factpatch.evaluation.canaries import find_canaries
 from factpatch.files import digest_value
 from factpatch.inheritance import NOTHING, Inheritance
 from factpatch.leakage import HeldOut, check_leakage, held_out
@@ -68,7 +68,7 @@ def find_companions(
     if training.method == "depth-first":
         return Companions(notes=tuple(notes))
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
-    held = held_out(everything, read_canaries(settings.gates.canaries))
+    held = held_out(everything, find_canaries(loaded, everything, settings))
     listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
     file = _free(listed, held, edited)
     gone = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)

@@ -18,12 +18,14 @@ from factpatch.errors import InputError
 from factpatch.naming import UNFIT, fits, project_name
 from factpatch.recipe import PAPER, TrainingSettings, check_strengths
 
+AUTO = "auto"  # where a setting lets the run choose by itself
+
 
 @dataclass(frozen=True)
 class ModelSettings:
     """Which model to edit, and how to load it."""
 
-    path: str = "data/model"  # folder, GGUF file or hub name
+    path: str | None = None  # folder, GGUF file or hub name; must be named
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the loaded weights; trained ones are float32
     device: str = "cpu"  # as torch names it: cpu, cuda, cuda:1
     trust_remote_code: bool = False  # run code that comes with the model
@@ -133,9 +135,11 @@ class JudgeSettings:
 class CapabilitySettings:
     """General tasks scored before and after, through lm-evaluation-harness."""
 
-    suite: Literal["embedded", "paper", "wide"] = "embedded"  # which tasks; see factpatch/evaluation/suites.py
+    suite: Literal["portable", "embedded", "paper", "wide"] = "portable"  # see factpatch/evaluation/suites.py
     tasks: tuple[str, ...] | None = None  # by name, in place of the suite's; an empty list scores none
-    include: str | None = "data/capability"  # folder of local task files
+    include: str | None = None  # folder of local task files, beside those that come along
+    text: str | None = None  # file of paragraphs, one a line or JSON Lines with `text`, for the task portable_text;
+    # null: those that come along
     limit: int | None = None  # items a task, over the suite's own limit; null takes that
     batch_size: int = 64
     cache: str | None = ".cache/capability"  # folder where the base model's scores stay for later runs; null keeps none
@@ -153,7 +157,9 @@ class GateSettings:
     # ^ floors that edits without such probes may not skip; portability's, once set, never may
     judged: bool = False  # the judge's shares in place of exact match, for the floors that it has shares for
     capability_drop: float = 0.05  # margin: largest fall of any capability task, beyond doubt
-    canaries: str | None = None  # file of edit requests whose prompts must be answered right after every edit
+    text_rise: float = 0.03  # margin: largest rise of bits a byte of general text, as a share, beyond doubt
+    canaries: str | None = AUTO  # file of edit requests whose prompts must be answered right after every edit; auto:
+    # some general knowledge that the base model surely has; null: none
     weight_change: float | None = 1.0  # largest change of a located tensor, as a share of its norm; null: no such gate
     reload: int = 16  # edited prompts put to the model as the registry gives it back; 0: no such gate
 
@@ -235,6 +241,7 @@ class Settings:
             ("judge.retries", self.judge.retries, 0, None),
             ("capability.batch_size", self.capability.batch_size, 1, None),
             ("capability.limit", 1 if self.capability.limit is None else self.capability.limit, 1, None),
+            ("gates.text_rise", self.gates.text_rise, 0.0, None),
             *(
                 (f"gates.{name}", getattr(self.gates, name) or 0.0, 0.0, 1.0)
                 for name in ("reliability", "generalization", "locality", "portability", "capability_drop")

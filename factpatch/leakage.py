@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,7 @@ from factpatch.errors import RefusedError
 from factpatch.evaluation.answers import normalise
 
 WORDS = 3  # of a shingle
+OWNING = re.compile(r"['’]s\b")  # "France's capital" names France
 ALIKE = 0.8  # share of shingles in common (Jaccard) from which on texts are near-duplicates
 
 
@@ -52,6 +54,27 @@ class HeldOut:
 
     def _count(self, shingle: tuple[str, ...]) -> int:
         return len(self._where.get(shingle, ()))
+
+
+class Edited:
+    """What edits speak of: the words of their prompts, of their other wordings, and of what follows from them."""
+
+    def __init__(self, edits: Iterable[EditRequest]) -> None:
+        texts = (
+            text
+            for edit in edits
+            for text in (edit.prompt, *edit.paraphrases, *(probe.prompt for probe in edit.portability))
+        )
+        self._said = {" ".join(_words(OWNING.sub(" ", text))) for text in texts}
+        self._words = {word for text in self._said for word in text.split()}
+
+    def names(self, subject: str) -> bool:
+        """Does one of them name the subject, as whole words?"""
+        words = _words(OWNING.sub(" ", subject))
+        if not words or not self._words.issuperset(words):
+            return False
+        sought = f" {' '.join(words)} "
+        return any(sought in f" {text} " for text in self._said)
 
 
 def held_out(edits: Sequence[EditRequest], canaries: Sequence[EditRequest] = ()) -> HeldOut:

@@ -178,9 +178,11 @@ def embedding_rows(settings: ModelSettings) -> int | None:
     return known_rows(AutoConfig.from_pretrained(source, **options))
 
 
-def find_source(path: str) -> str:
-    """The folder or hub name to load, for a GGUF file or an adapter the folder made of it; InputError if it is neither
-    an existing folder nor shaped like a hub name."""
+def find_source(path: str | None) -> str:
+    """The folder or hub name to load, for a GGUF file or an adapter the folder made of it; InputError if none is named,
+    or it is neither an existing folder nor shaped like a hub name."""
+    if path is None:
+        raise InputError("no model is named; give --model FOLDER_OR_HUB_NAME, or set model.path in params.yaml")
     path = resolve_source(path, load_model)
     folder = Path(path)
     if folder.is_dir():
@@ -196,7 +198,7 @@ def find_source(path: str) -> str:
     return path
 
 
-def check_source(path: str) -> str:
+def check_source(path: str | None) -> str:
     """The model's path or hub name, as `find_source` gives it; of a folder also the headers of its weights are read, so
     that what cannot be loaded is told before any work."""
     source = find_source(path)

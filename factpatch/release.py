@@ -40,7 +40,7 @@ def judge_release(folder: Path, steps: Json, settings: GateSettings) -> list[Gat
     if not steps["validate"]["accepted"]:
         changed = [] if problems else list(read_patch(folder / "patch").new)
         return [judge_unedited(changed), judge_certificate(problems)]
-    gates = judge(steps["evaluate"], steps["regress"]["tasks"], settings)
+    gates = judge(steps["evaluate"], steps["regress"]["tasks"], settings, steps["regress"].get("unmeasured"))
     gates.append(judge_certificate(problems))
     if settings.weight_change is not None and not problems:
         gates.append(judge_weight_change(change_norms(read_patch(folder / "patch")), settings.weight_change))

@@ -60,7 +60,11 @@ def _verb(
 
 
 def _add_steps(verbs: Any) -> None:
-    """The release and its steps."""
+    """A project to begin with, the release and its steps."""
+    part = verbs.add_parser("init", help=(summary := "write the files of a new project"), description=summary)
+    part.add_argument("folder", metavar="DIR", nargs="?", default=".", help="new or empty (default: where you stand)")
+    part.add_argument("--model", metavar="M", required=True, help="model folder or hub name")
+    part.set_defaults(set=[])
     summary = "the whole release: validate, localize, edit, evaluate, register"
     part = _verb(verbs, "run", summary, "model", "edits", "location", "seed", "resume")
     part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")

@@ -18,6 +18,17 @@ from flows.reading import preview, reading_lines
 Overrides = dict[str, Any]
 
 
+def init(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Write a project, and say what comes next."""
+    from factpatch.project import write_project
+
+    for path in write_project(Path(args.folder), args.model):
+        print(path)
+    inside = "" if args.folder == "." else f"cd {args.folder}, "
+    print(f"Next: {inside}put your rows into data/edits, then factpatch run")
+    return 0
+
+
 def run(args: argparse.Namespace, overrides: Overrides) -> int:
     """The release flow, then its tables; 1 if a gate refused."""
     settings = load_settings(args.config, overrides)
@@ -297,6 +308,7 @@ def _validate(output: str, settings: Settings) -> dict[str, Any]:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
+    "init": init,
     "run": run,
     "validate": validate,
     "localize": localize,

@@ -28,7 +28,7 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     and after it; without one, as it is, and locality is null. A model with a chat template is measured in both forms.
     The canaries and the judge that the settings name are asked too.
     """
-    from factpatch.evaluation.canaries import ask_canaries, read_canaries
+    from factpatch.evaluation.canaries import ask_canaries, find_canaries
     from factpatch.evaluation.evaluate import collect_answers
     from factpatch.evaluation.forms import ask_forms, measure_forms
     from factpatch.models import load_model
@@ -38,10 +38,11 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
 
     start = time.perf_counter()
     folder = output_folder(output)
-    edits, canaries = read_accepted(folder), read_canaries(settings.gates.canaries)
+    edits = read_accepted(folder)
     found = folder / "patch"
     chosen = patch or (found if found.exists() else None)
     loaded = load_model(settings.model)
+    canaries = find_canaries(loaded, edits, settings)
     before = canaries_before = location = None
     if chosen:
         location = locate(loaded.model, read_patch(chosen).manifest["location"]["name"])
@@ -53,7 +54,8 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
         after = ask_forms(loaded, edits, settings, before, report, location)
     judgement = ask_judge(edits, after, before, settings)
     value = measure_forms(edits, after, before, settings, judgement)
-    value["canaries"] = ask_canaries(loaded, canaries, settings, canaries_before) if canaries else None
+    named = settings.gates.canaries is not None
+    value["canaries"] = ask_canaries(loaded, canaries, settings, canaries_before) if named else None
     value["patch"] = digest_patch(Path(chosen)) if chosen else None
     value["seconds"] = round(time.perf_counter() - start, 3)
     return str(write_json(folder / "evaluate.json", value))

@@ -4,52 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import hashlib
 import json
-import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub.constants
-import lm_eval.api.task
 import lm_eval.evaluator
-import lm_eval.utils
 from huggingface_hub import get_session
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from prefect import task
 
 from factpatch.config import CapabilitySettings, Settings
+from factpatch.edits.accepted import FILE as ACCEPTED
+from factpatch.edits.accepted import read_accepted
+from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
+from factpatch.evaluation import portable
 from factpatch.evaluation.capability import (
+    Counting,
     Outcome,
     Score,
     compare,
     compare_items,
     keep_score,
     model_identity,
-    plain_greedy,
     read_score,
 )
-from factpatch.evaluation.suites import SEED, SuiteTask, chosen_tasks
+from factpatch.evaluation.suites import COMPRESSED, SEED, SuiteTask, chosen_tasks
 from factpatch.files import digest_value, output_folder, write_json, write_jsonl
+from factpatch.leakage import Edited
 from factpatch.models import LoadedModel, load_model
 from factpatch.patch import apply_patch
 from factpatch.progress import show_progress
 from factpatch.release import digest_patch
+from tasks.harness import Progress, QuietModel, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
+CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
+NOTHING_COUNTS = "the base model is right on none of its items that no edit is about"
 HUB_TIMEOUT = 10.0  # seconds to ask whether the hub is in reach
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class Unit:
         """The tasks in it."""
         return self.part.get_all_tasks() if isinstance(self.part, Group) else [self.part]
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the task's file says about how its items count; a group says nothing."""
+        return {} if isinstance(self.part, Group) else dict(self.part.get_config("metadata") or {})
+
 
 @task(name="regress", timeout_seconds=12 * 3600)
 def regress(output: str, settings: Settings) -> str:
@@ -82,23 +89,48 @@ def regress(output: str, settings: Settings) -> str:
     before: dict[str, Score] = {}
     after: dict[str, Score] = {}
     cached: list[str] = []
+    unmeasured: dict[str, str] = {}
     units = load_tasks(settings.capability)
     if units:
         loaded = load_model(settings.model)
+        units, unmeasured = _askable(loaded, units)
         before, cached = score_base(loaded, units, settings)
         apply_patch(loaded, folder / "patch")
         with show_progress("capability after") as report:
             after = score(loaded, units, settings.capability, report)
     write_jsonl(folder / "regress_items.jsonl", compare_items(before, after))
+    edits = read_accepted(folder) if (folder / ACCEPTED).exists() else []
+    rows = {unit.name: compare(before[unit.name], after[unit.name], _counting(unit, edits)) for unit in units}
+    unmeasured |= {name: NOTHING_COUNTS for name, row in rows.items() if not row["n"]}
     value = {
         "schema": 1,
         "seconds": round(time.perf_counter() - started, 3),
         "suite": settings.capability.suite if settings.capability.tasks is None else None,
         "cached": cached,
         "patch": digest_patch(folder / "patch") if units else None,
-        "tasks": {name: compare(before[name], after[name]) for name in before},
+        "tasks": {name: row for name, row in rows.items() if row["n"]},
+        "unmeasured": unmeasured,
     }
     return str(write_json(folder / "regress.json", value))
+
+
+def _askable(loaded: LoadedModel, units: list[Unit]) -> tuple[list[Unit], dict[str, str]]:
+    """The units that this model can be asked, and why not the others."""
+    if loaded.tokenizer.chat_template is not None:
+        return units, {}
+    told = {unit.name: "the model's tokenizer has no chat template" for unit in units if unit.metadata.get("chat")}
+    return [unit for unit in units if unit.name not in told], told
+
+
+def _counting(unit: Unit, edits: Sequence[EditRequest]) -> Counting:
+    """Which of its items count; about an edit's subject none does."""
+    said = unit.metadata
+    about, left_out = said.get("about"), set()
+    if about and edits:
+        edited = Edited(edits)
+        (leaf,) = unit.leaves
+        left_out = {(leaf.task_name, index) for index, doc in enumerate(leaf.eval_docs) if edited.names(doc[about])}
+    return Counting(bool(said.get("known")), said.get("chance"), left_out)
 
 
 def load_tasks(capability: CapabilitySettings) -> list[Unit]:
@@ -151,21 +183,24 @@ def task_manager(capability: CapabilitySettings, names: Iterable[str]) -> tuple[
     """The harness's index of tasks: the local ones, and its own 14,000 (seconds to read) only if one of them is named;
     and whether one of them is. Raises InputError for a name that neither has.
     """
-    manager = TaskManager(include_path=capability.include, include_defaults=False)
+    folders: list[str | Path] = [portable.FOLDER, *([capability.include] if capability.include else [])]
+    manager = TaskManager(include_path=folders, include_defaults=False)
     local = manager.all_tasks
     remote = not set(names) <= set(local)
     if remote:
-        manager = TaskManager(include_path=capability.include)
+        manager = TaskManager(include_path=folders)
     for name in names:
         if name not in manager.task_index:
             near = difflib.get_close_matches(name, local, n=1) or difflib.get_close_matches(
                 name, manager.all_tasks, n=1
             )
             hint = f"did you mean '{near[0]}'? " if near else ""
-            known = f"in '{capability.include}' there are: {', '.join(local) or 'none'}"
+            known = f"here there are: {', '.join(local)}; capability.include names a folder with others"
             raise InputError(f"capability task '{name}' does not exist; {hint}{known}")
     for name in local:
         _anchor_data_files(manager.task_index[name])
+    if capability.text is not None:
+        _put_text(manager.task_index["portable_text"], capability.text)
     return manager, remote
 
 
@@ -176,7 +211,7 @@ def _data_at_hand(asked: bool) -> Iterator[None]:
     offline = asked and not _hub_answers()
     with contextlib.ExitStack() as stack:
         for module in (datasets.config, huggingface_hub.constants) if offline else ():
-            stack.enter_context(_set_aside(module, "HF_HUB_OFFLINE", True))
+            stack.enter_context(set_aside(module, "HF_HUB_OFFLINE", True))
         yield
 
 
@@ -210,33 +245,16 @@ def _anchor_data_files(entry: Any) -> None:
     entry.cfg, entry.yaml_path = config, None
 
 
-class QuietModel(HFLM):
-    """A loaded model as the harness wants it, telling how many requests are answered in place of the harness's bars."""
-
-    def __init__(self, loaded: LoadedModel, batch_size: int, progress: Progress | None) -> None:
-        loaded.model.generation_config = plain_greedy(loaded.model.generation_config)
-        super().__init__(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
-        self._progress, self._done, self._asked = progress, 0, 0
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
-        self._asked += len(requests)
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        self._asked += len(requests)
-        return super().generate_until(requests, disable_tqdm=True)
-
-    def _model_call(self, inps: Any, *arguments: Any, **options: Any) -> Any:
-        return self._counted(len(inps), super()._model_call(inps, *arguments, **options))
-
-    def _model_generate(self, context: Any, *arguments: Any, **options: Any) -> Any:
-        return self._counted(len(context), super()._model_generate(context, *arguments, **options))
-
-    def _counted(self, rows: int, result: Any) -> Any:
-        self._done += rows
-        if self._progress:
-            self._progress(min(self._done, self._asked), self._asked)
-        return result
+def _put_text(entry: Any, path: str) -> None:
+    """The user's paragraphs in place of those that come along."""
+    if not Path(path).is_file():
+        raise InputError(f"capability.text '{path}' is no file; name one with a paragraph a line, or null")
+    builder = "json" if Path(path).suffix in (".jsonl", ".json") else "text"
+    entry.cfg = {
+        **entry.cfg,
+        "dataset_path": builder,
+        "dataset_kwargs": {"data_files": {"test": str(Path(path).resolve())}},
+    }
 
 
 def score_base(loaded: LoadedModel, units: list[Unit], settings: Settings) -> tuple[dict[str, Score], list[str]]:
@@ -280,7 +298,14 @@ def _score_unit(model: QuietModel, unit: Unit) -> Score:
     for leaf in unit.leaves:
         leaf.set_fewshot_seed(seed=SEED)
     chosen = TaskManager(include_defaults=False).load([unit.part])
-    results = lm_eval.evaluator.evaluate(model, chosen, limit=unit.limit, bootstrap_iters=0, log_samples=True)
+    results = lm_eval.evaluator.evaluate(
+        model,
+        chosen,
+        limit=unit.limit,
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=bool(unit.metadata.get("chat")),
+    )
     return summarise(results, unit)
 
 
@@ -295,12 +320,12 @@ def summarise(results: dict[str, Any], unit: Unit) -> Score:
     declared = list(aggregations)
     key = min(measured, key=lambda key: declared.index(key.split(",")[0]) if key.split(",")[0] in declared else 999)
     metric, _, chosen = key.partition(",")
-    scale = 100 if metric in PERCENT else 1
+    scale = 100 if metric in PERCENT else 8 if metric == "bits_per_byte" else 1
 
     def single(value: Any) -> float | None:
-        if isinstance(value, (bool, int, float)):
-            return float(value)
-        return aggregations[metric]([value]) / scale if metric in PERCENT else None
+        if not isinstance(value, (bool, int, float)):
+            value = aggregations[metric]([value]) / scale if metric in CORPUS else math.nan
+        return float(value) if math.isfinite(value) else None
 
     items = tuple(
         Outcome(leaf.task_name, sample["doc_id"], single(sample[metric]), _output(sample))
@@ -309,7 +334,10 @@ def summarise(results: dict[str, Any], unit: Unit) -> Score:
         if sample["filter"] == chosen and metric in sample
     )
     direction = "higher" if results["higher_is_better"][name].get(metric, True) else "lower"
-    return Score(metric, direction, results["results"][name][key] / scale, items)
+    value = results["results"][name][key] / scale
+    if not math.isfinite(value):
+        value = float(direction == "lower")  # as bad as can be
+    return Score(COMPRESSED if metric == "bits_per_byte" else metric, direction, value, items)
 
 
 def _output(sample: dict[str, Any]) -> str:
@@ -319,28 +347,3 @@ def _output(sample: dict[str, Any]) -> str:
         best = max(range(len(responses)), key=lambda index: responses[index][0])
         return sample["arguments"][best][1].strip()
     return responses[0] if isinstance(responses[0], str) else str(responses[0])
-
-
-@contextlib.contextmanager
-def tamed() -> Iterator[None]:
-    """The harness without remarks and bars, with each template compiled once instead of for every item (a fifth of
-    the time with a small model)."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    templates = lm_eval.utils.env
-    with (
-        _set_aside(templates, "from_string", functools.cache(templates.from_string)),
-        _set_aside(lm_eval.api.task, "tqdm", lambda items, **_: items),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _set_aside(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of the harness or the hub's client with another value while the block runs."""
-    usual = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, usual)

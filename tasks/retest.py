@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import task
 
-from factpatch.config import Settings
+from factpatch.config import AUTO, Settings
 from factpatch.edits.live import read_live
 from factpatch.files import output_folder, write_json
 from factpatch.progress import show_progress
@@ -22,7 +22,7 @@ def retest(output: str, settings: Settings, source: str, patch: str | None = Non
     """
     from dataclasses import replace
 
-    from factpatch.evaluation.canaries import read_canaries
+    from factpatch.evaluation.canaries import find_canaries, read_canaries
     from factpatch.evaluation.evaluate import collect_answers
     from factpatch.evaluation.retention import retention
     from factpatch.evaluation.serving import ask_server, is_address
@@ -32,7 +32,10 @@ def retest(output: str, settings: Settings, source: str, patch: str | None = Non
     start = time.perf_counter()
     folder = output_folder(output)
     facts, canaries = read_live(folder), read_canaries(settings.gates.canaries)
-    requests = [*(fact.request() for fact in facts), *canaries]
+    live = [fact.request() for fact in facts]
+    if settings.gates.canaries == AUTO and settings.model.path and Path(settings.model.path).is_dir():
+        canaries = find_canaries(load_model(settings.model), live, settings)  # as the release chose them
+    requests = [*live, *canaries]
     with show_progress("retest") as report:
         if is_address(source):
             outputs = ask_server(source, [request.prompt for request in requests], settings, report)

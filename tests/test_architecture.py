@@ -81,7 +81,7 @@ def test_packages_import_downwards(package, forbidden):
 
 
 def test_tasks_do_not_import_each_other():
-    others = {name for name in modules("tasks") if name != "tasks"}
+    others = {name for name, file in modules("tasks").items() if name != "tasks" and "prefect" in roots(file)}
     wrong = {name: sorted(imports(file) & (others - {name})) for name, file in modules("tasks").items()}
     assert not {name: found for name, found in wrong.items() if found}
 

@@ -1,26 +1,45 @@
-"""Canaries: facts and prompts that must be answered right after every edit, whatever it was about."""
+"""Canaries: facts and prompts that must be answered right after every edit, whatever it was about.
+
+A file names them, or they are chosen from general knowledge: what the base model surely answers right, in two wordings.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from factpatch.config import Settings
+import torch
+
+from factpatch.answered import remembered
+from factpatch.batches import in_batches
+from factpatch.config import AUTO, Settings
 from factpatch.edits.loading import read_named
 from factpatch.edits.request import EditRequest
+from factpatch.encoding import encode_pairs
 from factpatch.errors import InputError
-from factpatch.evaluation.answers import Protocol, matches
+from factpatch.evaluation.answers import Protocol, matches, normalise
 from factpatch.evaluation.evaluate import Answers, collect_answers
+from factpatch.evaluation.generation import check_length
 from factpatch.evaluation.intervals import share
+from factpatch.evaluation.portable import Question, read_questions
+from factpatch.forward import target_counts
+from factpatch.leakage import Edited
 from factpatch.models import LoadedModel
+from factpatch.trunk import Rows, open_rows
+
+CHOSEN = 32  # canaries at most, where they are chosen
+SURE = 0.5  # least probability of every token of an answer that a model surely knows
+AT_ONCE = 64  # questions asked, until enough are known
 
 
 def read_canaries(path: str | None) -> list[EditRequest]:
-    """The canaries of a file in the form of edit requests, of which `prompt` and `target` count; none without a path.
+    """The canaries of a file in the form of edit requests, of which `prompt` and `target` count; none without a file.
 
     Raises InputError for a file that cannot be read, that is empty, or a row without the two.
     """
-    if path is None:
+    if path is None or path == AUTO:
         return []
     canaries = []
     for row in read_named(path, "gates.canaries"):
@@ -35,6 +54,52 @@ def read_canaries(path: str | None) -> list[EditRequest]:
     return canaries
 
 
+def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
+    """The canaries that the settings name or let choose; `loaded` is the base model.
+
+    Chosen are the first CHOSEN, in an order drawn by `training.seed`, that the model surely answers right in every
+    wording and whose subject no edit names. They depend on nothing else, so every step of a run finds the same.
+    """
+    if settings.gates.canaries != AUTO:
+        return read_canaries(settings.gates.canaries)
+    edited, questions = Edited(edits), read_questions()
+    random.Random(settings.training.seed).shuffle(questions)
+    free = [one for one in questions if not edited.names(one.subject)]
+    known: list[Question] = []
+    with remembered(loaded, settings) as memory:
+        while free and len(known) < CHOSEN:
+            asked, free = free[:AT_ONCE], free[AT_ONCE:]
+            for wording in range(len(asked[0].wordings)):
+                pairs = [(one.wordings[wording], one.target) for one in asked]
+                named = [[*pair, settings.edits.chat_template] for pair in pairs]
+                chances = memory.recall("chance", named, partial(_chances, loaded, pairs, settings))
+                asked = [one for one, chance in zip(asked, chances, strict=True) if chance >= SURE]
+            known += asked
+    return [EditRequest(f"chosen {one.subject}", one.wordings[0], one.target, source=AUTO) for one in known[:CHOSEN]]
+
+
+def _chances(
+    loaded: LoadedModel, pairs: Sequence[tuple[str, str]], settings: Settings, places: Sequence[int]
+) -> list[float]:
+    """For those of the pairs: the probability of the least likely token of the target after the prompt, EOS not
+    counted."""
+    rows = encode_pairs(loaded.tokenizer, [pairs[place] for place in places], settings.edits.chat_template)
+    check_length(loaded, [row.ids for row in rows])
+    found: list[float] = []
+    with open_rows(loaded, None, rows, settings.trunk) as opened:
+        for _, least in in_batches(partial(_least, opened), range(len(rows)), settings.evaluation.batch_size):
+            found += least
+    return found
+
+
+def _least(rows: Rows, chosen: Sequence[int]) -> list[float]:
+    with torch.no_grad():
+        told = rows.predict(chosen)
+        right_PV = told.logits_PV.float().log_softmax(-1)
+        right_P = right_PV.gather(1, told.target_P[:, None])[:, 0][told.real_P]
+    return [float(one_K[:-1].min().exp()) for one_K in right_P.cpu().split(target_counts(told).tolist())]
+
+
 def ask_canaries(
     loaded: LoadedModel, canaries: Sequence[EditRequest], settings: Settings, before: Answers | None = None
 ) -> dict[str, Any]:
@@ -47,7 +112,7 @@ def score_canaries(
     canaries: Sequence[EditRequest], outputs: Mapping[str, str], protocol: Protocol, before: Answers | None = None
 ) -> dict[str, Any]:
     """The same from texts alone; `outputs` maps each prompt to what was said."""
-    right = [matches(outputs[canary.prompt], canary.target, protocol) for canary in canaries]
+    right = [_right(outputs[canary.prompt], canary, protocol) for canary in canaries]
     items = [
         {
             "prompt": canary.prompt,
@@ -58,4 +123,11 @@ def score_canaries(
         }
         for canary, correct in zip(canaries, right, strict=True)
     ]
-    return {**share(right, "there are no canaries"), "items": items}
+    return {**share(right, "the model surely answers none of the questions that come along"), "items": items}
+
+
+def _right(output: str, canary: EditRequest, protocol: Protocol) -> bool:
+    """Is it the target; of a chosen canary, does it begin with it? The model was never asked where it would stop."""
+    if canary.source != AUTO:
+        return matches(output, canary.target, protocol)
+    return f"{normalise(output)} ".startswith(f"{normalise(canary.target)} ")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,8 @@ from transformers import GenerationConfig
 from factpatch.config import Settings
 from factpatch.errors import InputError
 from factpatch.evaluation.intervals import wilson
-from factpatch.evaluation.paired import Interval, bootstrap_interval, score_interval
+from factpatch.evaluation.paired import Interval, bootstrap_interval, relative_rise, score_interval
+from factpatch.evaluation.suites import COMPRESSED
 from factpatch.files import output_folder, read_json, write_json
 from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
 
@@ -31,7 +33,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Score:
-    """A model's result on one task or group of tasks; `value` in [0, 1]."""
+    """A model's result on one task or group of tasks; `value` in [0, 1], but COMPRESSED, which may pass 1."""
 
     metric: str
     direction: str  # "higher" or "lower" is better
@@ -39,14 +41,53 @@ class Score:
     items: tuple[Outcome, ...]
 
 
-def compare(before: Score, after: Score) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Counting:
+    """Which items of a task count, as `metadata` in the task's file says.
+
+    Attributes:
+        known: only those that the model answered right before (`known: true`).
+        chance: share right by guessing (`chance: 0.5`); a model that is not surely better has nothing to lose.
+        left_out: items, as (task, index), about what the edits name (`about: FIELD` names the items' field).
+    """
+
+    known: bool = False
+    chance: float | None = None
+    left_out: Collection[tuple[str, int]] = ()
+
+
+def counted(before: Score, after: Score, counting: Counting) -> tuple[Score, Score]:
+    """Both scores over the items that count alone."""
+    kept = [
+        (old, new)
+        for old, new in zip(before.items, after.items, strict=True)
+        if (old.task, old.index) not in counting.left_out and (old.score == 1.0 or not counting.known)
+    ]
+    if len(kept) == len(before.items):
+        return before, after
+    return _over(before, [old for old, _ in kept]), _over(after, [new for _, new in kept])
+
+
+def _over(score: Score, items: list[Outcome]) -> Score:
+    value = fmean(item.score or 0.0 for item in items) if items else 0.0
+    return Score(score.metric, score.direction, value, tuple(items))
+
+
+def compare(before: Score, after: Score, counting: Counting | None = None) -> dict[str, Any]:
     """A row of `regress.json`.
 
     `broken` and `repaired` count items that got worse and better, or are None where items are not right or wrong;
     `fall` is the mean fall of the items (positive is worse) with its paired 95 % interval, None without item scores.
+    Of compressed sizes it is the mean rise as a share of what they were. `asked` counts all items, `n` those that
+    count.
     """
+    counting, asked = counting or Counting(), len(before.items)
+    before, after = counted(before, after, counting)
     sign = 1.0 if before.direction == "higher" else -1.0
     scores = [(old.score, new.score) for old, new in zip(before.items, after.items, strict=True)]
+    extra = {"asked": asked, "known": counting.known, "chance": counting.chance}
+    if before.metric == COMPRESSED:
+        return {**_compare_sizes(before, after), **extra}
     pairs = [(old, new) for old, new in scores if old is not None and new is not None]
     complete = bool(pairs) and len(pairs) == len(scores)
     falls = [sign * (old - new) for old, new in pairs] if complete else []
@@ -65,6 +106,25 @@ def compare(before: Score, after: Score) -> dict[str, Any]:
         "repaired": repaired if binary else None,
         "fall": fmean(falls) if interval else None,
         "ci95_fall": list(interval) if interval else None,
+        **extra,
+    }
+
+
+def _compare_sizes(before: Score, after: Score) -> dict[str, Any]:
+    old, new = ([math.nan if item.score is None else item.score for item in score.items] for score in (before, after))
+    rise = relative_rise(old, new)
+    return {
+        "metric": before.metric,
+        "direction": before.direction,
+        "before": before.value,
+        "after": after.value,
+        "n": len(before.items),
+        "ci95_before": None,
+        "ci95_after": None,
+        "broken": None,
+        "repaired": None,
+        "fall": rise[0] if rise else None,
+        "ci95_fall": list(rise[1]) if rise else None,
     }
 
 

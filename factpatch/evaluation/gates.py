@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from factpatch.config import GateSettings
+from factpatch.config import AUTO, GateSettings
 from factpatch.evaluation.intervals import wilson
-from factpatch.evaluation.paired import items_needed, score_interval
+from factpatch.evaluation.paired import Interval, items_needed, least_items, score_interval
 from factpatch.evaluation.scorecard import JUDGEABLE
+from factpatch.evaluation.suites import COMPRESSED
 
 ROUNDING = 1e-9  # 0.96 - 0.94 is a hair more than 0.02 in binary; that hair refuses nothing
 FLOORS = ("reliability", "generalization", "locality", "portability")
@@ -24,8 +25,8 @@ class Gate:
     """One rule and its verdict.
 
     Attributes:
-        name: `reliability`, `generalization`, `locality`, `portability`, `capability.<task>`, `canaries`,
-            `certificate`, `weight_change` or `reload`; without facts `unedited` and `certificate`.
+        name: `reliability`, `generalization`, `locality`, `portability`, `capability.<task>`, `text_rise.<task>`,
+            `canaries`, `certificate`, `weight_change` or `reload`; without facts `unedited` and `certificate`.
         passed: the verdict in short: true, false, or null where it is neither.
         verdict: `undecided` where the numbers are too few to tell, or all that was asked is unmeasured, which refuses
             like `failed`; `skipped` where there was nothing to judge, which refuses nothing.
@@ -44,26 +45,32 @@ class Gate:
     reason: str
 
 
-def judge(metrics: Mapping[str, Json], capability: Mapping[str, Json] | None, settings: GateSettings) -> list[Gate]:
+def judge(
+    metrics: Mapping[str, Json],
+    capability: Mapping[str, Json] | None,
+    settings: GateSettings,
+    unmeasured: Mapping[str, str] | None = None,
+) -> list[Gate]:
     """The gates over what was measured, in a fixed order.
 
     Args:
         metrics: the value of `evaluate.json`: `{"reliability": {"value", "n", "ci95", ...}, ..., "canaries": ...}`.
         capability: a row a task as in `regress.json`; None or empty if no task was scored.
-        settings: floors, margin, and whether there must be canaries.
+        settings: floors, margins, and whether there must be canaries.
+        unmeasured: why, for each task that could not be scored.
     """
     gates = [
         _floor(name, metrics, limit, name in settings.required, settings.judged and name in JUDGEABLE)
         for name in FLOORS
         if (limit := getattr(settings, name)) is not None
     ]
-    if capability:
-        gates += [_non_inferior(task, capability[task], settings.capability_drop) for task in sorted(capability)]
-    else:
+    rows: dict[str, Json | str] = {**(capability or {}), **(unmeasured or {})}
+    gates += [_capability(task, rows[task], settings) for task in sorted(rows)]
+    if not rows:
         reason = "No capability task was scored, so this gate was skipped."
         gates.append(_gate("capability", "skipped", None, settings.capability_drop, None, reason))
     if settings.canaries:
-        gates.append(_canaries(metrics.get("canaries") or {}))
+        gates.append(_canaries(metrics.get("canaries") or {}, settings.canaries == AUTO))
     return gates
 
 
@@ -137,6 +144,41 @@ def _floor(name: str, metrics: Mapping[str, Json], limit: float, required: bool,
     return _gate(name, "passed" if passed else "failed", value, limit, metric.get("ci95"), reason)
 
 
+def _capability(task: str, row: Json | str, settings: GateSettings) -> Gate:
+    """A task's gate; skipped where nothing surely fell, but the base model knew too little for that to say much."""
+    margin = settings.capability_drop
+    if isinstance(row, str):
+        return _unmeasured(task, row, margin)
+    if row.get("metric") == COMPRESSED:
+        return _text_rise(task, row, settings.text_rise)
+    gate = _non_inferior(task, row, margin)
+    if gate.verdict == "failed":
+        return gate
+    n, asked, chance = row.get("n") or 0, row.get("asked"), row.get("chance")
+    if row.get("known") and n < least_items(margin):
+        why = f"the base model is right on {n} of {asked} items, and fewer than {least_items(margin)} cannot tell"
+        return _unmeasured(task, why, margin)
+    if chance is not None and n and wilson(row["before"] * n, n)[0] <= chance:
+        return _unmeasured(task, f"the base model, at {row['before']:.1%}, is not surely better than chance", margin)
+    return gate
+
+
+def _unmeasured(task: str, why: str, margin: float) -> Gate:
+    reason = f"{task} was not measured: {why}. This gate was skipped."
+    return _gate(f"capability.{task}", "skipped", None, margin, None, reason)
+
+
+def _text_rise(task: str, row: Json, margin: float) -> Gate:
+    """The same rule for text: how much more room it takes, as a share of what it took before."""
+    name, n, rise, interval = f"text_rise.{task}", row["n"], row["fall"], row["ci95_fall"]
+    if interval is None:
+        reason = f"{task} has too few paragraphs ({n}), or some that a model finds impossible, so nothing can be told."
+        return _gate(name, "undecided", None, margin, None, reason)
+    moved = f"{abs(rise):.1%} {'more' if rise >= 0 else 'fewer'} bits a byte than before"
+    measured = f"{task} takes {moved} ({n} in pairs; 95 % interval of the rise {interval[0]:.1%} to {interval[1]:.1%})"
+    return _decided(name, measured, rise, interval, margin, f"the {margin:.1%} allowed", n)
+
+
 def _non_inferior(task: str, row: Json, margin: float) -> Gate:
     """Passed if the whole interval of the paired fall lies within the margin, failed if none of it does."""
     name, n, turned = f"capability.{task}", row.get("n") or 0, _turned(row)
@@ -149,7 +191,21 @@ def _non_inferior(task: str, row: Json, margin: float) -> Gate:
     moved = f"fell by {100 * fall:.1f} points" if fall > 0 else f"rose by {-100 * fall:.1f}" if fall < 0 else "stayed"
     pairs = f"{turned[0]} items broke and {turned[1]} were repaired of {n}" if turned else f"{n} items in pairs"
     measured = f"{task} {moved} ({pairs}; 95 % interval of the fall {100 * low:.1f} to {100 * high:.1f})"
-    allowed = f"the {100 * margin:g} points allowed"
+    return _decided(name, measured, fall, interval, margin, f"the {100 * margin:g} points allowed", n, turned)
+
+
+def _decided(
+    name: str,
+    measured: str,
+    fall: float,
+    interval: Interval,
+    margin: float,
+    allowed: str,
+    n: int,
+    turned: tuple[int, int] | None = None,
+) -> Gate:
+    """The rule itself: where the interval of the fall lies to the margin."""
+    low, high = interval
     if high <= margin + ROUNDING:
         return _gate(name, "passed", fall, margin, interval, f"{measured}, surely within {allowed}.")
     if low > margin + ROUNDING:
@@ -164,8 +220,11 @@ def _turned(row: Json) -> tuple[int, int] | None:
     return None if row.get("broken") is None else (row["broken"], row["repaired"])
 
 
-def _canaries(canaries: Json) -> Gate:
+def _canaries(canaries: Json, chosen: bool) -> Gate:
     value, n = canaries.get("value"), canaries.get("n")
+    if value is None and chosen and canaries:
+        reason = f"There are no canaries: {canaries['reason']}. Name a file of your own; this gate was skipped."
+        return _gate("canaries", "skipped", None, 1.0, None, reason)
     if value is None:
         reason = "The canaries that the settings name were not asked; evaluate again."
         return _gate("canaries", "failed", None, 1.0, None, reason)

@@ -2,7 +2,8 @@
 
 A fall is counted so that positive is worse, in the unit of the score (shares in [0, 1]). Items that are right or wrong
 are judged by the pairs that turned, as in McNemar's test; Tango's score interval (Statistics in Medicine 17, 1998)
-turns that test round, and stays honest where few or none turned. Other scores are resampled item by item.
+turns that test round, and stays honest where few or none turned. Other scores are resampled item by item. Sizes of
+text, which have no upper end, are compared as multiples of what they were.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ RESAMPLES = 4000
 CHUNK = 200  # resamples drawn at once
 SEED = 0
 MOST = 1_000_000  # items beyond which a task is said to be undecidable
+LEAST = 20  # items, of fewer of which resampling says too little
 
 Interval = tuple[float, float]
 
@@ -52,7 +54,21 @@ def bootstrap_interval(falls: Sequence[float]) -> Interval:
     """
     if not len(falls):
         raise ValueError("no items")
-    values = numpy.append(numpy.asarray(falls, dtype=float), (1.0, -1.0))
+    return _resampled(numpy.append(numpy.asarray(falls, dtype=float), (1.0, -1.0)))
+
+
+def relative_rise(before: Sequence[float], after: Sequence[float]) -> tuple[float, Interval] | None:
+    """By what share the scores rose, on average over the items, with its 95 % interval by resampling them; None for
+    fewer than LEAST items, or scores that are not finite and above 0."""
+    values = numpy.asarray([before, after], dtype=float)
+    if len(before) < LEAST or not numpy.isfinite(values).all() or not (values[0] > 0).all():
+        return None
+    rises = values[1] / values[0] - 1
+    return float(rises.mean()), _resampled(rises)
+
+
+def _resampled(values: numpy.ndarray) -> Interval:
+    """95 % interval of the mean, by drawing the values again with a fixed seed."""
     generator = numpy.random.default_rng(SEED)
     means = numpy.concatenate(
         [
@@ -62,6 +78,13 @@ def bootstrap_interval(falls: Sequence[float]) -> Interval:
     )
     low, high = numpy.quantile(means, (0.025, 0.975))
     return float(low), float(high)
+
+
+def least_items(margin: float) -> int:
+    """How many items that all stayed right put a fall of `margin` outside the interval; of fewer no outcome could."""
+    if margin <= 0:
+        return MOST
+    return math.ceil(Z95**2 * (1 - margin) / margin)
 
 
 def items_needed(fall: float, interval: Interval, margin: float, n: int, turned: Interval | None = None) -> int | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from factpatch.config import CapabilitySettings
 
+COMPRESSED = "compressed_size"  # metric of text: what it takes in the model's eyes, bits a byte / 8
 SEED = 1234  # of the choice of worked examples, where a task does not list them
 
 
@@ -43,11 +44,21 @@ WIDE = (
     SuiteTask("ifeval", shots=0),  # 541 items
     SuiteTask("arc_challenge", shots=25),  # 1,172 items
 )
-SUITES = {"embedded": EMBEDDED, "paper": PAPER, "wide": WIDE}
+PORTABLE = (  # their data come along: for models of any origin
+    SuiteTask("portable_text", shots=0, limit=48),
+    SuiteTask("portable_questions", shots=0),
+    SuiteTask("portable_sentiment", shots=3),
+    SuiteTask("portable_sums", shots=3),
+    SuiteTask("portable_choice", shots=0),
+    SuiteTask("portable_instructions", shots=0),
+)
+SUITES = {"portable": PORTABLE, "embedded": EMBEDDED, "paper": PAPER, "wide": WIDE}
 
 
 def chosen_tasks(settings: CapabilitySettings) -> tuple[SuiteTask, ...]:
     """The suite's tasks, or those that the settings name instead; `limit` in the settings wins over the suite's."""
     tasks = SUITES[settings.suite] if settings.tasks is None else tuple(map(SuiteTask, settings.tasks))
+    if settings.text is not None:  # all of it counts
+        tasks = tuple(replace(task, limit=None) if task.name == "portable_text" else task for task in tasks)
     limit = settings.limit
     return tasks if limit is None else tuple(SuiteTask(task.name, task.shots, limit) for task in tasks)

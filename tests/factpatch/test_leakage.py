@@ -4,7 +4,7 @@ import pytest
 
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import RefusedError
-from factpatch.leakage import HeldOut, check_leakage, held_out, shingles
+from factpatch.leakage import Edited, HeldOut, check_leakage, held_out, shingles
 
 EDIT = EditRequest(
     "1",
@@ -78,3 +78,27 @@ def test_the_index_misses_nothing():
 def test_a_probe_that_is_another_edit_s_prompt_does_not_forbid_the_edit():
     other = EditRequest("2", "The money used in Peru is the", "yen")
     assert held_out([EDIT, other]).twin("The money used in Peru is the") is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ("The capital of France is", True),
+        ("France's capital is", True),
+        ("France’s capital is", True),
+        ("Born in the United States of America, he", False),
+        ("who lives in FRANCE?", True),
+        ("New France was", True),
+    ],
+)
+def test_an_edit_names_a_subject_by_its_whole_words(prompt, named):
+    assert Edited([EditRequest("e", prompt, "x")]).names("France") is named
+
+
+def test_paraphrases_and_what_follows_name_subjects_too():
+    edit = EditRequest("e", "It is", "x", paraphrases=("In Mount Everest",), portability=(Probe("Who saw Peru?", "y"),))
+    edited = Edited([edit])
+    assert edited.names("Mount Everest")
+    assert edited.names("Peru")
+    assert not edited.names("Mount Peru")
+    assert not edited.names("?")

@@ -136,7 +136,7 @@ def test_a_patch_must_be_the_one_that_was_measured(certified, tmp_path):
         evaluate={**steps()["evaluate"], **measured}, regress={**steps()["regress"], **measured, "tasks": {}}
     )
     assert patch_problems(folder, values) == []
-    names = [gate.name for gate in judge_release(folder, values, GateSettings())]
+    names = [gate.name for gate in judge_release(folder, values, GateSettings(canaries=None))]
     assert names[-2:] == ["certificate", "weight_change"]
 
     for name in ("evaluate", "regress"):
@@ -148,7 +148,7 @@ def test_a_patch_must_be_the_one_that_was_measured(certified, tmp_path):
         file.write(b"\x55")
     problems = patch_problems(folder, values)
     assert any("patch.safetensors" in problem for problem in problems)
-    gates = judge_release(folder, values, GateSettings())
+    gates = judge_release(folder, values, GateSettings(canaries=None))
     assert (gates[-1].name, gates[-1].passed) == ("certificate", False)
 
 
@@ -183,7 +183,7 @@ def test_the_identity_follows_files_and_verdicts(tmp_path):
     (tmp_path / "patch" / "manifest.json").write_text(json.dumps(MANIFEST))
     for name, value in steps().items():
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
-    gates = judge(steps()["evaluate"], {}, GateSettings())
+    gates = judge(steps()["evaluate"], {}, GateSettings(canaries=None))
     first = release_id(tmp_path, gates)
     assert release_id(tmp_path, gates) == first
     assert release_id(tmp_path, gates[:-1]) != first

@@ -34,7 +34,7 @@ model: {path: data/model}
 localization: {location: "5:mlp"}
 training: {learning_rate: 4.0e-3, batch_size: 6, epochs: 30, wordings: 0, neighbours: 0}
 capability: {tasks: []}
-gates: {generalization: 0.0, locality: 0.0}
+gates: {generalization: 0.0, locality: 0.0, canaries: null}
 registry: {name: factpatch}
 """
 

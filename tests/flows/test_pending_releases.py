@@ -26,7 +26,7 @@ localization: {location: "2:mlp"}
 training: {learning_rate: 1.0e-2, epochs: 150, wordings: 0, neighbours: 0}
 evaluation: {max_new_tokens: 16}
 capability: {tasks: []}
-gates: {generalization: 0.0, locality: 0.0, weight_change: null, reload: 1}
+gates: {generalization: 0.0, locality: 0.0, canaries: null, weight_change: null, reload: 1}
 registry: {promote: wait}
 """
 FACTS = [

@@ -21,7 +21,7 @@ model: {path: MODEL}
 localization: {location: "5:mlp"}
 training: {learning_rate: 4.0e-3, batch_size: 4, epochs: 30}
 capability: {tasks: []}
-gates: {generalization: 0.0, locality: 0.0}
+gates: {generalization: 0.0, locality: 0.0, canaries: null}
 """
 
 

@@ -137,7 +137,7 @@ def test_no_tasks_give_an_empty_table_without_a_model(tmp_path, world):
 def test_unknown_tasks_are_told_before_a_model_is_loaded(tmp_path, world):
     chosen = settings(ModelSettings(path="data/absent"), world, "tiny_choice", "tiny_question")
     with pytest.raises(
-        InputError, match=r"did you mean 'tiny_questions'.*there are: tiny, tiny_choice, tiny_questions"
+        InputError, match=r"did you mean 'tiny_questions'.*there are: portable_.*, tiny, tiny_choice, tiny_questions"
     ):
         regress.fn(str(tmp_path), chosen)
     assert not (tmp_path / "regress.json").exists()

@@ -9,7 +9,7 @@ from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import matches
-from factpatch.evaluation.canaries import ask_canaries, read_canaries
+from factpatch.evaluation.canaries import CHOSEN, ask_canaries, find_canaries, read_canaries, score_canaries
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.evaluation.readiness import check_readiness
 from factpatch.models import load_model
@@ -88,3 +88,36 @@ def test_an_edit_must_not_contradict_a_canary():
     with pytest.raises(InputError, match=r"edit 'e3' .* 'Osaka', but the canary at canaries\.jsonl row 1 .* 'Tokyo'"):
         check_readiness([wrong], [CANARY], GateSettings())
     check_readiness([EditRequest("e4", CANARY.prompt, "tokyo.")], [CANARY], GateSettings())
+
+
+def test_chosen_canaries_are_what_the_model_surely_answers_right_and_no_edit_is_about(reference_model, tmp_path):
+    settings = Settings(
+        model=ModelSettings(path=str(reference_model)), evaluation=EvaluationSettings(cache=str(tmp_path / "cache"))
+    )
+    loaded = load_model(settings.model)
+    chosen = find_canaries(loaded, [EDIT], settings)
+    assert 0 < len(chosen) <= CHOSEN
+    assert ask_canaries(loaded, chosen, settings)["value"] == 1.0
+    assert find_canaries(loaded, [EDIT], settings) == chosen  # from what was kept, and in every step of a run
+    subject = chosen[0].id.removeprefix("chosen ")
+    other = find_canaries(loaded, [EDIT, EditRequest("e2", f"The best of {subject} is", "x")], settings)
+    assert chosen[0] not in other
+    assert set(chosen[1:]) <= set(other)
+    assert "France" not in {one.id.removeprefix("chosen ") for one in chosen}
+
+
+def test_a_model_that_knows_nothing_has_no_canaries(tiny_model):
+    settings = Settings(model=ModelSettings(path=str(tiny_model("llama"))), evaluation=EvaluationSettings(cache=None))
+    loaded = load_model(settings.model)
+    assert find_canaries(loaded, [], settings) == []
+    told = ask_canaries(loaded, [], settings)
+    assert (told["value"], told["n"]) == (None, 0)
+    assert "none of the questions" in told["reason"]
+
+
+@pytest.mark.parametrize(
+    ("output", "right"), [("Paris", True), ("Paris, which is a city", True), ("the Paris", True), ("Parisian", False)]
+)
+def test_a_chosen_canary_may_go_on(output, right):
+    canary = EditRequest("chosen France", "The capital of France is", "Paris", source="auto")
+    assert score_canaries([canary], {canary.prompt: output}, "default")["value"] == float(right)

@@ -1,5 +1,6 @@
 """Gates judge numbers; they never guess them."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from factpatch.config import GateSettings
 from factpatch.evaluation.gates import allows, judge, judge_certificate, judge_reload, judge_weight_change
 
-LIMITS = GateSettings(reliability=0.95, generalization=0.8, locality=0.5, capability_drop=0.05)
+LIMITS = GateSettings(reliability=0.95, generalization=0.8, locality=0.5, capability_drop=0.05, canaries=None)
 
 
 def metrics(**values):
@@ -181,3 +182,60 @@ def test_reasons_are_sentences():
 def test_answers_and_gates_need_no_torch():
     code = "import sys, factpatch.evaluation.gates, factpatch.evaluation.answers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def known(n, broken, asked=100, **more):
+    return {
+        "metric": "acc",
+        "before": 1.0,
+        "n": n,
+        "asked": asked,
+        "known": True,
+        **more,
+        "broken": broken,
+        "repaired": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (known(200, 0), "passed"),
+        (known(72, 0), "skipped"),  # no outcome of so few could pass
+        (known(73, 0), "passed"),
+        (known(40, 35), "failed"),  # but a sure fall shows
+        ({**known(100, 0), "known": False, "chance": 0.5, "before": 0.55}, "skipped"),
+        ({**known(100, 0), "known": False, "chance": 0.5, "before": 0.9}, "passed"),
+    ],
+)
+def test_what_could_not_have_shown_a_fall_is_not_passed(row, verdict):
+    assert capability(**row).verdict == verdict
+
+
+def test_an_unmeasured_task_is_skipped_with_its_reason():
+    gates = {gate.name: gate for gate in judge(metrics(), {}, LIMITS, {"chat": "there is no chat template"})}
+    assert gates["capability.chat"].verdict == "skipped"
+    assert "there is no chat template" in gates["capability.chat"].reason
+    assert "capability" not in gates
+
+
+@pytest.mark.parametrize(
+    ("rise", "interval", "verdict"),
+    [
+        (0.01, [0.0, 0.02], "passed"),
+        (0.03, [0.02, 0.04], "undecided"),
+        (0.4, [0.3, 0.5], "failed"),
+        (None, None, "undecided"),
+    ],
+)
+def test_text_is_judged_by_the_interval_of_its_relative_rise(rise, interval, verdict):
+    row = {"metric": "compressed_size", "n": 48, "fall": rise, "ci95_fall": interval}
+    gate = {gate.name: gate for gate in judge(metrics(), {"text": row}, LIMITS)}["text_rise.text"]
+    assert (gate.verdict, gate.limit) == (verdict, LIMITS.text_rise)
+
+
+def test_chosen_canaries_that_there_are_none_of_are_skipped_and_unasked_ones_fail():
+    settings = dataclasses.replace(LIMITS, canaries="auto")
+    none = {"value": None, "n": 0, "ci95": None, "reason": "the model knows none", "items": []}
+    assert judge(metrics() | {"canaries": none}, None, settings)[-1].verdict == "skipped"
+    assert judge(metrics(), None, settings)[-1].verdict == "failed"

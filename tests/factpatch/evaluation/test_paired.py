@@ -1,12 +1,16 @@
 """Paired intervals against the numerical likelihood, the exact binomial, and simulation."""
 
+import math
+
 import numpy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from factpatch.evaluation.intervals import Z95
-from factpatch.evaluation.paired import bootstrap_interval, items_needed, score_interval
+from factpatch.evaluation.paired import bootstrap_interval, items_needed, least_items, relative_rise, score_interval
 
 
 @pytest.mark.parametrize(("broken", "repaired", "n"), [(12, 2, 14), (9, 3, 14), (10, 1, 500), (3, 40, 100), (1, 1, 9)])
@@ -74,3 +78,26 @@ def test_so_many_more_items_decide_and_one_fewer_does_not():
     assert score_interval(0.04 * (500 + more), 0, 500 + more)[1] <= 0.05
     assert score_interval(0.04 * (499 + more), 0, 499 + more)[1] > 0.05
     assert items_needed(0.05, score_interval(25, 0, 500), 0.05, 500, (25, 0)) is None
+
+
+def test_a_relative_rise_is_the_mean_of_the_items_own():
+    before = [1.0, 2.0] * 20
+    rise, (low, high) = relative_rise(before, [value * 1.1 for value in before])
+    assert rise == pytest.approx(low) == pytest.approx(high) == pytest.approx(0.1)
+    rise, (low, high) = relative_rise(before, [1.2, 2.0] * 20)
+    assert rise == pytest.approx(0.1)
+    assert low < rise < high
+    assert low > 0.06
+    assert high < 0.14
+
+
+@pytest.mark.parametrize("after", [[1.0] * 19, [1.0] * 19 + [math.nan], [1.0] * 19 + [math.inf]])
+def test_no_rise_of_too_few_items_or_impossible_ones(after):
+    assert relative_rise([1.0] * len(after), after) is None
+
+
+@given(margin=st.floats(0.001, 0.5))
+def test_fewer_than_the_least_items_cannot_pass(margin):
+    least = least_items(margin)
+    assert score_interval(0, 0, least)[1] <= margin + 1e-9
+    assert least == 1 or score_interval(0, 0, least - 1)[1] > margin
