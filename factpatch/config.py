@@ -209,9 +209,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.training.recipe == "paper":
             object.__setattr__(self, "training", dataclasses.replace(self.training, **PAPER))
+        rate = self.training.learning_rate
         for name, value, low, high in (
             ("edits.limit", 1 if self.edits.limit is None else self.edits.limit, 1, None),
-            ("training.learning_rate", self.training.learning_rate, 1e-9, 1.0),
+            ("training.learning_rate", 1.0 if rate == "auto" else rate, 1e-9, 1.0),
             ("training.batch_size", self.training.batch_size or 1, 1, None),
             ("training.confidence", self.training.confidence, 0.5, 0.9999),
             ("training.micro_batch", self.training.micro_batch or 1, 1, None),
@@ -314,9 +315,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, f"{name}.")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        if value is None:
-            return None
+    if origin in (types.UnionType, typing.Union):
+        words = [word for argument in arguments for word in typing.get_args(argument)]  # of a Literal among them
+        if value is None or (isinstance(value, str) and value in words):
+            return value
         return _convert(next(argument for argument in arguments if argument is not type(None)), value, name)
     if origin is Literal:
         if value not in arguments:

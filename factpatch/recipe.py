@@ -14,7 +14,7 @@ class TrainingSettings:
 
     method: Literal["breadth-first", "depth-first"] = "breadth-first"  # depth-first is the baseline
     recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, whatever the keys below say (see PAPER)
-    learning_rate: float = 3e-3  # Adam's step size; 5e-4 for models of 7B and more
+    learning_rate: float | Literal["auto"] = "auto"  # Adam's step size; auto: a share of the trained matrices' own size
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
     batch_size: int | None = None  # rows a step; null: a tenth of those an epoch visits, but 16 to 100
     micro_batch: int | None = None  # rows a forward pass at most; halves by itself when memory runs out
@@ -40,6 +40,12 @@ class TrainingSettings:
     prefixes: int = 0  # times that each edit is also trained after an unrelated sentence
     both_forms: bool = False  # each edit is also trained in the other form: chat beside plain, plain beside chat
     adaptive: bool = False  # `keep_weight` follows kept prompts and wordings that are held out
+
+    @property
+    def step_size(self) -> float:
+        """`learning_rate` as a number, once `factpatch.training.step_size` has put one in place of `auto`."""
+        assert not isinstance(self.learning_rate, str)
+        return self.learning_rate
 
     def rows_a_step(self, visited: int) -> int:
         """Rows of a mini-batch where an epoch visits `visited`: small sets need steps more than large batches."""

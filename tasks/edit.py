@@ -41,6 +41,7 @@ def edit(output: str, settings: Settings) -> str:
     from factpatch.patch import save_patch
     from factpatch.structure import locate
     from factpatch.training.checkpoint import NAME, remove_checkpoint
+    from factpatch.training.step_size import with_step_size
 
     start = time.perf_counter()
     folder = Path(output)
@@ -54,7 +55,8 @@ def edit(output: str, settings: Settings) -> str:
     location = locate(loaded.model, text)
     loaded.stored.refuse_unmapped(location.parameters)
     companions, result = _train(loaded, location, edits, settings, begun, folder / NAME, resume)
-    training = _told(settings.training.method, begun.mode, edits, companions, result)
+    rate = with_step_size(settings.training, loaded.model, location).step_size
+    training = _told(settings.training.method, rate, begun.mode, edits, companions, result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
     with preserved(loaded.model, location.parameters):
@@ -130,11 +132,12 @@ def _train(
 
 
 def _told(
-    method: str, mode: Mode, edits: list[EditRequest], companions: Companions, result: TrainingResult
+    method: str, rate: float, mode: Mode, edits: list[EditRequest], companions: Companions, result: TrainingResult
 ) -> dict[str, Any]:
     """How training went, as `edit.json` and the patch's manifest hold it."""
     return {
         "method": method,
+        "learning_rate": rate,
         "mode": mode.to_json(),
         "epochs": len(result.losses),
         "steps": result.steps,

@@ -15,6 +15,7 @@ from factpatch.localization.exam import Exam
 from factpatch.models import LoadedModel, preserved, write_values
 from factpatch.structure import Location
 from factpatch.training import breadth_first
+from factpatch.training.step_size import with_step_size
 from factpatch.trunk import Rows
 from factpatch.trunk.activations import Activations
 from factpatch.trunk.opening import make_plan
@@ -113,7 +114,7 @@ def try_cell(
     """
     start = time.perf_counter()
     loaded, exam = trunk.loaded, trunk.exam
-    training = trial_training(settings, exam, whole)
+    training = with_step_size(trial_training(settings, exam, whole), loaded.model, location)
 
     def report(done: int, total: int, loss: float) -> None:
         if progress:

@@ -140,7 +140,7 @@ def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: Parts, se
         projection = make_projection(
             loaded.model, masters.names, rows, parts.kept, settings.project, settings.project_share
         )
-    return Stepper(rows, masters, settings.learning_rate, settings.micro_batch, keeping, projection)
+    return Stepper(rows, masters, settings.step_size, settings.micro_batch, keeping, projection)
 
 
 def _begin(run: Run, parts: Parts, settings: TrainingSettings, survival: Survival | None, begun: bool) -> bool:

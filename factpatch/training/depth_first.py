@@ -25,7 +25,7 @@ def depth_first(
     steps = visits = 0
     with masters_of(loaded.model, location) as masters:
         for index in range(len(rows)):
-            stepper = Stepper(rows, masters, settings.learning_rate, settings.micro_batch)
+            stepper = Stepper(rows, masters, settings.step_size, settings.micro_batch)
             for _ in range(settings.epochs):
                 loss, _ = stepper.gradients([index])
                 visits += 1

@@ -28,7 +28,7 @@ class Schedule:
         """A run that adds to an earlier one's values goes more gently, and falls earlier."""
         size, span, least = (BEGUN_SIZE, BEGUN_SPAN, BEGUN_STEPS) if begun else (1.0, 1.0, 0)
         falls = settings.schedule == "decay"
-        return Schedule(size * settings.learning_rate, math.ceil(span * settings.epochs), least, falls)
+        return Schedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)
 
     def at(self, epoch: float, steps: int) -> float:
         """The step size after so many epochs and steps."""
