@@ -49,7 +49,7 @@ def check_home(settings: Settings, output: Path) -> str:
 
 def check_hub(settings: Settings, output: Path) -> str:
     """Hugging Face's folder, where the model or the edits come from the hub."""
-    away = [name for name in (settings.model.path, settings.edits.path) if not Path(name).exists()]
+    away = [name for name in (settings.model.path, settings.edits.path) if name and not Path(name).exists()]
     return _check_hub_folder() if away else "nothing comes from the hub"
 
 

@@ -103,7 +103,7 @@ def show_next(settings: Settings, output: str, console: Console | None = None) -
     reliable = [edit for edit in evaluation["edits"] if edit["reliable"]]
     shown = next((edit for edit in reliable if edit["prompt"].replace(" ", "").isalnum()), next(iter(reliable), None))
     if shown:
-        model, asked = shell_path(settings.model.path), quote(shown["prompt"])
+        model, asked = shell_path(settings.model.path or ""), quote(shown["prompt"])
         prompt = f"-- {asked}" if shown["prompt"].startswith("-") else asked
         for patch, answer in (("", shown["before"]), (f" --patch {shell_path(folder / 'patch')}", shown["output"])):
             console.print(escape(f"$ factpatch ask --model {model}{patch} {prompt}"), soft_wrap=True)

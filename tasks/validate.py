@@ -104,7 +104,7 @@ def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | Non
     try:
         return load_tokenizer(model), embedding_rows(model)
     except InputError:
-        if Path(model.path).is_dir():
+        if model.path and Path(model.path).is_dir():
             raise
         return None, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 def number_type(entry: Entry) -> torch.dtype:
     """The dtype of a tensor in a file."""
     return NUMBERS[entry.dtype]
+
+
+def main_type(checkpoint: Checkpoint) -> torch.dtype:
+    """The dtype of most bytes of the weights."""
+    sizes: Counter[str] = Counter()
+    for entry in checkpoint.tensors.values():
+        sizes[entry.dtype] += entry.end - entry.start
+    return NUMBERS[sizes.most_common(1)[0][0]]
 
 
 def read_tensor(entry: Entry) -> torch.Tensor:

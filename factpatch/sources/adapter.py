@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from factpatch.checkpoints.mapping import StoredParameters
+from factpatch.checkpoints.tensors import main_type
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
 from factpatch.files import new_folder
@@ -23,7 +25,7 @@ TOLERANCE = 1e-3  # of logits, as a share of their largest, in float32: sums are
 
 
 class Base(Protocol):
-    """A base model as it is loaded: with its tokenizer, where it came from, and the type of its weights on disk."""
+    """A base model as it is loaded: with its tokenizer, where it came from, and how it lies in its files."""
 
     @property
     def model(self) -> PreTrainedModel: ...
@@ -32,7 +34,7 @@ class Base(Protocol):
     @property
     def source(self) -> str: ...
     @property
-    def stored_dtype(self) -> torch.dtype: ...
+    def stored(self) -> StoredParameters: ...
 
 
 Loader = Callable[[ModelSettings], Base]
@@ -57,8 +59,9 @@ def merge_adapter(source: Path, output: Path, load: Loader) -> Made:
         difference = _difference(prompt_logits(merged, tokenizer), logits)
         if not difference <= TOLERANCE * float(logits.abs().max()):
             raise InputError(f"adapter '{source}' cannot be merged: logits would differ by {difference:.2g} afterwards")
+        dtype = main_type(loaded.stored.checkpoint)
         for parameter in merged.parameters():  # buffers keep their precision
-            parameter.data = parameter.data.to(loaded.stored_dtype)
+            parameter.data = parameter.data.to(dtype)
         told = f"adapter '{source}' and its base '{base}'"
         made = save_proved(merged, tokenizer, folder, told, prompt_logits(merged, tokenizer), 1e-5)
     return replace(made, folder=output, difference=max(difference, made.difference))

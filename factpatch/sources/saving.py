@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from factpatch.checkpoints.tensors import same_bits
 from factpatch.errors import RefusedError
 
 TEXTS = ("The capital of France is", "In 1887,  7 men\n\n2 Zürich 東京 x²", " a  b")
@@ -55,7 +56,11 @@ def save_proved(
     tokenizer.save_pretrained(folder)
     again = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype, use_safetensors=True, local_files_only=True)
     written, found = _tensors(model), _tensors(again)
-    differing = sorted(name for name in {*written, *found} if not _same(written.get(name), found.get(name)))
+    differing = sorted(
+        name
+        for name in {*written, *found}
+        if not (name in written and name in found and same_bits(written[name], found[name]))
+    )
     if differing:
         raise RefusedError(f"{source}: {', '.join(differing[:3])} came out differently when saved; nothing was written")
     try:
@@ -76,11 +81,3 @@ def save_proved(
 
 def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
-
-
-def _same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
-    """Whether both are there, and the same bits."""
-    if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
-        return False
-    one, other = (tensor.detach().contiguous().view(-1).view(torch.uint8) for tensor in (first, second))
-    return torch.equal(one, other)
