@@ -15,7 +15,6 @@ import csv
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from factpatch.edits.formats import find_layout, read_file
 
 Cost = tuple[float, float]  # seconds and bytes
 RUNS = 3
+ENDINGS = ("jsonl", "csv", "utf8.csv", "json", "jsonl.gz", "parquet", "xlsx")
 
 
 def make_rows(count: int) -> Iterator[dict[str, str | list[str]]]:
@@ -45,14 +45,12 @@ def make_rows(count: int) -> Iterator[dict[str, str | list[str]]]:
         }
 
 
-def write_files(folder: Path, count: int) -> list[Path]:
-    """The rows in every format, JSON Lines first."""
+def write_files(folder: Path, count: int) -> None:
+    """The rows in every format."""
     rows = list(make_rows(count))
     table = [[*rows[0]], *([*map(_cell, row.values())] for row in rows)]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    paths = [
-        folder / f"edits.{ending}" for ending in ("jsonl", "csv", "utf8.csv", "json", "jsonl.gz", "parquet", "xlsx")
-    ]
+    paths = [folder / f"edits.{ending}" for ending in ENDINGS]
     paths[0].write_text(lines, encoding="utf-8")
     for path, encoding, separator in ((paths[1], "cp1252", ";"), (paths[2], "utf-8", ",")):
         with path.open("w", encoding=encoding, newline="") as file:
@@ -65,7 +63,6 @@ def write_files(folder: Path, count: int) -> list[Path]:
     for cells in table:
         sheet.append(cells)
     book.save(paths[6])
-    return paths
 
 
 def _cell(value: str | list[str]) -> str:
@@ -77,7 +74,9 @@ def read_alone(path: Path) -> Cost:
     start = time.process_time()
     for _ in read_file(path, find_layout(path)):
         pass
-    return time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = time.process_time() - start
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # factpatch.machine would load torch
+    return seconds, next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def read_apart(path: Path) -> Cost:
@@ -111,13 +110,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.write:
+        write_files(args.write, args.rows)
+        return
     if args.read:
         print(json.dumps(read_alone(args.read)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_files(Path(folder), args.rows)
+        # in a process of its own, as the peak of this one would count for those that it starts
+        again = [sys.executable, "-m", "benchmarks.reading", "--rows", str(args.rows), "--write", folder]
+        subprocess.run(again, check=True)
+        paths = [Path(folder) / f"edits.{ending}" for ending in ENDINGS]
         print_costs("reading", args.rows, {path: read_apart(path) for path in paths})
         if args.validate:
             print_costs("validating", args.rows, {path: validate_apart(path) for path in paths[:2]})

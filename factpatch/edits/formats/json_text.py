@@ -172,7 +172,7 @@ def _kinds(path: Path, window: Window) -> dict[str, Kind]:
                     kinds[name] = "objects"
         else:
             with parsing(f"{path}, field '{one_line(name)}'"):
-                window.value(LONGEST_COLUMN)
+                window.value(LONGEST_COLUMN if first == "{" else LONGEST_ITEM)
     return kinds
 
 

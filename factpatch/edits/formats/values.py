@@ -106,12 +106,14 @@ DECODER = json.JSONDecoder(
 
 def read_cell(text: str) -> Any:
     """What a cell of a nested field holds: a list or an object, as JSON or as Python writes it, or else its text."""
-    if not text.lstrip().startswith(("[", "{")):
+    bare = text.strip()
+    if not bare.startswith(("[", "{")):
         return text
     try:
-        return DECODER.decode(text)
+        value, end = DECODER.raw_decode(bare)
     except (ValueError, RecursionError):
-        return _python_cell(text)
+        end = 0
+    return value if end == len(bare) else _python_cell(text)
 
 
 def _python_cell(text: str) -> Any:

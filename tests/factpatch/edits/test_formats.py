@@ -9,7 +9,9 @@ import gzip
 import io
 import json
 import random
+import tracemalloc
 import zipfile
+from itertools import islice
 
 import openpyxl
 import pyarrow
@@ -377,6 +379,23 @@ def test_json_in_a_wrapper_or_by_columns(tmp_path, value, words):
     path = written(tmp_path, "edits.json", json.dumps(value, indent=2))
     assert list(read_file(path)) == [(1, ROWS[0]), (2, ROWS[1])]
     assert str(find_layout(path)) == words
+
+
+@pytest.mark.parametrize("name", ["edits.csv", "edits.jsonl.gz", "edits.json", "edits.parquet"])
+def test_many_rows_take_little_memory(tmp_path, name):
+    rows = [{"prompt": f"Österreichs Region {number}", "target": "Köln"} for number in range(30_000)]
+    if name == "edits.json":
+        path = written(tmp_path, name, json.dumps({"data": rows}, ensure_ascii=False))
+    else:
+        ending, _, packing = name.removeprefix("edits.").partition(".")
+        content = encode(f".{ending}", rows, "cp1252" if ending == "csv" else "utf-8", ";")
+        path = pack(tmp_path / f"edits.{ending}", content, packing and f".{packing}")
+    found = find_layout(path)
+    tracemalloc.start()
+    count = sum(1 for _ in islice(read_file(path, found), 5_000))  # kept rows would show here already
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (count, peak < 1_500_000) == (5_000, True)
 
 
 def test_one_row_with_lists_of_its_own_is_no_wrapper(tmp_path):
