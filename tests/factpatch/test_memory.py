@@ -105,7 +105,7 @@ def verified():
         return [verdict.token_accuracy for verdict in verify(loaded, opened, 50, 32)]
 
 def decoded():
-    return [answer.ids for answer in decode(loaded, [row.ids for row in long], 4, 32)]
+    return [answer.text for answer in decode(loaded, [row.ids for row in long], 4, 32)]
 
 def kept():
     with open_rows(loaded, None, rows, TRUNK) as opened, masters_of(model, location) as masters:
