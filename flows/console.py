@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,9 +83,8 @@ def check_prefect() -> Path | None:
         try:
             with warnings.catch_warnings(action="ignore"):  # about a home that cannot be made, which the caller tells
                 from prefect.settings import Settings
-                from prefect.settings.profiles import load_profiles
-
-            settings, profile = Settings(), os.environ.get("PREFECT_PROFILE") or load_profiles().active_name
+            settings = Settings()
+            profile = os.environ.get("PREFECT_PROFILE") or _active_profile(settings.profiles_path)
         except Exception as error:  # whatever its files hold
             reason = " ".join(str(error).split())[:300]
             raise InputError(
@@ -104,6 +104,12 @@ def check_prefect() -> Path | None:
         raise UnavailableError(f"Prefect at '{api}' cannot be reached ({reason}); start it, or {cure}") from error
     os.environ["PREFECT_API_URL"] = api
     return None
+
+
+def _active_profile(path: Path | None) -> str:
+    """The name of the profile that Prefect's file of profiles says is in use."""
+    named = tomllib.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+    return str(named.get("active", "ephemeral"))
 
 
 def printable(text: str) -> str:

@@ -184,8 +184,9 @@ CHECKS: dict[str, Check] = {
 }
 REGISTRY = ("packages", "home", "temporary files", "MLflow")
 STEP = ("packages", "home", "temporary files", "folders", "hub")
-NEEDS = {  # of each verb
+NEEDS: dict[str, tuple[str, ...]] = {  # of each verb
     "run": tuple(CHECKS),
+    "release": tuple(name for name in CHECKS if name != "Prefect"),  # of the flow, which a worker may have started
     "monitor": (*STEP, "MLflow", "Prefect"),
     **dict.fromkeys(("validate", "localize", "edit", "evaluate"), STEP),
     "regress": (*STEP, "capability tasks"),

@@ -27,6 +27,7 @@ from factpatch.files import output_folder, read_json
 from factpatch.report import read_evidence, render_card
 from factpatch.stores import lock_file, locked
 from flows.beginning import begin
+from flows.doctor import check_machine
 from flows.pending import attempt_of, find_work, note_refusal, refusing_gates
 from flows.takeover import check_ledger
 from tasks.edit import edit
@@ -71,6 +72,7 @@ def release(
     model runs.
     """
     settings = load_settings(config, overrides)
+    check_machine("release", settings, output)
     folder = str(output_folder(output))
     with _alone(settings, folder):
         check_ledger(settings, adopt)

@@ -32,8 +32,8 @@ def init(args: argparse.Namespace, overrides: Overrides) -> int:
 def run(args: argparse.Namespace, overrides: Overrides) -> int:
     """The release flow, then its tables; 1 if a gate refused."""
     settings = load_settings(args.config, overrides)
-    check_inputs(settings)
     check_machine("run", settings, args.output)
+    check_inputs(settings)
     output_folder(args.output)
     quiet_prefect()
     from flows.release import release
@@ -56,11 +56,12 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
 def validate(args: argparse.Namespace, overrides: Overrides) -> int:
     """Check edit requests and say what was found; or only show the first as they are read."""
     settings = load_settings(args.config, overrides)
-    check_inputs(settings, model=args.model is not None)  # without the model, target lengths are counted in words
     if args.preview:
+        check_inputs(settings, model=False)
         print("\n".join(preview(settings)))
         return 0
     check_machine("validate", settings, args.output)
+    check_inputs(settings, model=args.model is not None)  # without the model, target lengths are counted in words
     result = _validate(args.output, settings)
     found = [check for check in result["checks"] if check["count"]]
     for check in found:
@@ -122,8 +123,8 @@ def evaluate(args: argparse.Namespace, overrides: Overrides) -> int:
 def regress(args: argparse.Namespace, overrides: Overrides) -> int:
     """Score the capability tasks before and after the patch."""
     settings = load_settings(args.config, overrides)
-    check_inputs(settings, edits=False)
     check_machine("regress", settings, args.output)
+    check_inputs(settings, edits=False)
     from factpatch.report.evidence import percent
     from tasks.regress import regress as step
 
@@ -238,8 +239,8 @@ def history(args: argparse.Namespace, overrides: Overrides) -> int:
 def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
     """Ask a model every live fact again; 1 if some are lost."""
     settings = load_settings(args.config, overrides)
-    check_inputs(settings, model=False)
     check_machine("monitor", settings, args.output)
+    check_inputs(settings, model=False)
     output_folder(args.output)
     quiet_prefect()
     from flows.monitor import describe
@@ -279,8 +280,8 @@ def check_inputs(settings: Settings, model: bool = True, edits: bool = True) -> 
 def _prepare(args: argparse.Namespace, overrides: Overrides) -> Settings:
     """Settings; with --edits the output folder gets its accepted edits first."""
     settings = load_settings(args.config, overrides)
-    check_inputs(settings, edits=bool(args.edits))
     check_machine(args.verb, settings, args.output)
+    check_inputs(settings, edits=bool(args.edits))
     if args.edits:
         _validate(args.output, settings)
     return settings

@@ -2,12 +2,20 @@
 
 import json
 import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from factpatch.config import ModelSettings
+from factpatch.config import ModelSettings, load_settings
+from factpatch.files import write_json
 from factpatch.models import load_model, tensor_digests
+from factpatch.stores import tracking_uri
 from flows.__main__ import main
+from flows.summary import show_next
 
 ROWS = [
     {
@@ -58,6 +66,36 @@ def test_edit_evaluate_apply_ask_undo(tiny_model, tmp_path, capsys, kind):
     assert call(capsys, "undo", "--model", "edited", "--patch", "out/patch", "--output", "restored")[0] == 0
     restored, base = (load_model(ModelSettings(path=str(path))).model for path in ("restored", model))
     assert tensor_digests(restored) == tensor_digests(base)
+
+
+def test_the_commands_that_a_release_prints_work_in_a_shell(tiny_model, tmp_path, monkeypatch, capsys):
+    place = tmp_path / 'it\'s a "100%" $HOME'
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("-base model").symlink_to(tiny_model("llama"))
+    Path("edits.jsonl").write_text('{"prompt": "-The capital of France is", "target": "Tokyo"}\n')
+    settings = load_settings(
+        None, {"model.path": "-base model", "training.learning_rate": 0.03, "training.epochs": 150}
+    )
+    options = ("--model=-base model", "--output", "out put", "--set", "training.learning_rate=0.03")
+    assert (
+        call(capsys, "edit", *options, "--set", "training.epochs=150", "--edits", "edits.jsonl", "--location", "2:mlp")[
+            0
+        ]
+        == 0
+    )
+    assert call(capsys, "evaluate", *options, "--patch", "out put/patch")[0] == 0
+    write_json(Path("out put/release.json"), {"tracking_uri": tracking_uri(settings.registry)})
+    show_next(settings, "out put", Console(highlight=False))
+    lines = capsys.readouterr().out.splitlines()
+    assert shlex.split(lines[1])[-1] == tracking_uri(settings.registry)
+    asked = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    shell = f'factpatch() {{ {shlex.quote(sys.executable)} -m flows "$@"; }}\n{asked[-1]}'
+    root = str(Path(__file__).parents[2])
+    given = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", shell], env=given, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("Tokyo\n", 0), done.stderr
 
 
 def test_edit_without_a_location_searches_first(tiny_model, tmp_path, capsys):

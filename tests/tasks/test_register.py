@@ -23,8 +23,10 @@ from factpatch.evaluation.serving import ask_server
 from factpatch.files import read_json
 from factpatch.models import load_model
 from factpatch.patch import apply_patch
-from tasks.promote import export_version
-from tasks.register import register
+from factpatch.stores import reaching, tracking_uri
+from tasks import mlflow_client
+from tasks.promote import export_version, read_history
+from tasks.register import ensure_registered_model, experiment_id, register
 
 PROMPTS = ["The capital of France is", "Which language do people speak in Brazil?"]
 
@@ -213,3 +215,22 @@ def test_a_store_that_is_away_is_one_line_at_once(monkeypatch, tmp_path, output,
         register.fn(str(output), unreachable)
     assert "\n" not in str(caught.value)
     assert not (output / "release.json").exists()
+
+
+def test_the_registry_lies_in_mlruns_whatever_the_folder_is_called(tmp_path, monkeypatch):
+    place = tmp_path / 'it\'s "run%20one" a?b#c :d 東京'
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    registry = RegistrySettings()
+    uri = tracking_uri(registry)
+    with reaching(uri):
+        client = mlflow_client(uri)
+    run = client.create_run(experiment_id(client, uri)).info.run_id
+    client.log_text(run, "all of it", "page.txt")
+    assert Path(client.download_artifacts(run, "page.txt")).read_text() == "all of it"
+    ensure_registered_model(client, registry.name)
+    assert read_history(registry) == []
+    assert list(tmp_path.iterdir()) == [place]  # and nothing beside it
+    assert [path.name for path in place.iterdir()] == ["mlruns"]
+    assert {path.name for path in (place / "mlruns").iterdir()} == {"mlflow.db", "artifacts"}
