@@ -16,7 +16,7 @@ from factpatch.report.evidence import Json, Score
 
 ROWS = 100  # the longest list of edits or probes on the page; evaluate.json holds all
 EXAMPLES = 6  # edits shown that worked
-SHARES = frozenset({"reliability", "generalization", "locality", "portability", "canaries"})  # gates over shares
+SHARES = frozenset({"reliability", "generalization", "locality", "portability", "canaries", "text_rise"})
 PLAIN = {
     "reliability": "edited questions answered with the new fact",
     "generalization": "other wordings answered with the new fact",
@@ -118,7 +118,8 @@ def gate_number(value: float | None, gate: Json) -> str:
         return "–"
     if str(gate["name"]).startswith("capability"):
         return f"{100 * value:.1f} points"
-    return facts.percent(value) if str(gate["name"]) in SHARES else f"{value:.4g}"
+    is_share = str(gate["name"]).partition(".")[0] in SHARES
+    return facts.percent(value) if is_share else f"{value:.4g}"
 
 
 def least_allowed(release: Json, scores: Sequence[Score]) -> dict[str, float]:

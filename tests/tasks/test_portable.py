@@ -1,4 +1,4 @@
-"""The suite that comes along, through the real harness, on the embedded model and on one that it was broken into."""
+"""The suite that comes along, through the real harness: on the embedded model, and on a tiny one taught to read."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from factpatch.config import CapabilitySettings, GateSettings, ModelSettings, Settings
 from factpatch.edits.request import EditRequest
@@ -28,16 +29,36 @@ def settings(model: Path, **options) -> Settings:
     return Settings(model=ModelSettings(path=str(model)), capability=capability)
 
 
-@pytest.fixture(scope="module")
-def broken(reference_model, tmp_path_factory) -> Path:
-    """An output folder whose patch turns the sign of a matrix of the embedded model; its edit is about France."""
-    folder = tmp_path_factory.mktemp("broken")
-    chosen = settings(reference_model)
+def damage(folder: Path, chosen: Settings, place: str) -> Path:
+    """A patch that turns the sign of a matrix; its edit is about Kenya."""
     loaded = load_model(chosen.model)
-    location = locate(loaded.model, "4:mlp.down_proj")
+    location = locate(loaded.model, place)
     values = {name: -loaded.model.get_parameter(name) for name in location.parameters}
     save_patch(folder / "patch", loaded, location, values, chosen, {"digest": "0", "count": 1}, {})
     write_jsonl(folder / "accepted.jsonl", [EditRequest("e", "The capital of Kenya is", "Oslo").to_row()])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def broken(reference_model, tmp_path_factory) -> Path:
+    return damage(tmp_path_factory.mktemp("broken"), settings(reference_model), "4:mlp.down_proj")
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model, taught the first paragraphs of the suite."""
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    rows = [json.loads(line)["text"] for line in (FOLDER / "text.jsonl").read_text().splitlines()[:LIMIT]]
+    ids = torch.tensor([(loaded.tokenizer(row).input_ids * 9)[:64] for row in rows])
+    loaded.model.requires_grad_(True)
+    optimizer = torch.optim.Adam(loaded.model.parameters(), 1e-2)
+    for _ in range(30):
+        loaded.model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("reader")
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -45,8 +66,10 @@ def run(folder: Path, chosen: Settings) -> dict:
     return json.loads(Path(regress.fn(str(folder), chosen)).read_text())
 
 
-def test_a_broken_model_is_refused_and_what_was_not_measured_is_not_passed(broken, reference_model):
-    report = run(broken, settings(reference_model))
+def test_a_model_that_reads_worse_is_refused_and_what_was_not_measured_is_not_passed(reader, tmp_path):
+    chosen = settings(reader)
+    damage(tmp_path, chosen, "1:mlp.down_proj")
+    report = run(tmp_path, chosen)
     text = report["tasks"]["portable_text"]
     assert (text["metric"], text["n"]) == ("compressed_size", LIMIT)
     assert text["after"] > text["before"] > 0
@@ -56,15 +79,14 @@ def test_a_broken_model_is_refused_and_what_was_not_measured_is_not_passed(broke
     assert gates["text_rise.portable_text"].verdict == "failed"
     assert "more bits a byte than before" in gates["text_rise.portable_text"].reason
     assert gates["capability.portable_instructions"].verdict == "skipped"
-    assert "capability" not in gates
     assert {name.rpartition(".")[2] for name in gates if "portable" in name} == {task.name for task in PORTABLE}
 
 
 def test_only_what_was_known_and_no_edit_is_about_counts(broken, reference_model, tmp_path):
-    chosen = settings(reference_model, tasks=("portable_questions",), limit=None)
+    chosen = settings(reference_model, tasks=("portable_questions",), limit=100, cache=str(tmp_path / "cache"))
     row = run(broken, chosen)["tasks"]["portable_questions"]
-    assert row["asked"] == 469
-    assert 0 < row["n"] < 469
+    assert row["asked"] == 100
+    assert 0 < row["n"] < 100
     assert row["before"] == 1.0
     assert row["repaired"] == 0
     shutil.copytree(broken, tmp_path / "more")
