@@ -32,7 +32,7 @@ from factpatch.workload import (
 
 GIB = 2**30
 LIBRARIES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
-HASHED = 2  # times that all weights are hashed: once for all names that they give, once for the certificate
+HASHED = 2  # times that all weights are hashed: in memory for all names that they give, in the files for the manifest
 HASH_RATE = 1e9  # bytes a second
 
 

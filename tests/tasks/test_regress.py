@@ -180,11 +180,7 @@ def test_kept_scores_are_of_the_same_model_tasks_and_items(patched, world, model
     chosen = dataclasses.replace(chosen, capability=capability)
     if change == "model":
         chosen = dataclasses.replace(chosen, model=dataclasses.replace(model, dtype="bfloat16"))
-        with pytest.raises(InputError, match="not the base model"):
-            run(patched, chosen)
-        assert len(list((tmp_path / "cache").iterdir())) == 2
-    else:
-        assert run(patched, chosen)[0]["cached"] == []
+    assert run(patched, chosen)[0]["cached"] == []
 
 
 def test_a_suite_pins_shots_and_limits_and_the_settings_win():
