@@ -21,6 +21,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.generation import verify
 from factpatch.models import LoadedModel
 from factpatch.trunk import open_rows
+from factpatch.words import blanked
 
 BLANK = "{}"
 TEMPLATES = 96  # the most frequent ones are compared
@@ -67,10 +68,9 @@ class Wordings:
 
 
 def template_of(edit: EditRequest) -> str | None:
-    """The prompt with its subject left blank; None if it does not hold its subject exactly once."""
-    if not edit.subject or BLANK in edit.prompt or edit.prompt.count(edit.subject) != 1:
-        return None
-    return edit.prompt.replace(edit.subject, BLANK)
+    """The prompt with its subject left blank; None if it does not name its subject exactly once."""
+    found = blanked(edit.prompt, edit.subject or "")
+    return found[0] if len(found) == 1 and BLANK not in edit.prompt else None
 
 
 def fill(template: str, subject: str) -> str:

@@ -22,6 +22,7 @@ from typing import Literal
 
 from factpatch.edits.loading import FIELDS, Row
 from factpatch.edits.survey import MARKS, Survey, texts
+from factpatch.words import holds
 
 OPS = ("set", "revert")
 TEXT_LISTS = ("target_old", "paraphrases")
@@ -123,7 +124,7 @@ def _earlier_copy(row: Row, survey: Survey) -> list[str]:
 
 def _target_in_prompt(row: Row, _: Survey) -> list[str]:
     target = row.values["target"]
-    return [target] if target and target.lower() in row.values["prompt"].lower() else []
+    return [target] if holds(row.values["prompt"], target) else []
 
 
 def _target_is_old(row: Row, _: Survey) -> list[str]:

@@ -52,6 +52,12 @@ CASES = [
     ),
     ("duplicate_row", [FRANCE, JAPAN, {**FRANCE, "subject": "France"}], [3], [FRANCE, {**FRANCE, "target": "Nice"}]),
     ("target_in_prompt", [{"prompt": "Is LYON in France?", "target": " Lyon "}], [1], [FRANCE]),
+    (
+        "target_in_prompt",
+        [{"prompt": "日本語を話す国は", "target": "日本"}],
+        [1],
+        [{"prompt": "The Romanian team went to", "target": "Oman"}, {"prompt": "Not everyone gave", "target": "a"}],
+    ),
     ("target_is_old_answer", [{**FRANCE, "target_old": ["Paris", "Lyon"]}], [1], [{**FRANCE, "target_old": ["Paris"]}]),
     ("target_too_long", [{**FRANCE, "target": "a b c d e f g h"}], [1], [{**FRANCE, "target": "a b c d e f g"}]),
     ("stray_blanks", [{**FRANCE, "paraphrases": ["\u00a0France's capital is"]}], [1], [FRANCE]),
