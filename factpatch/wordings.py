@@ -16,6 +16,7 @@ from factpatch.answered import Memory, recall_answers
 from factpatch.config import Settings
 from factpatch.edits.formats import read_file
 from factpatch.edits.request import EditRequest
+from factpatch.edits.tidying import tidy_texts
 from factpatch.encoding import encode_pairs
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import verify
@@ -108,7 +109,7 @@ def read_templates(path: str | None) -> list[list[str]]:
             raise InputError(
                 f"{path} row {number}: 'templates' must be a list of texts with one {BLANK} each, for the subject"
             )
-        groups.append(group)
+        groups.append(tidy_texts(group))
     return groups
 
 

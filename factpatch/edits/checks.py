@@ -13,7 +13,6 @@ be unsound, so it alone is dropped.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,15 +21,13 @@ from typing import Literal
 
 from factpatch.edits.loading import FIELDS, Row
 from factpatch.edits.survey import MARKS, Survey, texts
+from factpatch.edits.tidying import unfit
 from factpatch.words import holds
 
 OPS = ("set", "revert")
 TEXT_LISTS = ("target_old", "paraphrases")
 PROBE_LISTS = ("locality", "portability")
 EXTRAS = tuple(name for name in FIELDS if name not in MARKS | {"prompt", "target"})
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_BUT_LAYOUT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # tab and line ends are fine in a prompt
 
 
 @dataclass(frozen=True)
@@ -103,10 +100,9 @@ def _blank_texts(row: Row, _: Survey) -> list[str]:
 
 
 def _control_characters(row: Row, _: Survey) -> list[str]:
-    """A line end in a target would also end the generated answer, so no control character is allowed there."""
-    patterns = {"prompt": _CONTROL_BUT_LAYOUT, "target": _CONTROL}
-    found = {name: pattern.search(row.values[name]) for name, pattern in patterns.items()}
-    return [f"{name} holds {match.group()!r}" for name, match in found.items() if match]
+    """A line end in a target would also end the generated answer, so none is allowed there."""
+    found = {name: unfit(row.values[name], line_ends=name == "prompt") for name in ("prompt", "target")}
+    return [f"{name} holds {character}" for name, character in found.items() if character]
 
 
 def _unencodable(row: Row, survey: Survey) -> list[str]:
@@ -140,11 +136,15 @@ def _stray_blanks(row: Row, _: Survey) -> list[str]:
     return list(row.stray)
 
 
+def _odd_characters(row: Row, _: Survey) -> list[str]:
+    return list(row.odd)
+
+
 def _unusable_extras(row: Row, survey: Survey) -> list[str]:
     return [
         text
         for name, text in texts(row.values)
-        if name in EXTRAS and (_is_blank(text) or text in survey.unencodable or _CONTROL_BUT_LAYOUT.search(text))
+        if name in EXTRAS and (_is_blank(text) or text in survey.unencodable or unfit(text))
     ]
 
 
@@ -218,7 +218,8 @@ CHECKS = (
     Check(
         "control_characters",
         "quarantine",
-        "prompt holds a control character, or target one or a line end (which would end the answer)",
+        "prompt or target holds a character that is no text (control, direction override, private use, unassigned, "
+        "U+FFFD), or target a line end, which would end the answer",
         "remove it; it often comes from a broken export",
         _control_characters,
     ),
@@ -272,9 +273,16 @@ CHECKS = (
         _stray_blanks,
     ),
     Check(
+        "odd_characters",
+        "repair",
+        "a text holds an odd blank or line end, an invisible character, or a letter in parts; they were mended",
+        "replace, remove or compose (NFC) them at the source; they often come with copied text",
+        _odd_characters,
+    ),
+    Check(
         "unusable_extra",
         "repair",
-        "a text beside prompt and target is blank, holds a control character or cannot be encoded; it was dropped",
+        "a text beside prompt and target is blank, holds what is no text or cannot be encoded; it was dropped",
         "correct it, or leave it out",
         _unusable_extras,
         drops=EXTRAS,

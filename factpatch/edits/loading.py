@@ -39,13 +39,15 @@ _BESIDE_EDITS = frozenset({".md", ".dvc"})  # files that may stand beside edits 
 class Row:
     """One row as read: fields renamed to the native ones, absent ones left out, nothing checked yet.
 
-    `file` and the 1-based `number` say where it stands; `stray` names fields whose stray blanks were removed since.
+    `file` and the 1-based `number` say where it stands; `stray` names fields whose stray blanks were removed since, and
+    `odd` the characters that were mended, with their fields.
     """
 
     file: str
     number: int
     values: dict[str, Any]
     stray: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from factpatch.config import Settings
+from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
@@ -23,7 +24,7 @@ def read_canaries(path: str | None) -> list[EditRequest]:
     if path is None:
         return []
     canaries = []
-    for row in read_named(path, "gates.canaries"):
+    for row in map(tidy, read_named(path, "gates.canaries")):
         prompt, target = row.values.get("prompt"), row.values.get("target")
         if not (isinstance(prompt, str) and prompt.strip() and isinstance(target, str) and target.strip()):
             raise InputError(f"{row.where}: a canary needs a 'prompt' and a 'target', both text")

@@ -46,6 +46,12 @@ CASES = [
     ("contradiction", [FRANCE, JAPAN, {**FRANCE, "target": "Nice"}], [1, 3], [FRANCE, JAPAN]),
     (
         "contradiction",
+        [{**FRANCE, "prompt": "M\u00fcnster is in"}, {**FRANCE, "prompt": "Mu\u0308nster is in", "target": "Nice"}],
+        [1, 2],
+        [FRANCE],
+    ),
+    (
+        "contradiction",
         [FRANCE, {**FRANCE, "prompt": FRANCE["prompt"] + " ", "target": "Nice"}],
         [1, 2],
         [FRANCE, FRANCE],
@@ -66,6 +72,15 @@ CASES = [
         [{**FRANCE, "locality": [{"prompt": "q", "target": "t\t"}]}],
         [1],
         [{**FRANCE, "subject": "a  b"}],
+    ),
+    (
+        "odd_characters",
+        [
+            {**FRANCE, "prompt": "The capital\u00a0of France is"},
+            {**JAPAN, "locality": [{"prompt": "q\u200b", "target": "t"}]},
+        ],
+        [1, 2],
+        [{**FRANCE, "prompt": "پایتخت فرانسه می\u200cشود", "target": "👨\u200d👩\u200d👧"}],
     ),
     ("unusable_extra", [{**FRANCE, "paraphrases": [" "]}], [1], [{**FRANCE, "paraphrases": ["a\nb"]}]),
     ("unusable_extra", [{**FRANCE, "owner": "A\ud800nn"}], [1], [{**FRANCE, "owner": "Ånn"}]),
@@ -186,6 +201,22 @@ def test_quarantined_rows_carry_their_reasons():
     assert (first["file"], first["row"], first["edit"]) == ("a.jsonl", 2, {**FRANCE, "target_old": ["Lyon"]})
     assert [reason["check"] for reason in first["reasons"]] == ["contradiction", "target_is_old_answer"]
     assert [reason["faults"] for reason in second["reasons"]] == [["Lyon"]]
+
+
+def test_characters_are_shown_by_number_and_name():
+    (edit,) = (outcome := settled({**FRANCE, "target": "L\u00adyo\u0308n", "subject": "France\ufeff"})).accepted
+    assert (edit.target, edit.subject) == ("Ly\u00f6n", "France")
+    assert [found["faults"] for found in outcome.findings] == [
+        [
+            "target: U+0308 combining diaeresis",
+            "target: U+00AD soft hyphen",
+            "subject: U+FEFF zero width no-break space",
+        ]
+    ]
+    (row,) = settled({**FRANCE, "target": "Ly\u202eon"}).quarantined
+    assert [reason["faults"] for reason in row["reasons"]] == [
+        ["target holds U+202E right-to-left override"],
+    ]
 
 
 def test_repairs_keep_the_edit_and_drop_only_what_is_wrong():
