@@ -23,7 +23,7 @@ from factpatch.edits.loading import Row
 from factpatch.edits.request import digest_edits
 from factpatch.edits.survey import survey_rows
 from factpatch.errors import InputError, RefusedError
-from factpatch.files import new_folder, output_folder, write_jsonl, write_lines, write_text
+from factpatch.files import new_folder, output_folder, read_json, write_jsonl, write_lines, write_text
 
 if TYPE_CHECKING:
     from great_expectations.core import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 EXAMPLES = 3  # findings quoted with each check
 SHOWN = 160  # characters of a prompt in the Data Docs
+PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the library's names for one that is all file
 GX_SEVERITY = {"quarantine": "warning", "repair": "info"}
 
 # Great Expectations' pages fetch their looks and scripts from the network and print values of index columns raw. So
@@ -64,27 +65,27 @@ def validate(output: str, settings: Settings) -> str:
     start = time.perf_counter()
     ledger = read_ledger(settings.edits.path)
     active = live_rows(ledger)
+    counts = {"total": len(ledger), "inactive": len(ledger) - len(active)}  # superseded, reverted or expired
+    files = [Path(file).name for file in dict.fromkeys(entry.row.file for entry in ledger)]
+    del ledger
     tokenizer = _load_tokenizer(settings.model)
-    survey = survey_rows(active, settings.evaluation.max_new_tokens, tokenizer)
     folder = output_folder(output)
-    flagged = _judge(active, count_faults(active, survey), folder / "data_docs")
-    outcome = settle(active, survey, flagged)
-    accepted = outcome.accepted[: settings.edits.limit]
+    outcome = _check(active, settings.evaluation.max_new_tokens, tokenizer, folder / "data_docs")
+    limit, written = settings.edits.limit, len(outcome.rows[: settings.edits.limit])
     refusal = _refusal(outcome, settings, bool(active))
-    write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in accepted))
+    write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in outcome.accepted(limit)))
     write_lines(folder / "quarantined.jsonl", (_to_json(entry) + "\n" for entry in outcome.quarantined))
     value = {
         "schema": SCHEMA,
         "seconds": round(time.perf_counter() - start, 3),
         "status": "refused" if refusal else "passed",
-        "files": list(dict.fromkeys(Path(entry.row.file).name for entry in ledger)),
-        "total": len(ledger),
-        "inactive": len(ledger) - len(active),  # superseded, reverted or expired
-        "accepted": len(accepted),
-        "left_out": len(outcome.accepted) - len(accepted),  # beyond edits.limit
+        "files": files,
+        **counts,
+        "accepted": written,
+        "left_out": len(outcome.rows) - written,  # beyond edits.limit
         "quarantined": len(outcome.quarantined),
         "repaired": _count_repaired(outcome),
-        "digest": digest_edits(list(accepted)),
+        "digest": digest_edits(outcome.accepted(limit)),
         "lengths": "tokens" if tokenizer else "words",  # how target lengths were counted
         "checks": _summarize(outcome.findings),
         "findings": outcome.findings,
@@ -95,8 +96,20 @@ def validate(output: str, settings: Settings) -> str:
     return str(path)
 
 
+def _check(rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizerBase | None, docs: Path) -> Outcome:
+    """What becomes of the active rows."""
+    survey = survey_rows(rows, budget, tokenizer)
+    return settle(rows, survey, _judge(rows, count_faults(rows, survey), docs))
+
+
 def _load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase | None:
-    """The model's tokenizer; None if the model is not here, as edits can be checked without one."""
+    """The model's tokenizer; None if the model is not here, as edits can be checked without one.
+
+    A folder's plain one is read by itself: the way to load any other takes torch, which is half of the memory.
+    """
+    plain = _plain_tokenizer(Path(model.path))
+    if plain is not None:
+        return plain
     from factpatch.models import load_tokenizer
 
     try:
@@ -105,9 +118,24 @@ def _load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase | None:
         return None
 
 
+def _plain_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model's folder, where its file says all of it; None where a class of its own is named."""
+    needed = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+    if not all(map(Path.is_file, needed)):
+        return None
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        named = read_json(needed[-1]).get("tokenizer_class")
+        return PreTrainedTokenizerFast.from_pretrained(folder) if named in PLAIN_TOKENIZERS else None
+    except Exception:  # whatever the library raises for a damaged file: the usual way names the fault
+        return None
+
+
 def _judge(rows: Sequence[Row], columns: Mapping[str, list[int]], docs: Path) -> dict[str, set[int]]:
     """Positions of the rows that fail each check, by Great Expectations' verdict; its Data Docs replace `docs`."""
     import great_expectations as gx
+    import numpy
     import pandas
     from great_expectations.data_context.types.base import (
         DataContextConfig,
@@ -124,7 +152,12 @@ def _judge(rows: Sequence[Row], columns: Mapping[str, list[int]], docs: Path) ->
     asset = context.data_sources.add_pandas("edits").add_dataframe_asset("rows")
     batch = asset.add_batch_definition_whole_dataframe("active")
     definition = context.validation_definitions.add(gx.ValidationDefinition(name="edits", data=batch, suite=suite))
-    frame = pandas.DataFrame({**columns, "position": range(len(rows)), "row": [_caption(row) for row in rows]})
+    failing = {position for column in columns.values() for position, count in enumerate(column) if count}
+    frame = pandas.DataFrame(
+        {name: numpy.array(column, "int32") for name, column in columns.items()}
+        | {"position": range(len(rows))}
+        | {"row": [_caption(row) if position in failing else "" for position, row in enumerate(rows)]}
+    )
     result = definition.run(
         batch_parameters={"dataframe": frame},
         run_id=gx.RunIdentifier(run_name="validate", run_time=datetime.now(UTC)),
@@ -194,7 +227,7 @@ def _caption(row: Row) -> str:
 
 def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | None:
     """Why the edits are refused, in one line; None if they pass, as they do where all were withdrawn or expired."""
-    quarantined, accepted = len(outcome.quarantined), len(outcome.accepted)
+    quarantined, accepted = len(outcome.quarantined), len(outcome.rows)
     if settings.validation.strict and outcome.findings:
         return (
             f"strict validation: {len(outcome.findings)} findings, {quarantined} rows quarantined, "

@@ -110,7 +110,7 @@ def _unencodable(row: Row, survey: Survey) -> list[str]:
 
 
 def _other_targets(row: Row, survey: Survey) -> list[str]:
-    return sorted(survey.stated[row.file, row.values["prompt"]] - {row.values["target"]})
+    return sorted(survey.rivals.get((row.file, row.values["prompt"]), set()) - {row.values["target"]})
 
 
 def _earlier_copy(row: Row, survey: Survey) -> list[str]:
@@ -159,12 +159,12 @@ def _paraphrase_is_prompt(row: Row, _: Survey) -> list[str]:
 
 def _paraphrase_is_edited(row: Row, survey: Survey) -> list[str]:
     others = (text for text in row.values.get("paraphrases", ()) if text != row.values["prompt"])
-    return [text for text in others if text in survey.targets]
+    return [text for text in others if text in survey.prompts]
 
 
 def _locality_is_edited(row: Row, survey: Survey) -> list[str]:
     prompts = (probe["prompt"] for probe in row.values.get("locality", ()))
-    return [prompt for prompt in prompts if prompt in survey.targets]
+    return [prompt for prompt in prompts if prompt in survey.prompts]
 
 
 def _is_blank(text: str) -> bool:

@@ -7,7 +7,7 @@ rows were flagged.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +22,15 @@ from factpatch.errors import InputError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the rows: edits to write, rows set aside with their reasons, and everything that was found."""
+    """What became of the rows: those of edits to write, those set aside with their reasons, and all that was found."""
 
-    accepted: tuple[EditRequest, ...]
+    rows: tuple[dict[str, Any], ...]
     quarantined: tuple[dict[str, Any], ...]
     findings: tuple[dict[str, Any], ...]
+
+    def accepted(self, limit: int | None = None) -> Iterator[EditRequest]:
+        """The edits to write, one at a time, as there may be very many."""
+        return map(EditRequest.from_row, self.rows[:limit])
 
 
 def refuse_malformed(rows: Iterable[Row]) -> None:
@@ -72,7 +76,7 @@ def settle(rows: Sequence[Row], survey: Survey, flagged: Mapping[str, AbstractSe
         if reasons:
             quarantined.append({"file": row.file, "row": row.number, "reasons": reasons, "edit": row.values})
         else:
-            accepted.append(EditRequest.from_row(_mend(row, found, survey)))
+            accepted.append(_mend(row, found, survey) if found else row.values)
     return Outcome(tuple(accepted), tuple(quarantined), tuple(findings))
 
 

@@ -18,14 +18,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any
-
-import datasets
-import huggingface_hub
+from typing import TYPE_CHECKING, Any
 
 from factpatch.edits.formats import READERS, read_file
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
 
 HUB_TIMEOUT = 10.0  # seconds to ask whether a hub data set exists
 FIELDS = tuple(field.name for field in dataclasses.fields(EditRequest))
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"\d+")
 _BESIDE_EDITS = frozenset({".md", ".dvc"})  # files that may stand beside edits in a folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be very many
 class Row:
     """One row as read: fields renamed to the native ones, absent ones left out, nothing checked yet.
 
@@ -59,7 +59,7 @@ def read_rows(source: str) -> Iterator[Row]:
 
     Raises InputError, in one line, for what is absent, empty, broken, or of no known form.
     """
-    for example in open_rows(source):
+    for example in _examples(source):
         yield Row(example["file"], example["number"], example["values"])
 
 
@@ -73,6 +73,8 @@ def read_named(path: str, setting: str) -> Iterator[Row]:
 
 def open_rows(source: str) -> datasets.IterableDataset:
     """The same rows as a streaming data set of {file, number, values}, for `map`, `filter` and the like."""
+    import datasets
+
     try:
         return datasets.IterableDataset.from_generator(_examples, gen_kwargs={"source": source})
     except OSError as error:  # `datasets` keeps a lock in its cache, though nothing of a stream
@@ -165,6 +167,9 @@ def list_files(folder: Path) -> list[Path]:
 
 def _hub_rows(name: str) -> Iterable[dict[str, Any]]:
     """Rows of a hub data set's `train` split, or of its first one."""
+    import datasets
+    import huggingface_hub
+
     absent = f"edits '{name}': no such file or folder"
     if not _may_be_on_hub(name):
         raise InputError(f"{absent}; check the path")

@@ -190,13 +190,13 @@ def test_special_tokens_and_unknown_characters_cannot_be_encoded(tiny_tokenizer)
         "unencodable_text": [2],
         "unusable_extra": [1],
     }
-    (edit,) = settled(row, tokenizer=tokenizer).accepted
+    (edit,) = settled(row, tokenizer=tokenizer).accepted()
     assert edit.paraphrases == ("words known",)
 
 
 def test_quarantined_rows_carry_their_reasons():
     outcome = settled(JAPAN, {**FRANCE, "target_old": ["Lyon"]}, {**FRANCE, "target": "Nice"})
-    assert [edit.target for edit in outcome.accepted] == ["Kyoto"]
+    assert [edit.target for edit in outcome.accepted()] == ["Kyoto"]
     first, second = outcome.quarantined
     assert (first["file"], first["row"], first["edit"]) == ("a.jsonl", 2, {**FRANCE, "target_old": ["Lyon"]})
     assert [reason["check"] for reason in first["reasons"]] == ["contradiction", "target_is_old_answer"]
@@ -204,7 +204,7 @@ def test_quarantined_rows_carry_their_reasons():
 
 
 def test_characters_are_shown_by_number_and_name():
-    (edit,) = (outcome := settled({**FRANCE, "target": "L\u00adyo\u0308n", "subject": "France\ufeff"})).accepted
+    (edit,) = (outcome := settled({**FRANCE, "target": "L\u00adyo\u0308n", "subject": "France\ufeff"})).accepted()
     assert (edit.target, edit.subject) == ("Ly\u00f6n", "France")
     assert [found["faults"] for found in outcome.findings] == [
         [
@@ -232,7 +232,7 @@ def test_repairs_keep_the_edit_and_drop_only_what_is_wrong():
         },
         {**JAPAN, "id": "x"},
     )
-    france, japan = outcome.accepted
+    france, japan = outcome.accepted()
     assert france.target == "Lyon"
     assert france.id == "x" != japan.id
     assert france.subject is None
@@ -251,5 +251,5 @@ def test_repairs_keep_the_edit_and_drop_only_what_is_wrong():
 
 def test_the_first_of_duplicates_is_kept():
     outcome = settled({**FRANCE, "subject": "first"}, FRANCE)
-    assert [edit.subject for edit in outcome.accepted] == ["first"]
+    assert [edit.subject for edit in outcome.accepted()] == ["first"]
     assert outcome.quarantined[0]["reasons"][0]["faults"] == ["same as a.jsonl row 1"]
