@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import RefusedError
-from factpatch.evaluation.answers import normalise
+from factpatch.evaluation.answers import ARTICLES
+from factpatch.words import is_character, words
 
-WORDS = 3  # of a shingle
+WORDS, CHARACTERS = 3, 6  # of a shingle; characters in scripts that write no blanks
 OWNING = re.compile(r"['’]s\b")  # "France's capital" names France
 ALIKE = 0.8  # share of shingles in common (Jaccard) from which on texts are near-duplicates
 
@@ -18,8 +19,9 @@ ALIKE = 0.8  # share of shingles in common (Jaccard) from which on texts are nea
 class HeldOut:
     """Texts to keep out of training, indexed for near-duplicates.
 
-    Two texts are near-duplicates if, normalised as answers are, one holds all shingles (runs of three words; shorter
-    texts count as one run) of the other, or they share four fifths of them.
+    Two texts are near-duplicates if, articles left out, one holds all shingles (runs of three words, or of six
+    characters in scripts that write no blanks; shorter texts count as one run) of the other, or they share four fifths
+    of them.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -100,12 +102,13 @@ def check_leakage(trained: Iterable[str], held: HeldOut) -> int:
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Runs of three words of the normalised text; of a shorter text, all of it."""
-    words = _words(text)
-    if len(words) <= WORDS:
-        return frozenset({words}) if words else frozenset()
-    return frozenset(words[start : start + WORDS] for start in range(len(words) - WORDS + 1))
+    """Runs of three words of the text, or six characters; of a shorter text, all of it."""
+    found = _words(text)
+    length = CHARACTERS if 2 * sum(map(is_character, found)) > len(found) else WORDS
+    if len(found) <= length:
+        return frozenset({found}) if found else frozenset()
+    return frozenset(found[start : start + length] for start in range(len(found) - length + 1))
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(normalise(text).split())
+    return tuple(word for word in words(text) if word not in ARTICLES)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from factpatch.answered import Memory, recall_answers
 from factpatch.config import Settings
+from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_prompts
@@ -28,7 +29,7 @@ def listed_requests(settings: Settings) -> list[EditRequest]:
     if settings.training.protect is None:
         return []
     kept: dict[str, EditRequest] = {}
-    for row in read_named(settings.training.protect, "training.protect"):
+    for row in map(tidy, read_named(settings.training.protect, "training.protect")):
         prompt, target = row.values.get("prompt"), row.values.get("target", "")
         if not isinstance(prompt, str) or not isinstance(target, str):
             raise InputError(f"{row.where}: a protected row needs a 'prompt', and its 'target' must be text")

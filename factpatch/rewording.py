@@ -10,6 +10,7 @@ from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import same
 from factpatch.models import LoadedModel
+from factpatch.words import places
 
 REQUESTS = (
     "Say the following in other words, as one line that breaks off before the same answer: {}",
@@ -37,7 +38,7 @@ def reword(
     pairs = [
         (edit, line)
         for (edit, _), line in zip(asked, lines, strict=True)
-        if line and line != edit.prompt and (edit.subject or "") in line
+        if line and line != edit.prompt and (not edit.subject or places(line, edit.subject))
     ]
     chat = settings.edits.chat_template
     texts = list(dict.fromkeys([*(line for _, line in pairs), *(edit.prompt for edit, _ in pairs)]))

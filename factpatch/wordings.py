@@ -16,12 +16,14 @@ from factpatch.answered import Memory, recall_answers
 from factpatch.config import Settings
 from factpatch.edits.formats import read_file
 from factpatch.edits.request import EditRequest
+from factpatch.edits.tidying import tidy_texts
 from factpatch.encoding import Encoded, encode_prompts
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import verify
 from factpatch.evaluation.reading import Answer
 from factpatch.models import LoadedModel
 from factpatch.trunk import open_rows
+from factpatch.words import blanked
 
 BLANK = "{}"
 TEMPLATES = 96  # the most frequent ones are compared
@@ -71,10 +73,9 @@ class Wordings:
 
 
 def template_of(edit: EditRequest) -> str | None:
-    """The prompt with its subject left blank; None if it does not hold its subject exactly once."""
-    if not edit.subject or BLANK in edit.prompt or edit.prompt.count(edit.subject) != 1:
-        return None
-    return edit.prompt.replace(edit.subject, BLANK)
+    """The prompt with its subject left blank; None if it does not name its subject exactly once."""
+    found = blanked(edit.prompt, edit.subject or "")
+    return found[0] if len(found) == 1 and BLANK not in edit.prompt else None
 
 
 def fill(template: str, subject: str) -> str:
@@ -117,7 +118,7 @@ def read_templates(path: str | None) -> list[list[str]]:
             raise InputError(
                 f"{path} row {number}: 'templates' must be a list of texts with one {BLANK} each, for the subject"
             )
-        groups.append(group)
+        groups.append(tidy_texts(group))
     return groups
 
 

@@ -23,7 +23,7 @@ from factpatch.edits.loading import Row, read_as
 from factpatch.edits.request import digest_edits
 from factpatch.edits.survey import survey_rows
 from factpatch.errors import InputError, RefusedError
-from factpatch.files import new_folder, output_folder, write_jsonl, write_lines, write_text
+from factpatch.files import new_folder, output_folder, read_json, write_jsonl, write_lines, write_text
 
 if TYPE_CHECKING:
     from great_expectations.core import (
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
         ExpectationSuiteValidationResult,
         ExpectationValidationResult,
     )
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 SCHEMA = 1
 EXAMPLES = 3  # findings quoted with each check
 SHOWN = 160  # characters of a prompt in the Data Docs
+PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the library's names for one that is all file
 GX_SEVERITY = {"quarantine": "warning", "repair": "info"}
 
 # Great Expectations' pages fetch their looks and scripts from the network and print values of index columns raw. So
@@ -64,28 +65,29 @@ def validate(output: str, settings: Settings) -> str:
     start = time.perf_counter()
     ledger = read_ledger(settings.edits.path, columns=settings.edits.columns)
     active = live_rows(ledger)
+    reading = read_as(entry.row for entry in ledger)  # per file and form: rows, edits, unused fields
+    counts = {"total": len(ledger), "inactive": len(ledger) - len(active)}  # superseded, reverted or expired
+    files = [Path(file).name for file in dict.fromkeys(entry.row.file for entry in ledger)]
+    del ledger
     tokenizer, embeddings = _load_tokenizer(settings.model)
-    survey = survey_rows(active, settings.evaluation.max_new_tokens, tokenizer, embeddings)
     folder = output_folder(output)
-    flagged = _judge(active, count_faults(active, survey), folder / "data_docs")
-    outcome = settle(active, survey, flagged)
-    accepted = outcome.accepted[: settings.edits.limit]
+    outcome = _check(active, settings.evaluation.max_new_tokens, tokenizer, embeddings, folder / "data_docs")
+    limit, written = settings.edits.limit, len(outcome.rows[: settings.edits.limit])
     refusal = _refusal(outcome, settings, bool(active))
-    write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in accepted))
+    write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in outcome.accepted(limit)))
     write_lines(folder / "quarantined.jsonl", (_to_json(entry) + "\n" for entry in outcome.quarantined))
     value = {
         "schema": SCHEMA,
         "seconds": round(time.perf_counter() - start, 3),
         "status": "refused" if refusal else "passed",
-        "read_as": read_as(entry.row for entry in ledger),  # per file and form: rows, edits, unused fields
-        "files": list(dict.fromkeys(Path(entry.row.file).name for entry in ledger)),
-        "total": len(ledger),
-        "inactive": len(ledger) - len(active),  # superseded, reverted or expired
-        "accepted": len(accepted),
-        "left_out": len(outcome.accepted) - len(accepted),  # beyond edits.limit
+        "read_as": reading,
+        "files": files,
+        **counts,
+        "accepted": written,
+        "left_out": len(outcome.rows) - written,  # beyond edits.limit
         "quarantined": len(outcome.quarantined),
         "repaired": _count_repaired(outcome),
-        "digest": digest_edits(list(accepted)),
+        "digest": digest_edits(outcome.accepted(limit)),
         "lengths": "tokens" if tokenizer else "words",  # how target lengths were counted
         "checks": _summarize(outcome.findings),
         "findings": outcome.findings,
@@ -96,9 +98,26 @@ def validate(output: str, settings: Settings) -> str:
     return str(path)
 
 
+def _check(
+    rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizerBase | None, embeddings: int | None, docs: Path
+) -> Outcome:
+    """What becomes of the active rows."""
+    survey = survey_rows(rows, budget, tokenizer, embeddings)
+    return settle(rows, survey, _judge(rows, count_faults(rows, survey), docs))
+
+
 def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | None, int | None]:
     """The model's tokenizer, and for how many tokens the model has embeddings; None if the model is not here, as edits
-    can be checked without one. InputError for a folder whose tokenizer no model could be asked through."""
+    can be checked without one. InputError for a folder whose tokenizer no model could be asked through.
+
+    A folder's plain one is read by itself: the way to load any other takes torch, which is half of the memory.
+    """
+    from factpatch.tokenization import check_tokenizer, known_rows
+
+    plain = _plain_tokenizer(Path(model.path)) if model.path else None
+    if plain is not None:
+        check_tokenizer(*plain, str(model.path))
+        return plain[0], known_rows(plain[1])
     from factpatch.models import embedding_rows, load_tokenizer
 
     try:
@@ -109,9 +128,26 @@ def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | Non
         return None, None
 
 
+def _plain_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfig] | None:
+    """The tokenizer and the configuration of a model's folder, where its files say all of the former; None where a
+    class of its own is named."""
+    needed = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+    if not all(map(Path.is_file, needed)):
+        return None
+    from transformers import AutoConfig, PreTrainedTokenizerFast
+
+    try:
+        if read_json(needed[-1]).get("tokenizer_class") not in PLAIN_TOKENIZERS:
+            return None
+        return PreTrainedTokenizerFast.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+    except Exception:  # whatever the library raises for a damaged file: the usual way names the fault
+        return None
+
+
 def _judge(rows: Sequence[Row], columns: Mapping[str, list[int]], docs: Path) -> dict[str, set[int]]:
     """Positions of the rows that fail each check, by Great Expectations' verdict; its Data Docs replace `docs`."""
     import great_expectations as gx
+    import numpy
     import pandas
     from great_expectations.data_context.types.base import (
         DataContextConfig,
@@ -128,7 +164,12 @@ def _judge(rows: Sequence[Row], columns: Mapping[str, list[int]], docs: Path) ->
     asset = context.data_sources.add_pandas("edits").add_dataframe_asset("rows")
     batch = asset.add_batch_definition_whole_dataframe("active")
     definition = context.validation_definitions.add(gx.ValidationDefinition(name="edits", data=batch, suite=suite))
-    frame = pandas.DataFrame({**columns, "position": range(len(rows)), "row": [_caption(row) for row in rows]})
+    failing = {position for column in columns.values() for position, count in enumerate(column) if count}
+    frame = pandas.DataFrame(
+        {name: numpy.array(column, "int32") for name, column in columns.items()}
+        | {"position": range(len(rows))}
+        | {"row": [_caption(row) if position in failing else "" for position, row in enumerate(rows)]}
+    )
     result = definition.run(
         batch_parameters={"dataframe": frame},
         run_id=gx.RunIdentifier(run_name="validate", run_time=datetime.now(UTC)),
@@ -198,7 +239,7 @@ def _caption(row: Row) -> str:
 
 def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | None:
     """Why the edits are refused, in one line; None if they pass, as they do where all were withdrawn or expired."""
-    quarantined, accepted = len(outcome.quarantined), len(outcome.accepted)
+    quarantined, accepted = len(outcome.quarantined), len(outcome.rows)
     if settings.validation.strict and outcome.findings:
         return (
             f"strict validation: {len(outcome.findings)} findings, {quarantined} rows quarantined, "

@@ -13,7 +13,6 @@ be unsound, so it alone is dropped.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ from typing import Literal
 
 from factpatch.edits.loading import FIELDS, Row
 from factpatch.edits.survey import MARKS, Survey, texts
+from factpatch.edits.tidying import unfit
+from factpatch.words import holds
 
 OPS = ("set", "revert")
 TEXT_LISTS = ("target_old", "paraphrases")
 PROBE_LISTS = ("locality", "portability")
 EXTRAS = tuple(name for name in FIELDS if name not in MARKS | {"prompt", "target"})
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_BUT_LAYOUT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # tab and line ends are fine in a prompt
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,9 @@ def _blank_texts(row: Row, _: Survey) -> list[str]:
 
 
 def _control_characters(row: Row, _: Survey) -> list[str]:
-    """A line end in a target would also end the generated answer, so no control character is allowed there."""
-    patterns = {"prompt": _CONTROL_BUT_LAYOUT, "target": _CONTROL}
-    found = {name: pattern.search(row.values[name]) for name, pattern in patterns.items()}
-    return [f"{name} holds {match.group()!r}" for name, match in found.items() if match]
+    """A line end in a target would also end the generated answer, so none is allowed there."""
+    found = {name: unfit(row.values[name], line_ends=name == "prompt") for name in ("prompt", "target")}
+    return [f"{name} holds {character}" for name, character in found.items() if character]
 
 
 def _unencodable(row: Row, survey: Survey) -> list[str]:
@@ -114,7 +111,7 @@ def _unencodable(row: Row, survey: Survey) -> list[str]:
 
 
 def _other_targets(row: Row, survey: Survey) -> list[str]:
-    return sorted(survey.stated[row.file, row.values["prompt"]] - {row.values["target"]})
+    return sorted(survey.rivals.get((row.file, row.values["prompt"]), set()) - {row.values["target"]})
 
 
 def _earlier_copy(row: Row, survey: Survey) -> list[str]:
@@ -124,7 +121,7 @@ def _earlier_copy(row: Row, survey: Survey) -> list[str]:
 
 def _target_in_prompt(row: Row, _: Survey) -> list[str]:
     target = row.values["target"]
-    return [target] if target and target.lower() in row.values["prompt"].lower() else []
+    return [target] if holds(row.values["prompt"], target) else []
 
 
 def _target_is_old(row: Row, _: Survey) -> list[str]:
@@ -140,11 +137,15 @@ def _stray_blanks(row: Row, _: Survey) -> list[str]:
     return list(row.stray)
 
 
+def _odd_characters(row: Row, _: Survey) -> list[str]:
+    return list(row.odd)
+
+
 def _unusable_extras(row: Row, survey: Survey) -> list[str]:
     return [
         text
         for name, text in texts(row.values)
-        if name in EXTRAS and (_is_blank(text) or text in survey.unencodable or _CONTROL_BUT_LAYOUT.search(text))
+        if name in EXTRAS and (_is_blank(text) or text in survey.unencodable or unfit(text))
     ]
 
 
@@ -159,12 +160,12 @@ def _paraphrase_is_prompt(row: Row, _: Survey) -> list[str]:
 
 def _paraphrase_is_edited(row: Row, survey: Survey) -> list[str]:
     others = (text for text in row.values.get("paraphrases", ()) if text != row.values["prompt"])
-    return [text for text in others if text in survey.targets]
+    return [text for text in others if text in survey.prompts]
 
 
 def _locality_is_edited(row: Row, survey: Survey) -> list[str]:
     prompts = (probe["prompt"] for probe in row.values.get("locality", ()))
-    return [prompt for prompt in prompts if prompt in survey.targets]
+    return [prompt for prompt in prompts if prompt in survey.prompts]
 
 
 def _is_blank(text: str) -> bool:
@@ -218,7 +219,8 @@ CHECKS = (
     Check(
         "control_characters",
         "quarantine",
-        "prompt holds a control character, or target one or a line end (which would end the answer)",
+        "prompt or target holds a character that is no text (control, direction override, private use, unassigned, "
+        "U+FFFD), or target a line end, which would end the answer",
         "remove it; it often comes from a broken export",
         _control_characters,
     ),
@@ -273,9 +275,16 @@ CHECKS = (
         _stray_blanks,
     ),
     Check(
+        "odd_characters",
+        "repair",
+        "a text holds an odd blank or line end, an invisible character, or a letter in parts; they were mended",
+        "replace, remove or compose (NFC) them at the source; they often come with copied text",
+        _odd_characters,
+    ),
+    Check(
         "unusable_extra",
         "repair",
-        "a text beside prompt and target is blank, holds a control character or cannot be encoded; it was dropped",
+        "a text beside prompt and target is blank, holds what is no text or cannot be encoded; it was dropped",
         "correct it, or leave it out",
         _unusable_extras,
         drops=EXTRAS,

@@ -7,7 +7,7 @@ rows were flagged.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +16,21 @@ from factpatch.edits.checks import CHECKS, FORM_CHECKS, Check
 from factpatch.edits.loading import Row
 from factpatch.edits.request import EditRequest
 from factpatch.edits.survey import Survey
+from factpatch.edits.tidying import tidy_text
 from factpatch.errors import InputError
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the rows: edits to write, rows set aside with their reasons, and everything that was found."""
+    """What became of the rows: those of edits to write, those set aside with their reasons, and all that was found."""
 
-    accepted: tuple[EditRequest, ...]
+    rows: tuple[dict[str, Any], ...]
     quarantined: tuple[dict[str, Any], ...]
     findings: tuple[dict[str, Any], ...]
+
+    def accepted(self, limit: int | None = None) -> Iterator[EditRequest]:
+        """The edits to write, one at a time, as there may be very many."""
+        return map(EditRequest.from_row, self.rows[:limit])
 
 
 def refuse_malformed(rows: Iterable[Row]) -> None:
@@ -42,10 +47,17 @@ def refuse_malformed(rows: Iterable[Row]) -> None:
 
 
 def tidy(row: Row) -> Row:
-    """The row without blanks at the ends of its texts; `stray` names the fields that had some."""
-    values = {name: _strip(value) for name, value in row.values.items()}
-    stray = tuple(name for name, value in values.items() if value != row.values[name])
-    return dataclasses.replace(row, values=values, stray=stray) if stray else row
+    """The row with tidy texts; `stray` and `odd` say what was mended."""
+    stray: list[str] = []
+    odd: list[str] = []
+    values = {}
+    for name, value in row.values.items():
+        found: list[str] = []
+        values[name] = _tidy(value, found)
+        odd += (f"{name}: {character}" for character in dict.fromkeys(found))
+        if not found and values[name] != value:
+            stray.append(name)
+    return dataclasses.replace(row, values=values, stray=tuple(stray), odd=tuple(odd)) if stray or odd else row
 
 
 def count_faults(rows: Sequence[Row], survey: Survey) -> dict[str, list[int]]:
@@ -64,7 +76,7 @@ def settle(rows: Sequence[Row], survey: Survey, flagged: Mapping[str, AbstractSe
         if reasons:
             quarantined.append({"file": row.file, "row": row.number, "reasons": reasons, "edit": row.values})
         else:
-            accepted.append(EditRequest.from_row(_mend(row, found, survey)))
+            accepted.append(_mend(row, found, survey) if found else row.values)
     return Outcome(tuple(accepted), tuple(quarantined), tuple(findings))
 
 
@@ -98,11 +110,14 @@ def _without(value: Any, faults: AbstractSet[str]) -> Any:
     return None if any(text in faults for text in held) else value
 
 
-def _strip(value: Any) -> Any:
+def _tidy(value: Any, odd: list[str]) -> Any:
+    """A value with all its texts tidied; the characters that were mended are added to `odd`."""
     if isinstance(value, str):
-        return value.strip()
+        text, found = tidy_text(value)
+        odd += found
+        return text
     if isinstance(value, list):
-        return [_strip(item) for item in value]
+        return [_tidy(item, odd) for item in value]
     if isinstance(value, dict):
-        return {name: _strip(item) for name, item in value.items()}
+        return {name: _tidy(item, odd) for name, item in value.items()}
     return value

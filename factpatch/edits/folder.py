@@ -14,6 +14,7 @@ from factpatch.edits.forms import Columns
 from factpatch.edits.ledger import Entry, fold
 from factpatch.edits.loading import list_files, read_rows
 from factpatch.edits.origin import Origin
+from factpatch.edits.tidying import tidy_text
 from factpatch.errors import InputError
 from factpatch.files import write_jsonl
 
@@ -92,6 +93,7 @@ def refuse_late_files(entries: Iterable[Entry], held: Held | None) -> None:
 
 def find_active(entries: Sequence[Entry], name: str) -> Entry:
     """The active entry of that id. Raises InputError if there is none, saying what became of it."""
+    name, _ = tidy_text(name)
     found = [entry for entry in entries if entry.id == name and entry.state != "revert"]
     active = next((entry for entry in found if entry.state == "active"), None)
     if active is None and found:

@@ -15,7 +15,7 @@ State = Literal["active", "repeated", "contradicted", "superseded", "reverted", 
 LIVE = frozenset({"active", "repeated", "contradicted"})  # what a release checks; it writes the active ones
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be very many
 class Entry:
     """A row of the ledger and what became of it.
 

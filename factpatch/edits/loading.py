@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-import datasets
-import huggingface_hub
+from typing import TYPE_CHECKING, Any
 
 from factpatch.edits.formats import READERS, count_read_as_text, find_layout, has_known_ending, read_file, row_as_text
 from factpatch.edits.forms import FIELDS, Columns, Reader, find, seen_fields
 from factpatch.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
 
 __all__ = ["FIELDS", "Row", "list_files", "open_rows", "read_as", "read_named", "read_rows"]
 
@@ -29,14 +29,15 @@ _NUMBER = re.compile(r"\d+")
 _BESIDE_EDITS = frozenset({".md", ".dvc"})  # files that may stand beside edits in a folder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)  # there may be very many
 class Row:
     """One edit as read: fields renamed to the native ones, absent ones left out, nothing checked yet.
 
     Attributes:
         file, number: where its row stands, counted from 1. `part` says which edit of several in that row this is.
         values: the fields.
-        stray: names of fields whose stray blanks were removed since.
+        stray: names of fields whose stray blanks were removed since. `odd` the characters that were mended, with their
+            fields.
         form: of its row, by name. `unused` names what of the row no edit uses, and stands with the row's first edit.
         converted: how many of its texts are numbers or dates in the file.
     """
@@ -45,6 +46,7 @@ class Row:
     number: int
     values: dict[str, Any]
     stray: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
     form: str = field(default="native", compare=False)
     unused: tuple[str, ...] = field(default=(), compare=False)
     part: str = field(default="", compare=False)
@@ -62,7 +64,7 @@ def read_rows(source: str, columns: Columns | None = None) -> Iterator[Row]:
     `columns` says where our fields stand in rows of another form, as the setting `edits.columns` does. Raises
     InputError, in one line, for what is absent, empty, broken, or of no known form, and for a path that no row has.
     """
-    for example in open_rows(source, columns):
+    for example in _examples(source, dict(columns or {})):
         yield Row(**example)
 
 
@@ -76,6 +78,8 @@ def read_named(path: str, setting: str) -> Iterator[Row]:
 
 def open_rows(source: str, columns: Columns | None = None) -> datasets.IterableDataset:
     """The same as a streaming data set of the fields of `Row`, for `map`, `filter` and the like."""
+    import datasets
+
     try:
         given = {"source": source, "columns": dict(columns or {})}
         return datasets.IterableDataset.from_generator(_examples, gen_kwargs=given)
@@ -190,6 +194,9 @@ def list_files(folder: Path) -> list[Path]:
 
 def _hub_rows(name: str) -> Iterable[dict[str, Any]]:
     """Rows of a hub data set's `train` split, or of its first one."""
+    import datasets
+    import huggingface_hub
+
     absent = f"edits '{name}': no such file or folder"
     if not _may_be_on_hub(name):
         raise InputError(f"{absent}; check the path")

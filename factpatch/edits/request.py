@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from factpatch.files import digest_value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # as edit requests, there may be very many
 class Probe:
     """A prompt and the answer expected there."""
 
@@ -34,7 +35,7 @@ class Wording:
         return "prefix" if self.prompt.endswith(self.of) else "template"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EditRequest:
     """One fact to write: after the edit, `prompt` is continued with `target`.
 
@@ -104,6 +105,6 @@ def request_id(prompt: str, target: str) -> str:
     return digest_value([prompt, target])[:12]
 
 
-def digest_edits(edits: list[EditRequest]) -> str:
+def digest_edits(edits: Iterable[EditRequest]) -> str:
     """Digest of an edit set: the same for the same rows in any order."""
     return digest_value(sorted(digest_value(edit.to_row()) for edit in edits))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from factpatch.edits.loading import Row
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-TEXTS_AT_ONCE = 10_000  # handed to the tokenizer in one call
-MARKS = frozenset({"op", "expires"})  # fields that steer the ledger and never reach a model
+TEXTS_AT_ONCE = 1_000  # handed to the tokenizer in one call
+MARKS = frozenset({"op", "expires"})  # fields that steer the ledger
+NAMES = frozenset({"id", "source", "owner"})  # fields that people read; no model does
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Survey:
 
     Attributes:
         budget: tokens an answer may have, EOS included.
-        targets: the different targets of each prompt; its keys are all edited prompts.
-        stated: the different targets that one file gives a prompt, by file and prompt.
+        prompts: all edited prompts.
+        rivals: the different targets that one file gives a prompt, by file and prompt, where there are several.
         first: the first row with that prompt and target. first_id: the first row that bears that id.
         tokens: length of each target, EOS included; without a tokenizer its words and one, which it has at least, as
             a token hardly ever spans a blank.
@@ -32,8 +35,8 @@ class Survey:
     """
 
     budget: int
-    targets: Mapping[str, set[str]]
-    stated: Mapping[tuple[str, str], set[str]]
+    prompts: AbstractSet[str]
+    rivals: Mapping[tuple[str, str], set[str]]
     first: Mapping[tuple[str, str], Row]
     first_id: Mapping[str, Row]
     tokens: Mapping[str, int]
@@ -47,32 +50,42 @@ def survey_rows(
     embeddings: int | None = None,
 ) -> Survey:
     """Survey tidied rows whose fields and types were checked; the model has so many `embeddings`, if that is known."""
-    targets: dict[str, set[str]] = {}
-    stated: dict[tuple[str, str], set[str]] = {}
+    stated: dict[tuple[str, str], str] = {}
+    rivals: dict[tuple[str, str], set[str]] = {}
     first: dict[tuple[str, str], Row] = {}
     first_id: dict[str, Row] = {}
-    every_text: set[str] = set()
+    read: set[str] = set()  # by a model, beside targets
+    shown: set[str] = set()
     for row in rows:
         prompt, target = row.values["prompt"], row.values["target"]
-        targets.setdefault(prompt, set()).add(target)
-        stated.setdefault((row.file, prompt), set()).add(target)
+        other = stated.setdefault((row.file, prompt), target)
+        if other != target:
+            rivals.setdefault((row.file, prompt), {other}).add(target)
         first.setdefault((prompt, target), row)
         if "id" in row.values:
             first_id.setdefault(row.values["id"], row)
-        every_text.update(text for name, text in texts(row.values) if name not in MARKS)
-    unencodable = {text: "cannot be encoded" for text in every_text if not _is_unicode(text)}
-    tokens = {target: len(target.split()) + 1 for found in targets.values() for target in found}
+        for name, text in texts(row.values):
+            if name not in MARKS and name != "target":
+                (shown if name in NAMES else read).add(text)
+    tokens = {target: len(target.split()) + 1 for _, target in first}
+    unencodable = {
+        text: "cannot be encoded" for group in (tokens, read, shown) for text in group if not _is_unicode(text)
+    }
     if tokenizer is not None:
         special = set(tokenizer.all_special_ids)
-        for text, ids in _tokenize(tokenizer, every_text - unencodable.keys(), ""):
-            if not special.isdisjoint(ids):
-                unencodable[text] = "cannot be encoded"
-            elif embeddings is not None and (beyond := [token for token in ids if token >= embeddings]):
-                name = tokenizer.convert_ids_to_tokens(beyond)[0]
-                unencodable[text] = f"holds {name!r}, a token that the model has no embedding for"
-        lengths = _tokenize(tokenizer, tokens.keys() - unencodable.keys(), " ")
-        tokens |= {target: len(ids) + 1 for target, ids in lengths}
-    return Survey(budget, targets, stated, first, first_id, tokens, unencodable)
+        read -= tokens.keys()
+        for group, before in ((read, ""), (tokens, " ")):
+            for text, ids in _tokenize(tokenizer, [text for text in group if text not in unencodable], before):
+                if not special.isdisjoint(ids):
+                    unencodable[text] = "cannot be encoded"
+                elif embeddings is not None and max(ids, default=0) >= embeddings:
+                    beyond = next(token for token in ids if token >= embeddings)
+                    token = tokenizer.convert_ids_to_tokens(beyond)
+                    unencodable[text] = f"holds {token!r}, a token that the model has no embedding for"
+                elif before:
+                    tokens[text] = len(ids) + 1
+    prompts = frozenset(prompt for _, prompt in stated)
+    return Survey(budget, prompts, rivals, first, first_id, tokens, unencodable)
 
 
 def texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -98,13 +111,20 @@ def _is_unicode(text: str) -> bool:
 
 
 def _tokenize(
-    tokenizer: PreTrainedTokenizerBase, wanted: Iterable[str], before: str
+    tokenizer: PreTrainedTokenizerBase, wanted: Sequence[str], before: str
 ) -> Iterator[tuple[str, list[int]]]:
-    """Each text with its ids, without the special tokens that the tokenizer would add; `before` stands before it."""
-    pending = list(wanted)
-    for start in range(0, len(pending), TEXTS_AT_ONCE):
-        batch = pending[start : start + TEXTS_AT_ONCE]
-        encoded = tokenizer(
-            [before + text for text in batch], add_special_tokens=False, return_attention_mask=False, verbose=False
-        )
-        yield from zip(batch, encoded.input_ids, strict=True)
+    """Each text with its ids, without the special tokens that the tokenizer would add; `before` stands before it.
+
+    A fast tokenizer is asked for ids alone, without offsets and masks, which saves half of the time.
+    """
+    for start in range(0, len(wanted), TEXTS_AT_ONCE):
+        batch = wanted[start : start + TEXTS_AT_ONCE]
+        asked = [before + text for text in batch]
+        if tokenizer.is_fast:
+            backend: Tokenizer = tokenizer.backend_tokenizer
+            backend.no_truncation()
+            backend.no_padding()
+            encoded = backend.encode_batch_fast(asked, add_special_tokens=False)
+            yield from zip(batch, (one.ids for one in encoded), strict=True)
+        else:
+            yield from zip(batch, tokenizer(asked, add_special_tokens=False, verbose=False).input_ids, strict=True)

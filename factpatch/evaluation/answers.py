@@ -1,9 +1,12 @@
 """When an answer counts as right: where it is cut, how it is normalised, what equals what.
 
-The protocol is the paper's (after "The Mirage of Model Editing"): a greedy answer ends at EOS, after a line or at a
-"."; it is right if it equals the target after lower-casing and removing punctuation, articles and extra blanks. Under
-that rule a target with a "." inside ("St. Eugenia's Church") can never be reached, so by default "." ends an answer
-only where the target holds none. `protocol: paper` keeps the paper's rule.
+A greedy answer is the first line that is not blank; it ends at EOS, with the line or where a sentence ends, and is
+right if it has the target's words (`factpatch/words.py` says what a word is), without an article before them. A "."
+ends a sentence unless a letter or a digit follows (3.14, example.com), and so do the full stops of other scripts
+(。！？।۔), but no answer to a target that holds such an end itself ("St. Louis").
+
+`protocol: paper` keeps the rule of "The Mirage of Model Editing": cut at every ".", lower case, no punctuation,
+articles or extra blanks. Under it a target with a "." inside can never be reached, and -2 is 2, C++ is C, 0% is 0.
 """
 
 from __future__ import annotations
@@ -13,18 +16,28 @@ import string
 import unicodedata
 from typing import Literal
 
+import regex
+
+from factpatch.words import words
+
 Protocol = Literal["default", "paper"]
 
+ARTICLES = frozenset({"a", "an", "the"})
+
+_SENTENCE_END = regex.compile(r"[\p{Sentence_Terminal}--[!-~．]]|[.．](?![\p{L}\p{N}])", regex.VERSION1)
+_LEADING_ARTICLE = regex.compile(r"\W*(?:a|an|the)\s", regex.IGNORECASE)
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def cut(output: str, target: str, protocol: Protocol = "default") -> str:
-    """The answer inside a generated text: its first line that is not blank, where the protocol says so up to the first
-    "."."""
+    """The answer inside a generated text: its first line that is not blank and, where the protocol says so, up to the
+    first "." or end of a sentence."""
     line = first_line(output)
-    if protocol == "paper" or "." not in target:
+    if protocol == "paper":
         line = line.partition(".")[0]
+    elif not _SENTENCE_END.search(target):
+        line = _SENTENCE_END.split(line, 1)[0]
     return line.strip()
 
 
@@ -33,30 +46,34 @@ def first_line(output: str) -> str:
     return output.lstrip().partition("\n")[0].rstrip()
 
 
-def normalise(text: str) -> str:
-    """Caseless, composed (NFC), without punctuation and articles, blanks single. May be empty ("?", "The")."""
-    caseless = _caseless(text)
-    if caseless.isascii():
-        kept = caseless.translate(_NO_PUNCTUATION)  # the same, and faster
-    else:
-        kept = "".join(character for character in caseless if not _is_punctuation(character))
-    return " ".join(_ARTICLES.sub(" ", kept).split())
+def normalise(text: str, protocol: Protocol = "default") -> str:
+    """The words of an answer, one blank between them; may be empty ("?").
+
+    An article before them is left out, but not a name that is one, or begins with one: "A", "The The", "A, B and C".
+    """
+    if protocol == "paper":
+        return _normalise_as_the_paper(text)
+    found = words(text)
+    if len(found) > 1 and found[0] in ARTICLES and _LEADING_ARTICLE.match(text):
+        begins = len(found[1]) > 1 or found[1].isdecimal()
+        found = found[1:] if begins and found[1] not in ARTICLES else found
+    return " ".join(found)
 
 
-def same(left: str, right: str) -> bool:
+def same(left: str, right: str, protocol: Protocol = "default") -> bool:
     """Exact match of two answers that are cut already.
 
     Texts that normalise to nothing are compared with their punctuation and articles: "?" is not "!", and not "".
     """
-    normal = normalise(left)
-    if normal != normalise(right):
+    normal = normalise(left, protocol)
+    if normal != normalise(right, protocol):
         return False
     return bool(normal) or _caseless(left).split() == _caseless(right).split()
 
 
 def matches(output: str, target: str, protocol: Protocol = "default") -> bool:
     """Does a generated text give the target?"""
-    return same(cut(output, target, protocol), target)
+    return same(cut(output, target, protocol), target, protocol)
 
 
 def unchanged(before: str, after: str, expected: str, protocol: Protocol = "default") -> bool:
@@ -65,7 +82,17 @@ def unchanged(before: str, after: str, expected: str, protocol: Protocol = "defa
     There is no target here, only two outputs, and both are cut alike: as an answer to `expected`, the probe's own
     answer, would be. So a "." inside "St. Louis" is kept on both sides where the probe expects such an answer.
     """
-    return same(cut(before, expected, protocol), cut(after, expected, protocol))
+    return same(cut(before, expected, protocol), cut(after, expected, protocol), protocol)
+
+
+def _normalise_as_the_paper(text: str) -> str:
+    """Caseless, composed (NFC), without punctuation and articles, blanks single."""
+    caseless = _caseless(text)
+    if caseless.isascii():
+        kept = caseless.translate(_NO_PUNCTUATION)  # the same, and faster
+    else:
+        kept = "".join(character for character in caseless if not _is_punctuation(character))
+    return " ".join(_ARTICLES.sub(" ", kept).split())
 
 
 def _caseless(text: str) -> str:

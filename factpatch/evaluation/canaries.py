@@ -15,6 +15,7 @@ import torch
 from factpatch.answered import remembered
 from factpatch.batches import in_batches
 from factpatch.config import AUTO, Settings
+from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_pairs
@@ -42,7 +43,7 @@ def read_canaries(path: str | None) -> list[EditRequest]:
     if path is None or path == AUTO:
         return []
     canaries = []
-    for row in read_named(path, "gates.canaries"):
+    for row in map(tidy, read_named(path, "gates.canaries")):
         prompt, target = row.values.get("prompt"), row.values.get("target")
         if not (isinstance(prompt, str) and prompt.strip() and isinstance(target, str) and target.strip()):
             raise InputError(f"{row.where}: a canary needs a 'prompt' and a 'target', both text")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from factpatch.config import Settings
@@ -30,18 +30,18 @@ class Definition:
 
 
 METRICS = {
-    "reliability": Definition(1, "higher", "share of edits whose prompt is answered with the target"),
+    "reliability": Definition(2, "higher", "share of edits whose prompt is answered with the target"),
     "generalization": Definition(
-        1, "higher", "share of paraphrases answered with the target, over the paraphrases of all edits together"
+        2, "higher", "share of paraphrases answered with the target, over the paraphrases of all edits together"
     ),
     "locality": Definition(
-        2,
+        3,
         "higher",
         "share of locality probes answered as by the model before the edit, over the probes of all edits; a probe to "
         "which that model said nothing is unmeasured",
     ),
-    "locality_correct": Definition(1, "higher", "share of locality probes answered with the answer they list"),
-    "portability": Definition(1, "higher", "share of portability probes answered with the answer they list"),
+    "locality_correct": Definition(2, "higher", "share of locality probes answered with the answer they list"),
+    "portability": Definition(2, "higher", "share of portability probes answered with the answer they list"),
     "token_accuracy": Definition(
         1,
         "higher",
@@ -53,7 +53,7 @@ METRICS = {
 
 JUDGED = {  # where a judge is set; see factpatch/evaluation/judging.py
     f"judged_{name}": Definition(
-        1,
+        2,
         "higher",
         f"judged by a model: {METRICS[name].meaning}, by exact match or, where that fails, in a judge's eyes; answers "
         "left unjudged count as wrong",
@@ -145,13 +145,22 @@ def measure(
     return {
         "schema": SCHEMA,
         "protocol": protocol,
-        "definitions": {name: asdict(definition) for name, definition in named.items()},
+        "definitions": describe(named, protocol),
         **metrics(rows, judged),
         "before": metrics(rows_before, judged) if rows_before is not None else None,
         "judge": judgement.record if judgement else None,
         "by_source": by_group(edits, source_of, rows, rows_before, judged),
         "by_relation": by_group(edits, relation_of, rows, rows_before, judged),
         "edits": rows,
+    }
+
+
+def describe(definitions: Mapping[str, Definition], protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """Definitions as JSON. Under the paper's protocol answers are compared as they were in the version before."""
+    paper = protocol == "paper"
+    return {
+        name: asdict(replace(one, version=max(1, one.version - 1)) if paper else one)
+        for name, one in definitions.items()
     }
 
 

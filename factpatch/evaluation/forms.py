@@ -7,13 +7,13 @@ beside it, since an edit that holds in one form alone is a surprise to whoever a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, measure
+from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, describe, measure
 from factpatch.evaluation.generation import Progress
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.judging import Judgement
@@ -118,13 +118,13 @@ def _beside(value: Mapping[str, Any], form: Form, other: Mapping[str, Any]) -> d
         return {f"{form}_{name}": found[name] for name in MEASURED}
 
     definitions = {
-        f"{form}_{name}": asdict(replace(METRICS[name], meaning=f"{METRICS[name].meaning}; {MEANING[form]}"))
+        f"{form}_{name}": replace(METRICS[name], meaning=f"{METRICS[name].meaning}; {MEANING[form]}")
         for name in MEASURED
     }
     return {
         **value,
         **named(other),
-        "definitions": {**value["definitions"], **definitions},
+        "definitions": {**value["definitions"], **describe(definitions, value["protocol"])},
         "before": {**value["before"], **named(other["before"])} if value["before"] else None,
         "other_form": {"form": form, "edits": other["edits"]},
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.intervals import share
+from factpatch.words import blanked
 
 GROUPS = 40  # of one kind at most; what is beyond is one group more
 OTHERS = "(others)"
@@ -92,6 +93,5 @@ def source_of(edit: EditRequest) -> str:
 
 def relation_of(edit: EditRequest) -> str:
     """What is said of the subject: the prompt with the subject taken out, as in "{}'s capital is"."""
-    if not edit.subject or edit.subject not in edit.prompt:
-        return "(no subject)"
-    return edit.prompt.replace(edit.subject, "{}", 1)
+    found = blanked(edit.prompt, edit.subject or "")
+    return found[0] if found else "(no subject)"

@@ -70,6 +70,8 @@ def test_a_template_is_the_prompt_without_its_subject():
     assert template_of(edit("{} loves to eat", "Ivo Penova")) == "{} loves to eat"
     assert template_of(EditRequest("1", "Who?", "Bob")) is None
     assert template_of(EditRequest("1", "Bob knows Bob", "x", subject="Bob")) is None
+    assert template_of(EditRequest("1", "The Romanian team won", "x", subject="Oman")) is None
+    assert template_of(EditRequest("1", "Romanians in Oman", "x", subject="Oman")) == "Romanians in {}"
 
 
 def test_templates_that_ask_the_same_are_found_by_what_the_model_answers(loaded):

@@ -21,6 +21,9 @@ LONG = "one two three four five six seven eight nine ten eleven twelve"
 def test_shingles_are_runs_of_three_normalised_words():
     assert shingles("The capital of  PALAU is!") == {("capital", "of", "palau"), ("of", "palau", "is")}
     assert shingles("Who?") == {("who",)}
+    assert shingles("What is 3 + 5?") != shingles("What is 3 * 5?")
+    assert shingles("法国的首都是？") == {tuple("法国的首都是")}
+    assert len(shingles("请问法国的首都是哪座城市")) == 7  # runs of six characters
     assert shingles("?") == frozenset()
 
 
@@ -55,6 +58,12 @@ def test_other_wordings_and_other_subjects_are_no_twins(text):
     held = held_out([EDIT], [CANARY])
     assert held.twin(text) is None
     assert check_leakage([text], held) == 1
+
+
+def test_scripts_without_blanks_are_compared_by_runs_of_characters():
+    held = HeldOut(["请问法国的首都是哪座城市？"])
+    assert held.twin("法国的首都是哪座城市") is not None  # held in it
+    assert held.twin("请问德国的首都是哪座城市？") is None
 
 
 def test_four_fifths_of_the_shingles_in_common_are_too_near():

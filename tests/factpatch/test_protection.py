@@ -26,7 +26,7 @@ def write(tmp_path, prompts):
 
 def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_model, tmp_path):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    settings = write(tmp_path, ["Who?", "Who is it?", "Where?", "The capital of France is"])
+    settings = write(tmp_path, ["Who?", "Who\u00a0is it?", "Where?\u200b", "The capital of France is"])
     requests = protected_requests([EDIT], settings)
     assert [request.prompt for request in requests] == ["The capital of France is"]
     (row,), tokenizer = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer

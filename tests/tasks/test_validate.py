@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from factpatch.edits.accepted import read_accepted
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError, RefusedError
+from factpatch.models import load_tokenizer
 from tasks import validate as step
 
 NO_MODEL = Settings(model=ModelSettings(path="./absent"))
@@ -191,6 +194,24 @@ def test_the_models_tokenizer_measures_targets(tmp_path, tiny_tokenizer):
     value = run(tmp_path, [GOOD, {"prompt": "p", "target": "Antananarivo-Renivohitra"}], settings)
     assert value["lengths"] == "tokens"
     assert [found["check"] for found in value["findings"]] == ["target_too_long"]
+
+
+def test_a_plain_tokenizer_is_the_one_that_the_library_gives(reference_model):
+    plain, usual = step._plain_tokenizer(reference_model), load_tokenizer(ModelSettings(path=str(reference_model)))
+    assert type(plain) is type(usual)
+    assert plain.get_vocab() == usual.get_vocab()
+    assert plain.all_special_ids == usual.all_special_ids
+    assert step._plain_tokenizer(reference_model / "nowhere") is None
+
+
+def test_edits_are_read_and_measured_without_torch(reference_model):
+    """Half of the memory that validation takes would be its imports."""
+    told = (
+        "import sys; from factpatch.config import ModelSettings; from factpatch.edits.folder import read_ledger; "
+        "from tasks import validate; assert read_ledger('data/edits'); "
+        "assert validate._load_tokenizer(ModelSettings(path='data/model')); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", told], check=True, cwd=reference_model.parents[1])
 
 
 @pytest.mark.parametrize(

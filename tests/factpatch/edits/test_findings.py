@@ -46,12 +46,24 @@ CASES = [
     ("contradiction", [FRANCE, JAPAN, {**FRANCE, "target": "Nice"}], [1, 3], [FRANCE, JAPAN]),
     (
         "contradiction",
+        [{**FRANCE, "prompt": "M\u00fcnster is in"}, {**FRANCE, "prompt": "Mu\u0308nster is in", "target": "Nice"}],
+        [1, 2],
+        [FRANCE],
+    ),
+    (
+        "contradiction",
         [FRANCE, {**FRANCE, "prompt": FRANCE["prompt"] + " ", "target": "Nice"}],
         [1, 2],
         [FRANCE, FRANCE],
     ),
     ("duplicate_row", [FRANCE, JAPAN, {**FRANCE, "subject": "France"}], [3], [FRANCE, {**FRANCE, "target": "Nice"}]),
     ("target_in_prompt", [{"prompt": "Is LYON in France?", "target": " Lyon "}], [1], [FRANCE]),
+    (
+        "target_in_prompt",
+        [{"prompt": "日本語を話す国は", "target": "日本"}],
+        [1],
+        [{"prompt": "The Romanian team went to", "target": "Oman"}, {"prompt": "Not everyone gave", "target": "a"}],
+    ),
     ("target_is_old_answer", [{**FRANCE, "target_old": ["Paris", "Lyon"]}], [1], [{**FRANCE, "target_old": ["Paris"]}]),
     ("target_too_long", [{**FRANCE, "target": "a b c d e f g h"}], [1], [{**FRANCE, "target": "a b c d e f g"}]),
     ("stray_blanks", [{**FRANCE, "paraphrases": ["\u00a0France's capital is"]}], [1], [FRANCE]),
@@ -60,6 +72,15 @@ CASES = [
         [{**FRANCE, "locality": [{"prompt": "q", "target": "t\t"}]}],
         [1],
         [{**FRANCE, "subject": "a  b"}],
+    ),
+    (
+        "odd_characters",
+        [
+            {**FRANCE, "prompt": "The capital\u00a0of France is"},
+            {**JAPAN, "locality": [{"prompt": "q\u200b", "target": "t"}]},
+        ],
+        [1, 2],
+        [{**FRANCE, "prompt": "پایتخت فرانسه می\u200cشود", "target": "👨\u200d👩\u200d👧"}],
     ),
     ("unusable_extra", [{**FRANCE, "paraphrases": [" "]}], [1], [{**FRANCE, "paraphrases": ["a\nb"]}]),
     ("unusable_extra", [{**FRANCE, "owner": "A\ud800nn"}], [1], [{**FRANCE, "owner": "Ånn"}]),
@@ -188,17 +209,33 @@ def test_special_tokens_and_unknown_characters_cannot_be_encoded(tiny_tokenizer)
         "unencodable_text": [2],
         "unusable_extra": [1],
     }
-    (edit,) = settled(row, tokenizer=tokenizer).accepted
+    (edit,) = settled(row, tokenizer=tokenizer).accepted()
     assert edit.paraphrases == ("words known",)
 
 
 def test_quarantined_rows_carry_their_reasons():
     outcome = settled(JAPAN, {**FRANCE, "target_old": ["Lyon"]}, {**FRANCE, "target": "Nice"})
-    assert [edit.target for edit in outcome.accepted] == ["Kyoto"]
+    assert [edit.target for edit in outcome.accepted()] == ["Kyoto"]
     first, second = outcome.quarantined
     assert (first["file"], first["row"], first["edit"]) == ("a.jsonl", 2, {**FRANCE, "target_old": ["Lyon"]})
     assert [reason["check"] for reason in first["reasons"]] == ["contradiction", "target_is_old_answer"]
     assert [reason["faults"] for reason in second["reasons"]] == [["Lyon"]]
+
+
+def test_characters_are_shown_by_number_and_name():
+    (edit,) = (outcome := settled({**FRANCE, "target": "L\u00adyo\u0308n", "subject": "France\ufeff"})).accepted()
+    assert (edit.target, edit.subject) == ("Ly\u00f6n", "France")
+    assert [found["faults"] for found in outcome.findings] == [
+        [
+            "target: U+0308 combining diaeresis",
+            "target: U+00AD soft hyphen",
+            "subject: U+FEFF zero width no-break space",
+        ]
+    ]
+    (row,) = settled({**FRANCE, "target": "Ly\u202eon"}).quarantined
+    assert [reason["faults"] for reason in row["reasons"]] == [
+        ["target holds U+202E right-to-left override"],
+    ]
 
 
 def test_repairs_keep_the_edit_and_drop_only_what_is_wrong():
@@ -214,7 +251,7 @@ def test_repairs_keep_the_edit_and_drop_only_what_is_wrong():
         },
         {**JAPAN, "id": "x"},
     )
-    france, japan = outcome.accepted
+    france, japan = outcome.accepted()
     assert france.target == "Lyon"
     assert france.id == "x" != japan.id
     assert france.subject is None
@@ -233,5 +270,5 @@ def test_repairs_keep_the_edit_and_drop_only_what_is_wrong():
 
 def test_the_first_of_duplicates_is_kept():
     outcome = settled({**FRANCE, "subject": "first"}, FRANCE)
-    assert [edit.subject for edit in outcome.accepted] == ["first"]
+    assert [edit.subject for edit in outcome.accepted()] == ["first"]
     assert outcome.quarantined[0]["reasons"][0]["faults"] == ["same as a.jsonl row 1"]

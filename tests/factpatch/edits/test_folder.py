@@ -36,6 +36,16 @@ def test_a_revert_is_a_new_file_that_comes_last(folder):
     assert [entry.state for entry in read_ledger(str(folder))] == ["active", "superseded", "reverted", "revert"]
 
 
+def test_two_spellings_of_one_text_are_one_fact(folder):
+    write(folder, "0003-marked.jsonl", {"prompt": "M\u00fcnster is\u00a0in", "target": "Italy", "id": "\u00e9"})
+    assert active(folder)[-1] == ("M\u00fcnster is in", "Italy")
+    write(folder, "0004-revert.jsonl", {"prompt": "Mu\u0308nster is in", "op": "revert"})
+    assert [entry.state for entry in read_ledger(str(folder))][-2:] == ["reverted", "revert"]
+    write(folder, "0005-again.jsonl", {"prompt": "Mu\u0308nster is\u200b in", "target": "Peru", "id": "e\u0301"})
+    assert write_revert(str(folder), "e\u0301", None, None).is_file()
+    assert active(folder) == [("p", "a"), ("q", "c")]
+
+
 def test_reverting_what_is_not_there_writes_nothing(folder):
     write_revert(str(folder), "one", None, None)
     before = sorted(folder.iterdir())

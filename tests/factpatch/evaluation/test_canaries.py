@@ -55,6 +55,11 @@ def test_bad_canaries_are_refused_in_one_line(tmp_path, rows, words):
     assert "\n" not in str(caught.value)
 
 
+def test_canaries_are_tidied_as_edits_are(tmp_path):
+    (canary,) = read_canaries(write(tmp_path, {"prompt": " Mu\u0308nster\u00a0is", "target": "he\u00adre"}))
+    assert (canary.prompt, canary.target) == ("M\u00fcnster is", "here")
+
+
 def test_no_file_no_canaries(tmp_path):
     assert read_canaries(None) == []
     with pytest.raises(InputError, match="nowhere"):

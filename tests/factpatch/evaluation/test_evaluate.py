@@ -62,11 +62,16 @@ def test_metrics_by_hand():
     assert all(report[name]["ci95"][0] <= report[name]["value"] <= report[name]["ci95"][1] for name in METRICS)
     assert (report["locality"]["unmeasured"], report["definitions"]["locality"]["version"]) == (0, 2)
     assert report["definitions"]["reliability"] == {
-        "version": 1,
+        "version": 2,
         "direction": "higher",
         "meaning": METRICS["reliability"].meaning,
     }
     json.dumps(report, allow_nan=False)
+
+
+def test_the_papers_protocol_compares_as_version_1_did():
+    definitions = measure([EDIT, BARE], AFTER, BEFORE, "paper")["definitions"]
+    assert {definition["version"] for definition in definitions.values()} == {1}
 
 
 def test_every_output_is_kept_raw():

@@ -42,6 +42,9 @@ def test_a_relation_is_the_prompt_without_its_subject():
     assert relation_of(edit(1, subject="France")) == relation_of(edit(2, subject="Peru")) == "The capital of {} is"
     assert relation_of(EditRequest("e", "Who?", "me")) == "(no subject)"
     assert relation_of(EditRequest("e", "Who?", "me", subject="Nina")) == "(no subject)"
+    assert (
+        relation_of(EditRequest("e", "Do Romanians live in Oman?", "no", subject="Oman")) == "Do Romanians live in {}?"
+    )
 
 
 def test_very_many_groups_are_not_all_listed():
