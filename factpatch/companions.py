@@ -21,6 +21,8 @@ from factpatch.models import LoadedModel
 from factpatch.neighbours import neighbours, still_neighbours
 from factpatch.protection import answered_rows, listed_requests, told_silent
 from factpatch.rewording import reword
+from factpatch.similar import similar_names
+from factpatch.subjects import with_subjects
 from factpatch.tokenization import notes as tokenizer_notes
 from factpatch.wordings import Wordings, find_wordings
 
@@ -67,6 +69,8 @@ def find_companions(
     notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
     if training.method == "depth-first":
         return Companions(notes=tuple(notes))
+    edits, found, lacking = with_subjects(edits)
+    notes += _subjects_told(found, lacking)
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
     listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
@@ -80,7 +84,17 @@ def find_companions(
         wordings = find_wordings(loaded, everything, settings, memory) if grouped else Wordings((), {})
         left = _still_good(inherited, settings, settled, everything, wordings, held)
         again = _drawn(left, settings, edits)
-        near = neighbours(edits, file, wordings, held, settings, loaded.tokenizer, settled, left.neighbours)
+        near = neighbours(
+            edits,
+            file,
+            wordings,
+            held,
+            settings,
+            loaded.tokenizer,
+            settled,
+            left.neighbours,
+            lambda subjects: similar_names(loaded, subjects, memory),
+        )
         kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
         rows = answered_rows(loaded, [*kept, *gone], settings, memory)
         reworded = reword(loaded, edits, settings, memory) if training.wordings else {}
@@ -105,6 +119,14 @@ def find_companions(
     guards += [row for row in rows[len(kept) :] if row]
     bequest = _bequest(left, further, near, settings, everything)
     return Companions(_encode(loaded, trained), tuple(guards), checked, tuple(notes), bequest)
+
+
+def _subjects_told(found: int, lacking: int) -> list[str]:
+    """What became of prompts whose rows name no subject."""
+    if lacking:
+        told = "; nothing guards what lies near those, so add a 'subject' to their rows"
+        return [f"{found} prompts name no subject, and it was found in them; in {lacking} more it was not{told}"]
+    return [f"{found} prompts name no subject, and it was found in them"] if found else []
 
 
 def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -28,6 +28,7 @@ def neighbours(
     tokenizer: PreTrainedTokenizerBase,
     settled: Sequence[EditRequest] = (),
     inherited: Collection[str] = (),
+    similar: Callable[[list[str]], list[list[str]]] | None = None,
 ) -> list[EditRequest]:
     """`training.neighbours` for each edit, drawn by seed, without answers; half as many again where others are
     `settled`, since these few edits have only their own to guard what lies near. Of those `inherited` none is drawn.
@@ -37,8 +38,9 @@ def neighbours(
     others, the same. A third goes to those that are edited, whom somebody is sure to ask about. And what an edit asks
     is asked about mixed names, such as nobody may have: what the model says there matters less than that an edit of Ada
     Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand. So subjects are guarded
-    that no file names. Nothing is asked that an edit or a `settled` one sets, or a probe asks, in whatever wording; and
-    nothing twice before all is asked once.
+    that no file names. Where all that is too little, as for prompts of which no two are alike, each edit's question is
+    asked about names that are `similar` to its subject, the most alike first. Nothing is asked that an edit or a
+    `settled` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
     """
     generator = random.Random(settings.training.seed)
     edited, everything = _edited(edits, wordings), [*edits, *settled]
@@ -63,9 +65,23 @@ def neighbours(
 
     near, far = requests(own - measured), requests(others - own - measured)
     each = settings.training.neighbours * (MORE if settled else 1)
-    count = min(len(near) + len(far), round(each * len(edits)))
+    wanted = round(each * len(edits))
+    if similar is not None and len(near) + len(far) < wanted:
+        ranks = _about_similar(sorted(edited), similar)
+        far += [request for rank in ranks for request in requests(set(rank) - measured - others - own)]
+    count = min(len(near) + len(far), wanted)
     first = max(count - len(far), min(len(near), round(OWN * count)))
     return near[:first] + far[: count - first]
+
+
+def _about_similar(edited: Sequence[Question], similar: Callable[[list[str]], list[list[str]]]) -> list[list[Question]]:
+    """The edits' questions about the names most like their subjects, then about the next ones, and so on."""
+    names = similar([subject for _, subject in edited])
+    most = max(map(len, names), default=0)
+    return [
+        [(group, own[rank]) for (group, _), own in zip(edited, names, strict=True) if rank < len(own)]
+        for rank in range(most)
+    ]
 
 
 def still_neighbours(

@@ -11,7 +11,9 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from factpatch.edits.request import EditRequest
 
 LONGEST = 48  # words of a prompt that is compared with others, and of a subject's span
 SHARED = 3  # prompts that a wording must serve, each about another subject
@@ -35,6 +37,16 @@ _PIECE = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _ELISION = re.compile(r"^(?:l|d|qu|dell|nell|all|sull)['’](?=\w)")  # French and Italian, never capitals: L'Oréal
 _OUTER = "\"'“”‘’(),.?!:;«»[]{}…"
 _ENDS = ("?", "!", ".", ":", ";")
+
+
+def with_subjects(edits: Sequence[EditRequest]) -> tuple[list[EditRequest], int, int]:
+    """The edits, each with its subject where its row names one or it is found in the prompt; how many were found, and
+    how many still have none."""
+    lacking = [edit.prompt for edit in edits if edit.subject is None]
+    found = dict(zip(lacking, find_subjects(lacking), strict=True))
+    named = [edit if edit.subject is not None else replace(edit, subject=found[edit.prompt]) for edit in edits]
+    left = sum(edit.subject is None for edit in named)
+    return named, len(lacking) - left, left
 
 
 @dataclass(frozen=True)
