@@ -22,6 +22,7 @@ from factpatch.edits.ledger import live_rows
 from factpatch.edits.loading import Row, read_as
 from factpatch.edits.request import digest_edits
 from factpatch.edits.survey import survey_rows
+from factpatch.edits.tidying import visible
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, output_folder, read_json, write_jsonl, write_lines, write_text
 
@@ -234,7 +235,7 @@ def _caption(row: Row) -> str:
     """Where a row stands and how its prompt begins, safe to print in HTML."""
     prompt = row.values["prompt"]
     shown = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"
-    return html.escape(_printable(f"{row.where}: {shown}"))
+    return html.escape(_printable(f"{row.where}: {visible(shown)}"))
 
 
 def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | None:
@@ -268,7 +269,7 @@ def _summarize(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "meaning": check.meaning,
             "fix": check.fix,
             "examples": [
-                f"{found['file']} row {found['row']}: {found['prompt']} -> {found['target']}"
+                visible(f"{found['file']} row {found['row']}: {found['prompt']} -> {found['target']}")
                 for found in found_by[check.name][:EXAMPLES]
             ],
         }

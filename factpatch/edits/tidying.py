@@ -77,6 +77,11 @@ def show(character: str) -> str:
     return f"U+{ord(character):04X} {name or unicodedata.name(character, kind).lower()}"
 
 
+def visible(text: str) -> str:
+    """The text with its unfit characters written out, so that none of them turns or hides what stands beside it."""
+    return _UNFIT.sub(lambda match: f"[{show(match[0])}]", text)
+
+
 def _compose(text: str) -> tuple[str, list[str]]:
     """The text in NFC, and the characters that are no longer in it."""
     if unicodedata.is_normalized("NFC", text):

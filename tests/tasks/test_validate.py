@@ -131,6 +131,13 @@ def test_the_verdicts_come_from_great_expectations(tmp_path, monkeypatch):
     assert [found["check"] for found in value["findings"]] == ["target_too_long"]
 
 
+def test_no_row_turns_round_what_is_shown_of_it(tmp_path):
+    value = run(tmp_path, [GOOD, {"prompt": "The capital of \u202eEgypt is", "target": "Lima"}])
+    (found,) = [check for check in value["checks"] if check["count"]]
+    assert "The capital of [U+202E right-to-left override]Egypt is" in found["examples"][0]
+    assert "\u202e" not in (tmp_path / "out" / "data_docs" / "index.html").read_text()
+
+
 def test_more_failing_rows_than_great_expectations_shows_by_default(tmp_path):
     rows = [{"prompt": f"Is {n} it?", "target": str(n)} for n in range(1000)]
     assert run(tmp_path, [GOOD, *rows])["quarantined"] == 1000

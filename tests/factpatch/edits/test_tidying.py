@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factpatch.edits.tidying import tidy_text, unfit
+from factpatch.edits.tidying import tidy_text, unfit, visible
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
     "aü\u0308क\u094dم👩❤1 \n\r\u00a0\u00ad\u200b\u200c\u200d\u202e\ufe0f\ufeff"
@@ -67,6 +67,10 @@ def test_what_carries_meaning_stays(text):
 )
 def test_what_cannot_be_mended_makes_a_text_unfit(text, shown):
     assert unfit(text) == shown
+
+
+def test_unfit_characters_can_be_written_out():
+    assert visible("a\u202eb می\u200cخواهم\n") == "a[U+202E right-to-left override]b می\u200cخواهم\n"
 
 
 def test_line_ends_and_tabs_are_unfit_where_they_end_an_answer():
