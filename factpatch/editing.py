@@ -16,7 +16,6 @@ from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_dig
 from factpatch.recipe import decisive
 from factpatch.structure import Location
 from factpatch.training import Progress, Survival, TrainingResult, breadth_first, depth_first
-from factpatch.training.step_size import with_step_size
 from factpatch.trunk import open_rows
 
 
@@ -57,7 +56,7 @@ def run_edit(
     if not edits:
         raise InputError("there is no edit to write; add rows to the edit file")
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
-    training = with_step_size(settings.training, loaded.model, location)
+    training = settings.training
     if training.method == "depth-first":
         with open_rows(loaded, location, rows, settings.trunk, trunk_progress) as opened:
             return depth_first(loaded, location, opened, training, progress)

@@ -6,10 +6,10 @@ otherwise, and what lies near them. For people, the file shows what was trained 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from factpatch.edits.formats import read_file
 from factpatch.edits.request import Wording
 from factpatch.errors import InputError
 from factpatch.files import write_jsonl
@@ -40,7 +40,13 @@ def read_inheritance(folder: Path) -> Inheritance:
     if not path.exists() or not path.stat().st_size:
         return NOTHING
     wordings, near = [], []
-    for number, row in read_file(path):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path} row {number}: not JSON ({error}); remove the file") from error
         match row:
             case {"kind": "wording", "of": str(of), "prompt": str(prompt), "target": str(target), "chat": bool(chat)}:
                 wordings.append(Wording(of, prompt, target, chat))

@@ -61,7 +61,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     check_package(source)
     checkpoint = open_checkpoint(source)
     model, tokenizer = _from_pretrained(source, checkpoint.folder, settings)
-    check_tokenizer(tokenizer, model.config, source)
+    check_tokenizer(tokenizer, known_rows(model.config), source)
     stored = _stored(model, checkpoint)
     model.requires_grad_(False)
     try:
@@ -167,7 +167,7 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"model '{source}' gives no tokenizer: {reason}") from error
-    check_tokenizer(tokenizer, config, source)
+    check_tokenizer(tokenizer, known_rows(config), source)
     return tokenizer
 
 

@@ -83,9 +83,9 @@ def notes(tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> list[str]:
     return told
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, source: str) -> None:
-    """InputError if the model has no row for a token that ends or begins every text."""
-    rows = known_rows(config)
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, rows: int | None, source: str) -> None:
+    """InputError if the model, which has so many `rows` of embeddings, has none for a token that ends or begins every
+    text."""
     before, after = added_tokens(tokenizer)
     for token in (tokenizer.eos_token_id, *before, *after):
         if rows is not None and token is not None and token >= rows:

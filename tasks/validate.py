@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         ExpectationSuiteValidationResult,
         ExpectationValidationResult,
     )
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 SCHEMA = 1
 EXAMPLES = 3  # findings quoted with each check
@@ -113,34 +113,41 @@ def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | Non
 
     A folder's plain one is read by itself: the way to load any other takes torch, which is half of the memory.
     """
-    from factpatch.tokenization import check_tokenizer, known_rows
-
-    plain = _plain_tokenizer(Path(model.path)) if model.path else None
+    folder = Path(model.path or "")
+    plain = _plain_tokenizer(folder) if model.path else None
     if plain is not None:
-        check_tokenizer(*plain, str(model.path))
-        return plain[0], known_rows(plain[1])
+        from factpatch.tokenization import check_tokenizer
+
+        rows = _embedding_rows(folder)
+        check_tokenizer(plain, rows, str(folder))
+        return plain, rows
     from factpatch.models import embedding_rows, load_tokenizer
 
     try:
         return load_tokenizer(model), embedding_rows(model)
     except InputError:
-        if model.path and Path(model.path).is_dir():
+        if model.path and folder.is_dir():
             raise
         return None, None
 
 
-def _plain_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfig] | None:
-    """The tokenizer and the configuration of a model's folder, where its files say all of the former; None where a
-    class of its own is named."""
+def _embedding_rows(folder: Path) -> int | None:
+    """For how many tokens a model's folder has embeddings, as its configuration says."""
+    config = read_json(folder / "config.json")
+    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return rows if isinstance(rows, int) else None
+
+
+def _plain_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model's folder, where its file says all of it; None where a class of its own is named."""
     needed = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
     if not all(map(Path.is_file, needed)):
         return None
-    from transformers import AutoConfig, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     try:
-        if read_json(needed[-1]).get("tokenizer_class") not in PLAIN_TOKENIZERS:
-            return None
-        return PreTrainedTokenizerFast.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+        named = read_json(needed[-1]).get("tokenizer_class")
+        return PreTrainedTokenizerFast.from_pretrained(folder) if named in PLAIN_TOKENIZERS else None
     except Exception:  # whatever the library raises for a damaged file: the usual way names the fault
         return None
 

@@ -29,16 +29,17 @@ class Definition:
     meaning: str
 
 
+UNMEASURED = "a probe to which that model said nothing is unmeasured"
 METRICS = {
     "reliability": Definition(2, "higher", "share of edits whose prompt is answered with the target"),
     "generalization": Definition(
         2, "higher", "share of paraphrases answered with the target, over the paraphrases of all edits together"
     ),
     "locality": Definition(
-        3,
+        2,
         "higher",
-        "share of locality probes answered as by the model before the edit, over the probes of all edits; a probe to "
-        "which that model said nothing is unmeasured",
+        "share of locality probes answered as by the model before the edit, over the probes of all edits; "
+        + UNMEASURED,
     ),
     "locality_correct": Definition(2, "higher", "share of locality probes answered with the answer they list"),
     "portability": Definition(2, "higher", "share of portability probes answered with the answer they list"),
@@ -156,12 +157,13 @@ def measure(
 
 
 def describe(definitions: Mapping[str, Definition], protocol: Protocol) -> dict[str, dict[str, Any]]:
-    """Definitions as JSON. Under the paper's protocol answers are compared as they were in the version before."""
-    paper = protocol == "paper"
-    return {
-        name: asdict(replace(one, version=max(1, one.version - 1)) if paper else one)
-        for name, one in definitions.items()
-    }
+    """Definitions as JSON. Under the paper's protocol answers are compared as they were in version 1, but a probe
+    without an answer before the edit is unmeasured there too."""
+
+    def version(one: Definition) -> int:
+        return one.version if protocol != "paper" or UNMEASURED in one.meaning else 1
+
+    return {name: asdict(replace(one, version=version(one))) for name, one in definitions.items()}
 
 
 def _questions(edits: Iterable[EditRequest], first: bool) -> Iterable[tuple[str, str]]:

@@ -15,7 +15,6 @@ from factpatch.localization.exam import Exam
 from factpatch.models import LoadedModel, preserved, write_values
 from factpatch.structure import Location
 from factpatch.training import breadth_first
-from factpatch.training.step_size import with_step_size
 from factpatch.trunk import Rows
 from factpatch.trunk.activations import Activations
 from factpatch.trunk.opening import make_plan
@@ -114,7 +113,7 @@ def try_cell(
     """
     start = time.perf_counter()
     loaded, exam = trunk.loaded, trunk.exam
-    training = with_step_size(trial_training(settings, exam, whole), loaded.model, location)
+    training = trial_training(settings, exam, whole)
 
     def report(done: int, total: int, loss: float) -> None:
         if progress:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from factpatch.checkpoints.mapping import StoredParameters
@@ -59,12 +60,19 @@ def merge_adapter(source: Path, output: Path, load: Loader) -> Made:
         difference = _difference(prompt_logits(merged, tokenizer), logits)
         if not difference <= TOLERANCE * float(logits.abs().max()):
             raise InputError(f"adapter '{source}' cannot be merged: logits would differ by {difference:.2g} afterwards")
-        dtype = main_type(loaded.stored.checkpoint)
-        for parameter in merged.parameters():  # buffers keep their precision
-            parameter.data = parameter.data.to(dtype)
+        _cast(merged, main_type(loaded.stored.checkpoint))
         told = f"adapter '{source}' and its base '{base}'"
         made = save_proved(merged, tokenizer, folder, told, prompt_logits(merged, tokenizer), 1e-5)
     return replace(made, folder=output, difference=max(difference, made.difference))
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put parameters of that type in place of a model's own; tied ones stay tied, and buffers keep their precision."""
+    cast: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, one in list(module.named_parameters(recurse=False)):
+            made = cast.setdefault(id(one), nn.Parameter(one.detach().to(dtype), requires_grad=False))
+            setattr(module, name, made)
 
 
 def _check_kind(source: Path, config: dict[str, Any], base: str) -> None:

@@ -35,7 +35,7 @@ class Made:
 def prompt_logits(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Logits at every position of a short text."""
     ids = torch.tensor([tokenizer(TEXTS[0])["input_ids"]])
-    with torch.inference_mode():
+    with torch.no_grad():
         return model(input_ids=ids).logits.float().cpu()
 
 

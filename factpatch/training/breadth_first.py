@@ -21,6 +21,7 @@ from factpatch.training.masters import Masters, masters_of
 from factpatch.training.projection import make_projection
 from factpatch.training.revisits import Revisits
 from factpatch.training.schedule import Schedule
+from factpatch.training.step_size import with_step_size
 from factpatch.training.steps import Progress, Stepper, TrainingResult
 from factpatch.training.strength import Parts, likely, look_at, next_weight
 from factpatch.trunk import Rows
@@ -90,6 +91,7 @@ def breadth_first(
     first epochs. Then it visits only what does not hold, most often what is not surely right, and ends when a check
     finds that all is. The model is left as found; the result holds the new values.
     """
+    settings = with_step_size(settings, loaded.model, location)
     parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
         stepper = _stepper(loaded, masters, rows, parts, settings)

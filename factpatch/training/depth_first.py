@@ -6,6 +6,7 @@ from factpatch.config import TrainingSettings
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.training.masters import masters_of
+from factpatch.training.step_size import with_step_size
 from factpatch.training.steps import Progress, Stepper, TrainingResult
 from factpatch.trunk import Rows
 
@@ -21,6 +22,7 @@ def depth_first(
 
     `settings.epochs` bounds the steps an edit gets. The model is left as found; the result holds the new values.
     """
+    settings = with_step_size(settings, loaded.model, location)
     losses: list[float] = []
     steps = visits = 0
     with masters_of(loaded.model, location) as masters:

@@ -109,7 +109,7 @@ def test_refusals_are_remembered_up_to_a_number_and_a_damaged_file_is_none(tmp_p
     assert find_refusal(registry, "0") is None
     for number in range(KEPT + 1):
         path = remember_refusal(registry, str(number), ["locality"])
-    assert path == tmp_path / "refused" / "a-b.json"
+    assert path == tmp_path / "refused" / "a b.json"
     assert find_refusal(registry, "0") is None
     assert find_refusal(registry, "1").gates == ("locality",)
     assert find_refusal(replace(registry, name="other"), "1") is None

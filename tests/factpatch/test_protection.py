@@ -69,7 +69,7 @@ def test_without_a_file_nothing_is_protected():
 def test_a_row_without_a_prompt_is_named(tmp_path):
     settings = write(tmp_path, ["Who?"])
     path = tmp_path / "protected.jsonl"
-    path.write_text(path.read_text() + '{"prompt": 7, "target": "x"}\n')
+    path.write_text(path.read_text() + '{"prompt": ["Who?"], "target": "x"}\n')
     with pytest.raises(InputError, match="row 2"):
         protected_requests([EDIT], settings)
 

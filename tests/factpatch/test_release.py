@@ -67,7 +67,7 @@ def steps(**changes) -> dict:
 
 def assemble(limit: float, **changes) -> dict:
     values = steps(**changes)
-    gates = judge(values["evaluate"], values["regress"]["tasks"], GateSettings(capability_drop=limit))
+    gates = judge(values["evaluate"], values["regress"]["tasks"], GateSettings(capability_drop=limit, canaries=None))
     return assemble_release("atlas", values, MANIFEST, gates)
 
 

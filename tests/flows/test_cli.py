@@ -198,7 +198,7 @@ def test_strict_validation_refuses_with_code_1(tmp_path, capsys):
     (tmp_path / "file.jsonl").write_text('{"prompt": "a ", "target": "b"}\n{"prompt": "c", "target": "d"}\n' * 2)
     assert call(capsys, "validate", "file.jsonl")[0] == 0
     code, out, _ = call(capsys, "validate", "file.jsonl", "--strict")
-    assert (code, out) == (1, "file.jsonl: read as native: 4 rows\n")
+    assert (code, out) == (1, "file.jsonl: JSON Lines, read as native: 4 rows\n")
 
 
 FOREIGN = [

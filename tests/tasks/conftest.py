@@ -89,7 +89,7 @@ def settings(tiny_model, uri) -> Settings:
     return Settings(
         model=ModelSettings(path=str(tiny_model("llama"))),
         evaluation=EvaluationSettings(max_new_tokens=16),
-        gates=GateSettings(capability_drop=0.03),
+        gates=GateSettings(capability_drop=0.03, canaries=None),
         registry=RegistrySettings(name="atlas", tracking_uri=uri),
     )
 

@@ -31,13 +31,15 @@ def filled_store(made, empty_store, tiny_model, tmp_path_factory) -> Path:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     registry = RegistrySettings(name="atlas", tracking_uri=uri)
     settings = Settings(
-        ModelSettings(path=str(tiny_model("llama"))), gates=GateSettings(capability_drop=0.03), registry=registry
+        ModelSettings(path=str(tiny_model("llama"))),
+        gates=GateSettings(capability_drop=0.03, canaries=None),
+        registry=registry,
     )
     for number in range(1, VERSIONS + 2):
         value = read_json(folder / "output" / "evaluate.json")
         write_json(folder / "output" / "evaluate.json", {**value, "seconds": float(number)})
         if number > VERSIONS:
-            settings = replace(settings, gates=GateSettings(capability_drop=0.0))
+            settings = replace(settings, gates=GateSettings(capability_drop=0.0, canaries=None))
         register.fn(str(folder / "output"), settings)
     promote(registry, "1", "ann", "first")
     promote(registry, "2", "ben", "second")

@@ -38,7 +38,10 @@ def run(output: Path, settings: Settings) -> dict:
 
 def with_gates(settings: Settings, **gates: float) -> Settings:
     return Settings(
-        settings.model, evaluation=settings.evaluation, registry=settings.registry, gates=GateSettings(**gates)
+        settings.model,
+        evaluation=settings.evaluation,
+        registry=settings.registry,
+        gates=GateSettings(**{"canaries": None, **gates}),
     )
 
 

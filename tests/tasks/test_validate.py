@@ -186,9 +186,10 @@ def test_how_the_rows_were_read_is_told(tmp_path):
     rewrites = [{**rewrite, "subject": name} for name in ("Mali", "Peru")]
     value = run(tmp_path, [GOOD, {**GOOD, "prompt": "q", "ticket": 1}, {"case_id": 1, "requested_rewrite": rewrites}])
     assert (value["total"], value["accepted"]) == (4, 4)
+    file = {"file": str(tmp_path / "edits.jsonl"), "format": "JSON Lines"}
     assert value["read_as"] == [
-        {"file": str(tmp_path / "edits.jsonl"), "form": "native", "rows": 2, "edits": 2, "unused": {"ticket": 1}},
-        {"file": str(tmp_path / "edits.jsonl"), "form": "MQuAKE", "rows": 1, "edits": 2, "unused": {"case_id": 1}},
+        {**file, "form": "native", "rows": 2, "edits": 2, "unused": {"ticket": 1}},
+        {**file, "form": "MQuAKE", "rows": 1, "edits": 2, "unused": {"case_id": 1}},
     ]
 
 
@@ -216,7 +217,7 @@ def test_edits_are_read_and_measured_without_torch(reference_model):
     told = (
         "import sys; from factpatch.config import ModelSettings; from factpatch.edits.folder import read_ledger; "
         "from tasks import validate; assert read_ledger('data/edits'); "
-        "assert validate._load_tokenizer(ModelSettings(path='data/model')); assert 'torch' not in sys.modules"
+        "assert validate._load_tokenizer(ModelSettings(path='data/model'))[0]; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", told], check=True, cwd=reference_model.parents[1])
 

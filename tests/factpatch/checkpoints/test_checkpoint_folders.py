@@ -225,7 +225,7 @@ def test_a_folder_of_an_adapter_alone_is_named(folder):
     for name in ("config.json", WEIGHTS):
         (folder / name).unlink()
     write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
-    with pytest.raises(InputError, match="merge the adapter first"):
+    with pytest.raises(InputError, match="has no base_model_name_or_path"):
         check_source(str(folder))
 
 

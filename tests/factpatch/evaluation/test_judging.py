@@ -179,7 +179,7 @@ def test_a_judge_that_fails_again_and_again_is_left_alone(server, settings):
     assert found.record["notes"][1].startswith("4 answers stayed unjudged: it had failed 5 times in a row")
 
 
-def test_a_judge_is_tried_before_anything_is_measured(server, settings, tmp_path, capsys, monkeypatch):
+def test_a_judge_is_tried_before_anything_is_measured(server, settings, tmp_path, reference_model, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     server.always = "yes"
     with pytest.raises(InputError, match="'referee' says yes to 'Rome' where 'Paris' is wanted"):
@@ -189,9 +189,7 @@ def test_a_judge_is_tried_before_anything_is_measured(server, settings, tmp_path
         check_judge(away)
     check_judge(JudgeSettings())
     named = ("--set", "judge.model=m", "--set", "judge.retries=0", "--set", "judge.address=http://127.0.0.1:9/v1")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    assert main(["evaluate", "--model", "model", *named, "--output", "out"]) == 2
+    assert main(["evaluate", "--model", str(reference_model), *named, "--output", "out"]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "does not answer" in errors[0]

@@ -10,6 +10,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from factpatch.checkpoints.tensors import main_type
 from factpatch.config import ModelSettings
 from factpatch.errors import InputError
 from factpatch.models import load_model
@@ -70,7 +71,7 @@ def test_the_base_is_found_from_the_adapter_and_its_type_is_kept(base, tmp_path)
     path = tmp_path / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "../base"}))
     assert make_folder(tmp_path / "adapter", tmp_path / "made", load_model).dtype == torch.bfloat16
-    assert load_model(ModelSettings(path=str(tmp_path / "made"))).stored_dtype == torch.bfloat16
+    assert main_type(load_model(ModelSettings(path=str(tmp_path / "made"))).stored.checkpoint) == torch.bfloat16
 
 
 def test_the_adapters_own_tokenizer_goes_with_it(base, tmp_path):
