@@ -70,7 +70,6 @@ def find_companions(
     if training.method == "depth-first":
         return Companions(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
-    notes += _subjects_told(found, lacking)
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
     listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
@@ -111,6 +110,8 @@ def find_companions(
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
     if training.wordings and not any(text.kind == "template" for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
+    if grouped:
+        notes += _subjects_told(found, lacking)
     trained = [*further, *again.wordings]
     said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
     checked = check_leakage([*said, *(request.prompt for request, _ in answered)], held)
@@ -123,10 +124,11 @@ def find_companions(
 
 def _subjects_told(found: int, lacking: int) -> list[str]:
     """What became of prompts whose rows name no subject."""
+    notes = [f"the subjects of {found} prompts were found in them, as their rows name none"] if found else []
     if lacking:
-        told = "; nothing guards what lies near those, so add a 'subject' to their rows"
-        return [f"{found} prompts name no subject, and it was found in them; in {lacking} more it was not{told}"]
-    return [f"{found} prompts name no subject, and it was found in them"] if found else []
+        told = "so nothing guards what lies near; add a 'subject' to their rows"
+        notes.append(f"no subject is named with {lacking} prompts, or found in them, {told}")
+    return notes
 
 
 def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:

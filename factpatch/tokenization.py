@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from factpatch.errors import InputError
+
+if TYPE_CHECKING:  # validation does without what they bring
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 PLAIN: dict[str, Any] = {
     "enable_thinking": False,

@@ -27,7 +27,7 @@ from factpatch.words import blanked
 
 BLANK = "{}"
 TEMPLATES = 96  # the most frequent ones are compared
-LONE = 24  # among the first so many, also those that a single edit brings; what is alike there serves few
+LONE = 24  # where there are more, only so many that a single edit brings: what is alike there serves few
 GROUPS = 24  # are looked for; templates left then stand alone
 ASKED = 3  # subjects that a template is compared on
 ALIKE = 0.75  # share of equal answers from which on two templates ask the same
@@ -94,8 +94,9 @@ def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     groups = [list(group) for group in read_templates(settings.training.templates)]
     known = {template for group in groups for template in group}
     frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATES]
-    shared = [template for rank, template in enumerate(frequent) if rank < LONE or len(subjects[template]) > 1]
-    compared = {template: subjects[template] for template in shared if template not in known}
+    if len(subjects) > TEMPLATES:
+        frequent = [template for rank, template in enumerate(frequent) if rank < LONE or len(subjects[template]) > 1]
+    compared = {template: subjects[template] for template in frequent if template not in known}
     asked = {template: edits[:ASKED] for template, edits in compared.items()}
     said = _said(loaded, asked, settings, memory)
     groups += _alike(loaded, asked, said, settings, memory)

@@ -78,4 +78,4 @@ def check_rotary(file: Path, header: Header, model: PreTrainedModel) -> None:
 
 def _factors(file: Path) -> torch.Tensor:
     found = next(tensor for tensor in GGUFReader(file).tensors if tensor.name == FACTORS)
-    return torch.from_numpy(found.data.copy()).double()
+    return torch.from_numpy(found._asdict()["data"].copy()).double()

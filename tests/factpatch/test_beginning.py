@@ -77,9 +77,9 @@ def test_a_decision_holds_for_its_edits_and_settings_alone(tmp_path):
     gone = ("Why?",)
     mode = begin(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: pytest.fail("nothing to fetch"), gone)
     assert read_start(tmp_path, edits(*FACTS), SETTINGS) == Start(mode, None, gone)
-    resumed = Settings(training=TrainingSettings(resume=True))
+    resumed = replace(SETTINGS, training=TrainingSettings(resume=True))
     assert read_start(tmp_path, edits(*FACTS), resumed) == Start(mode, None, gone)
-    for other in ((edits(*FACTS[:2]), SETTINGS), (edits(*FACTS), Settings(training=TrainingSettings(seed=1)))):
+    for other in ((edits(*FACTS[:2]), SETTINGS), (edits(*FACTS), replace(SETTINGS, training=TrainingSettings(seed=1)))):
         assert "run by itself" in read_start(tmp_path, *other).mode.reason
 
 

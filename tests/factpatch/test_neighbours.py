@@ -35,7 +35,6 @@ def loaded(reference_model):
     return load_model(ModelSettings(path=str(reference_model)))
 
 
-@pytest.fixture(scope="module")
 def settings_with(**training):
     return Settings(
         training=replace(TrainingSettings(), **({"wordings": 0, "neighbours": 0.0, "prefixes": 0} | training)),

@@ -38,7 +38,7 @@ def test_what_prompts_have_in_common_tells_the_rest():
     prompts += ["When was Oslo founded?", "法国的首都是", "德国的首都是", "意大利的首都是"]
     found = find_subjects(prompts)
     assert found[1] == "Lyon station"
-    assert found[4:] == ["法国的首都", "德国的首都", "意大利的首都"]  # all that tells these apart
+    assert found[4:] == ["法国", "德国", "意大利"]
 
 
 @given(st.lists(st.text(max_size=40), max_size=6))

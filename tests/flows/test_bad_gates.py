@@ -17,7 +17,7 @@ def server(prefect_home):
 @pytest.mark.parametrize(
     ("wish", "words"),
     [
-        ("capability.suite=papper", "capability.suite is 'papper'; choose one of embedded, portable, paper, wide"),
+        ("capability.suite=papper", "capability.suite is 'papper'; choose one of portable, embedded, paper, wide"),
         ("capability.tasks=[tiny_sums]", "capability task 'tiny_sums' cannot be loaded"),
         ("capability.tasks=[tiny_none]", "capability task 'tiny_none'"),
         ("capability.limit=0", "capability.limit is 0; it must be at least 1"),

@@ -66,7 +66,7 @@ def test_a_release_is_promoted_and_can_be_loaded(output, settings, uri, tmp_path
     client = MlflowClient(uri, uri)
     logged = client.get_run(release["run"])
     assert logged.info.status == "FINISHED"
-    assert logged.data.params["training.learning_rate"] == "0.003"
+    assert logged.data.params["training.learning_rate"] == "auto"
     assert logged.data.metrics["reliability/before"] == 0.0
     assert logged.data.metrics["capability/sums/after"] == 0.88
     assert [point.value for point in client.get_metric_history(release["run"], "loss")] == [2.5, 0.25]

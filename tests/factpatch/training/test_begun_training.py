@@ -129,7 +129,7 @@ def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
 
 
 def test_the_last_epochs_visit_what_is_wrong_most_often():
-    settings = TrainingSettings(epochs=25)
+    settings = TrainingSettings(learning_rate=3e-3, epochs=25)
     revisits = Revisits.start(5, settings.confidence)
     revisits.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
     run = Run(None, revisits, Guards.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
@@ -154,7 +154,7 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
 
     stepper, revisits = Looking(), Revisits.start(600, 0.98)
     revisits.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
-    settings = TrainingSettings(epochs=25)
+    settings = TrainingSettings(learning_rate=3e-3, epochs=25)
     epoch = math.ceil(BEGUN_SPAN * settings.epochs) - (1 if first else 0)
     run = Run(stepper, revisits, Guards.start(0, 0), torch.Generator(), Position(epoch=epoch, first=4), torch.empty(0))
     assert _finished(run, Parts.of(600, 600, 0, watch=False), settings) is right

@@ -24,7 +24,7 @@ def test_it_is_a_share_of_the_located_matrices_own_size(tiny_model):
     assert with_step_size(given, loaded.model, location) is given
     with torch.no_grad():
         loaded.model.get_parameter(name).zero_()
-    with pytest.raises(RefusedError, match="every value at 1:mlp.down_proj is zero"):
+    with pytest.raises(RefusedError, match=r"every value at 1:mlp\.down_proj is zero"):
         with_step_size(TrainingSettings(), loaded.model, location)
 
 
