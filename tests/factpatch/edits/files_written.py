@@ -28,7 +28,7 @@ WESTERN = [
     "Die Hauptstadt von Österreich heißt",
     "La capitale de la Côte d’Ivoire est",
     "Wie heißt Köln?",
-    "5 € für Zoë in Köln",
+    "Für 5 € heißt Köln schön",
 ]
 
 
