@@ -90,14 +90,16 @@ def test_the_release_lies_in_postgresql_and_s3_and_nowhere_else(released):
 
 def test_the_champion_comes_back_from_there(released, monkeypatch):
     from factpatch.ask import ask
-    from factpatch.config import ModelSettings, Settings
+    from factpatch.config import ModelSettings, RegistrySettings, Settings
     from tasks.promote import export_version, read_champion, read_history
 
     folder, environment = released
     for name, value in environment.items():
         if name.startswith("MLFLOW_"):
             monkeypatch.setenv(name, value)
-    settings = Settings()
+    settings = Settings(
+        registry=RegistrySettings(name=json.loads((folder / "out" / "release.json").read_text())["model"])
+    )
     assert [(move.action, move.version, move.done) for move in read_history(settings.registry)] == [
         ("promote", "1", True)
     ]
