@@ -12,7 +12,7 @@ from data.world.facts import all_facts
 from factpatch.answered import Memory
 from factpatch.augmentation import sample_ids
 from factpatch.companions import find_companions
-from factpatch.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.config import ModelSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import same
@@ -21,22 +21,9 @@ from factpatch.localization.exam import make_exam
 from factpatch.models import load_model
 from factpatch.rewording import reword
 from factpatch.wordings import find_wordings, template_of
+from tests.factpatch.test_neighbours import SUBJECTS, TEMPLATES, edit, settings_with
 
 DEMO = Path(__file__).parents[2] / "data" / "edits" / "0001-demo.jsonl"
-TEMPLATES = {
-    "capital": ("The capital of {} is", "{}'s capital is", "What is the capital of {}?"),
-    "currency": ("The currency of {} is the", "People in {} pay with the"),
-    "food": ("{} loves to eat", "{}'s favourite dish is"),
-}
-SUBJECTS = {
-    "capital": ("Peru", "Spain", "Japan"),
-    "currency": ("Peru", "Japan"),
-    "food": ("Ivo Penova", "Marek Merova"),
-}
-
-
-def edit(template, subject, **options):
-    return EditRequest(f"{template}{subject}", template.replace("{}", subject), "Rome", subject=subject, **options)
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +35,6 @@ def loaded(reference_model):
 def demo():
     rows = [json.loads(line) for line in DEMO.read_text(encoding="utf-8").splitlines()]
     return [EditRequest.from_row(row) for row in rows[:60]]
-
-
-def settings_with(**training):
-    return Settings(
-        training=replace(TrainingSettings(), **({"wordings": 0, "neighbours": 0.0, "prefixes": 0} | training)),
-        trunk=TrunkSettings(folder=None),
-        gates=GateSettings(canaries=None),
-    )
 
 
 def prompts(loaded, rows):
