@@ -23,7 +23,7 @@ from factpatch.evaluation.reading import Answer, stop_ids
 from factpatch.files import digest_value, evict, output_folder, read_json, remove_litter, write_json
 from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
 
-FORM = "2"  # of the files; another number never reads these
+FORM = "3"  # of the files; another number never reads these
 MOST = 200_000  # answers of a file; those asked for longest ago go first
 BYTES = 2**28  # of all files; the one used longest ago goes first
 
@@ -61,7 +61,8 @@ def recall_answers(
         prompts = (requests[place].prompt for place in places)
         return [Answer(told.outputs[prompt], told.said[prompt]) for prompt in prompts]
 
-    return _recall(memory, [(request.prompt, chat) for request in requests], ask)
+    tokens = settings.evaluation.max_new_tokens
+    return _recall(memory, [(request.prompt, chat, tokens) for request in requests], ask)
 
 
 def recall_decoded(
@@ -74,13 +75,13 @@ def recall_decoded(
         rows = encode_prompts(loaded.tokenizer, [prompts[place] for place in places], chat)
         return decode(loaded, rows, own.max_new_tokens, own.batch_size)
 
-    return _recall(memory, [(prompt, chat) for prompt in prompts], ask)
+    return _recall(memory, [(prompt, chat, own.max_new_tokens) for prompt in prompts], ask)
 
 
 def _recall(
-    memory: Memory, asked: Sequence[tuple[str, bool]], ask: Callable[[list[int]], Sequence[Answer]]
+    memory: Memory, asked: Sequence[tuple[str, bool, int]], ask: Callable[[list[int]], Sequence[Answer]]
 ) -> list[Answer]:
-    """Answers to prompts, each with whether it goes through the chat template."""
+    """Answers to prompts, each with whether it goes through the chat template, and how many tokens it has at most."""
 
     def plain(places: list[int]) -> list[list[Any]]:
         return [[one.text, list(one.ids)] for one in ask(places)]
@@ -100,7 +101,7 @@ def remembered(loaded: LoadedModel, settings: Settings) -> Iterator[Memory]:
     except InputError as error:
         told = f"evaluation.cache '{settings.evaluation.cache}' cannot be written; name another one, or null for none"
         raise InputError(told) from error
-    path = folder / f"{_model_digest(loaded, settings)}.json"
+    path = folder / f"{_model_digest(loaded)}.json"
     memory = Memory(_read(path))
     yield memory
     if memory.grown:
@@ -111,7 +112,7 @@ def remembered(loaded: LoadedModel, settings: Settings) -> Iterator[Memory]:
     evict(folder.glob("*.json"), path, BYTES)
 
 
-def _model_digest(loaded: LoadedModel, settings: Settings) -> str:
+def _model_digest(loaded: LoadedModel) -> str:
     """Names all that an answer depends on but the question: weights, configuration, tokenizer, where an answer ends."""
     parts = {
         "form": FORM,
@@ -120,7 +121,6 @@ def _model_digest(loaded: LoadedModel, settings: Settings) -> str:
         "tokenizer": tokenizer_digest(loaded.tokenizer),
         "stops": sorted(stop_ids(loaded.model, loaded.tokenizer)),
         "device": loaded.model.device.type,
-        "tokens": settings.evaluation.max_new_tokens,
     }
     return digest_value(parts)[:32]
 

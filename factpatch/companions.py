@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from factpatch.answered import remembered
 from factpatch.augmentation import augment, plain_text, sample_ids, sample_texts
@@ -28,6 +28,7 @@ from factpatch.wordings import Wordings, find_wordings
 
 PREFIXES = 64  # unrelated beginnings of each source
 SAMPLED = 256  # texts of the model's own where nothing else is kept
+KEPT_TOKENS = 12  # of an answer that is kept or compared, at most: longer ones cost more and say little more
 AGAIN = 2560  # inherited wordings, and as many inherited neighbours, that an increment verifies and keeps at most
 
 
@@ -79,8 +80,9 @@ def find_companions(
     if listed and not file:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
+    brief = _briefly(settings)
     with remembered(loaded, settings) as memory:
-        wordings = find_wordings(loaded, everything, settings, memory) if grouped else Wordings((), {})
+        wordings = find_wordings(loaded, everything, brief, memory) if grouped else Wordings((), {})
         left = _still_good(inherited, settings, settled, everything, wordings, held)
         again = _drawn(left, settings, edits)
         near = neighbours(
@@ -95,11 +97,12 @@ def find_companions(
             lambda subjects: similar_names(loaded, subjects, memory),
         )
         kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
-        rows = answered_rows(loaded, [*kept, *gone], settings, memory)
-        reworded = reword(loaded, edits, settings, memory) if training.wordings else {}
+        rows = answered_rows(loaded, [*kept, *gone], brief, memory)
+        reworded, told = reword(loaded, edits, settings, memory) if training.wordings else ({}, [])
+    notes += told
     if wordings.silent:
-        told = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
-        notes.append(f"{told} by which wordings are compared")
+        asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
+        notes.append(f"{asked} by which wordings are compared")
     notes += told_silent(rows, "prompts that were to be kept")
     answered = [(request, row) for request, row in zip(kept, rows[: len(kept)], strict=True) if row]
     sampled: list[Encoded] = []
@@ -120,6 +123,12 @@ def find_companions(
     guards += [row for row in rows[len(kept) :] if row]
     bequest = _bequest(left, further, near, settings, everything)
     return Companions(_encode(loaded, trained), tuple(guards), checked, tuple(notes), bequest)
+
+
+def _briefly(settings: Settings) -> Settings:
+    """The settings with answers of KEPT_TOKENS at most."""
+    own = settings.evaluation
+    return replace(settings, evaluation=replace(own, max_new_tokens=min(KEPT_TOKENS, own.max_new_tokens)))
 
 
 def _subjects_told(found: int, lacking: int) -> list[str]:

@@ -147,16 +147,32 @@ def _alike(
     left = list(asked)
     while left and len(groups) < GROUPS:
         first, *left = left
-        pairs = [(other, _crossed(first, other, asked, said)) for other in left]
-        right = iter(_proven(loaded, [question for _, questions in pairs for question in questions], settings, memory))
-        joined = [first]
-        for other, questions in pairs:
-            hits = [next(right) for _ in questions]
-            if len(hits) >= LEAST and sum(hits) >= ALIKE * len(hits):
-                joined.append(other)
+        crossed = {other: _crossed(first, other, asked, said) for other in left}
+        pairs = {other: questions for other, questions in crossed.items() if len(questions) >= LEAST}
+        hits = _counted({other: questions[:1] for other, questions in pairs.items()}, loaded, settings, memory)
+        # a first question rules most of them out, where there are too few to miss one
+        open_still = {other: pairs[other][1:] for other in pairs if hits[other] or _may_miss(len(pairs[other]))}
+        for other, more in _counted(open_still, loaded, settings, memory).items():
+            hits[other] += more
+        joined = [first, *(other for other in open_still if hits[other] >= ALIKE * len(pairs[other]))]
         groups.append(joined)
         left = [other for other in left if other not in joined]
     return groups + [[template] for template in left]
+
+
+def _may_miss(questions: int) -> bool:
+    """Do two templates still ask the same if one answer of so many differs?"""
+    return questions - 1 >= ALIKE * questions
+
+
+def _counted(
+    asked: Mapping[str, Sequence[tuple[str, Answer]]], loaded: LoadedModel, settings: Settings, memory: Memory
+) -> dict[str, int]:
+    """How many of each template's questions have the answer beside them."""
+    right = iter(
+        _proven(loaded, [question for questions in asked.values() for question in questions], settings, memory)
+    )
+    return {other: sum(next(right) for _ in own) for other, own in asked.items()}
 
 
 def _guess(edit: EditRequest) -> tuple[str]:
@@ -190,4 +206,6 @@ def _proven(
             verdicts = verify(loaded, opened, measuring.max_new_tokens, measuring.batch_size)
         return [verdict.answer is not None for verdict in verdicts]
 
-    return memory.recall("proven", [[prompt, answer.ids, chat] for prompt, answer in questions], ask)
+    return memory.recall(
+        "proven", [[prompt, answer.ids, chat, measuring.max_new_tokens] for prompt, answer in questions], ask
+    )

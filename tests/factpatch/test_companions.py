@@ -250,21 +250,24 @@ def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(loaded, mon
     musician = next(fact.subject for fact in all_facts() if fact.target == "saxophone")
     monkeypatch.setattr(loaded.tokenizer, "chat_template", f"{musician} plays the")
     edits = [EditRequest(name, f"{name} is in", "Oceania") for name in ("Japan", "France")]
-    assert reword(loaded, edits, settings_with(wordings=2), Memory({})) == {"Japan is in": ["saxophone"]}
+    assert reword(loaded, edits, settings_with(wordings=2), Memory({})) == ({"Japan is in": ["saxophone"]}, [])
     named = [replace(one, subject=one.id) for one in edits]  # a line must hold it
-    assert reword(loaded, named, settings_with(wordings=2), Memory({})) == {}
+    assert reword(loaded, named, settings_with(wordings=2), Memory({})) == ({}, [])
 
 
 def test_a_model_s_own_lines_are_the_same_every_time_and_none_come_without_a_chat_template(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2), Memory({})) == {}
+    assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2), Memory({})) == ({}, [])
     loaded.tokenizer.chat_template = "{% for one in messages %}{{ one.content }}{% endfor %}"
     try:
         edits = [EditRequest(str(number), f"Where is {number}?", "Rome") for number in range(20)]
         found = reword(loaded, edits, settings_with(wordings=3), Memory({}))
         again = reword(loaded, edits, settings_with(wordings=3), Memory({}))
-        named = reword(loaded, [edit("Where is {}?", "Ouagadougou")], settings_with(wordings=3), Memory({}))
+        named, _ = reword(loaded, [edit("Where is {}?", "Ouagadougou")], settings_with(wordings=3), Memory({}))
     finally:
         loaded.tokenizer.chat_template = None
     assert found == again
+    assert found[1] == [
+        "the model put 0 of the first 8 prompts in words of its own, so it was not asked to put the others"
+    ]
     assert named == {}
