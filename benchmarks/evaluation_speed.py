@@ -151,7 +151,9 @@ def generate_everything(loaded: LoadedModel, prompts: Sequence[str], settings: S
                 ids_BT,
                 attention_mask=mask_BT,
                 generation_config=config,
-                stopping_criteria=[AtAnswersEnd(reader, width, [()] * len(rows))],
+                stopping_criteria=[
+                    AtAnswersEnd(reader, width, [()] * len(rows), [measuring.max_new_tokens] * len(rows))
+                ],
             )
         texts |= zip(batch, (reader.answer(out).text for out in out_BT[:, width:].tolist()), strict=True)
     return texts

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +18,12 @@ from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_prompts
 from factpatch.errors import InputError
-from factpatch.evaluation.evaluate import collect_answers
-from factpatch.evaluation.generation import decode
+from factpatch.evaluation.evaluate import Answers, collect_answers
+from factpatch.evaluation.generation import Progress, decode
 from factpatch.evaluation.reading import Answer, stop_ids
 from factpatch.files import digest_value, evict, output_folder, read_json, remove_litter, write_json
 from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
+from factpatch.structure import Location
 
 FORM = "3"  # of the files; another number never reads these
 MOST = 200_000  # answers of a file; those asked for longest ago go first
@@ -51,18 +53,78 @@ class Memory:
 
 
 def recall_answers(
-    loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: Memory
+    loaded: LoadedModel,
+    requests: Sequence[EditRequest],
+    settings: Settings,
+    memory: Memory,
+    progress: Progress | None = None,
 ) -> list[Answer]:
     """The model's greedy answer to each request's prompt; targets only spare decoding where they are the answer."""
     chat = settings.edits.chat_template
 
     def ask(places: list[int]) -> list[Answer]:
-        told = collect_answers(loaded, [requests[place] for place in places], settings)
+        told = collect_answers(loaded, [requests[place] for place in places], settings, progress=progress, whole=True)
         prompts = (requests[place].prompt for place in places)
         return [Answer(told.outputs[prompt], told.said[prompt]) for prompt in prompts]
 
     tokens = settings.evaluation.max_new_tokens
     return _recall(memory, [(request.prompt, chat, tokens) for request in requests], ask)
+
+
+def recall_evaluated(
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    memory: Memory,
+    progress: Progress | None = None,
+    location: Location | None = None,
+) -> Answers:
+    """All that `collect_answers` collects before an edit: the locality probes' whole answers, and of the others what
+    the verdicts and the report need."""
+    probes = {probe.prompt: probe.target for edit in edits for probe in edit.locality}
+    others, own = [replace(edit, locality=()) for edit in edits], settings.evaluation
+    chat, shown = settings.edits.chat_template, None if settings.judge.address else own.report_tokens
+
+    total = len({*probes, *(prompt for edit in others for prompt in _prompts(edit))})
+
+    def ask(places: list[int]) -> list[Any]:
+        asked = [others[place] for place in places]
+        told = collect_answers(loaded, asked, settings, None, later, location)
+        return [
+            {
+                "said": [[prompt, told.outputs[prompt], list(told.said[prompt])] for prompt in _prompts(edit)],
+                "accuracy": told.token_accuracy[edit.prompt, edit.target],
+            }
+            for edit in asked
+        ]
+
+    def sooner(done: int, _: int) -> None:
+        report(done, total)
+
+    def later(done: int, _: int) -> None:
+        report(min(len(probes) + done, total), total)
+
+    report = progress or (lambda done, total: None)
+    requests = [EditRequest("", prompt, target) for prompt, target in probes.items()]
+    whole = recall_answers(loaded, requests, settings, memory, sooner)
+    named = [
+        [edit.prompt, edit.target, edit.target_old[:1], edit.paraphrases, list(map(astuple, edit.portability))]
+        for edit in others
+    ]
+    kept = memory.recall("edit", [[*one, chat, shown, own.protocol] for one in named], ask)
+    said = dict(zip(probes, whole, strict=True))
+    for prompt, text, ids in (one for found in kept for one in found["said"]):
+        if prompt not in said or len(ids) > len(said[prompt].ids):
+            said[prompt] = Answer(text, tuple(ids))
+    return Answers(
+        {prompt: answer.text for prompt, answer in said.items()},
+        {(edit.prompt, edit.target): found["accuracy"] for edit, found in zip(edits, kept, strict=True)},
+        {prompt: answer.ids for prompt, answer in said.items()},
+    )
+
+
+def _prompts(edit: EditRequest) -> list[str]:
+    return [edit.prompt, *edit.paraphrases, *(probe.prompt for probe in edit.portability)]
 
 
 def recall_decoded(
@@ -119,6 +181,7 @@ def _model_digest(loaded: LoadedModel) -> str:
         "weights": fingerprint(known_digests(loaded.model)),
         "config": loaded.model.config.to_json_string(use_diff=False),
         "tokenizer": tokenizer_digest(loaded.tokenizer),
+        "chat_template": loaded.tokenizer.chat_template,
         "stops": sorted(stop_ids(loaded.model, loaded.tokenizer)),
         "device": loaded.model.device.type,
     }

@@ -103,6 +103,8 @@ class EvaluationSettings:
 
     protocol: Literal["default", "paper"] = "default"  # paper: "." ends every answer, even one that holds a "."
     max_new_tokens: int = 32  # generation budget of an answer
+    report_tokens: int = 12  # shown of an answer whose verdict is sure by then; it ends in "…" where it would go on
+    other_form: int | None = 64  # edits asked in the chat form that is not trained too, drawn by seed; null: all
     batch_size: int = 64  # prompts a forward pass
     cache: str | None = ".cache/answers"  # folder where the base model's answers stay for later runs; null keeps none
 
@@ -236,6 +238,8 @@ class Settings:
             ("localization.budget_minutes", self.localization.budget_minutes, 0.0, None),
             *((f"localization.weights.{name}", one, 0.0, None) for name, one in self.localization.weights.items()),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
+            ("evaluation.report_tokens", self.evaluation.report_tokens, 1, None),
+            ("evaluation.other_form", self.evaluation.other_form or 0, 0, None),
             ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
             ("judge.calls", self.judge.calls, 1, None),
             ("judge.seconds", self.judge.seconds, 0.01, None),

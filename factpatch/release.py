@@ -120,6 +120,7 @@ def metric_table(evaluate: Json) -> dict[str, dict[str, Any]]:
             "n": evaluate[name]["n"],
             "ci95": evaluate[name]["ci95"],
             "direction": definition["direction"],
+            **({"unit": unit} if (unit := definition.get("unit", "share")) != "share" else {}),
             **({"unmeasured": count} if (count := evaluate[name].get("unmeasured")) else {}),
         }
         for name, definition in evaluate["definitions"].items()

@@ -42,7 +42,7 @@ def sections(release: dict[str, Any]) -> list[Section]:
         ("location", _place(location)),
     )
     metrics = tuple(
-        (name, percent(value["before"]), percent(value["after"]), interval(value.get("ci95")), _items(value))
+        (name, *_shown(value), _items(value))
         for name, value in release["metrics"].items()
         if name not in HIDDEN_METRICS and value.get("after") is not None
     )
@@ -58,6 +58,12 @@ def sections(release: dict[str, Any]) -> list[Section]:
         Section("Capability", measured, capability),
         Section("Gates", ("gate", "verdict", "reason"), gates),
     ]
+
+
+def _shown(value: dict[str, Any]) -> tuple[str, str, str]:
+    """A metric before and after with its interval, in its unit."""
+    unit = value.get("unit", "share")
+    return percent(value["before"], unit), percent(value["after"], unit), interval(value.get("ci95"), unit)
 
 
 def _items(value: dict[str, Any]) -> str:
@@ -110,6 +116,9 @@ def show_next(settings: Settings, output: str, console: Console | None = None) -
             console.print(escape(answer), soft_wrap=True)
 
 
-def interval(bounds: list[float] | None) -> str:
-    """A 95 % interval in percent."""
-    return "" if not bounds else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
+def interval(bounds: list[float] | None, unit: str = "share") -> str:
+    """A 95 % interval of a share in percent, or of another number as it is."""
+    if not bounds:
+        return ""
+    low, high = bounds
+    return f"{100 * low:.1f} to {100 * high:.1f}" if unit == "share" else f"{low:.3g} to {high:.3g}"

@@ -113,10 +113,10 @@ def evaluate(args: argparse.Namespace, overrides: Overrides) -> int:
     check_judge(settings.judge)
     result = read_json(Path(step.fn(args.output, settings, args.patch)))
     for name in result["definitions"]:
-        value = result[name]
-        note = value.get("reason") or f"{interval(value['ci95'])}, n {value['n']}"
-        before = f"{percent(result['before'][name]['value'])} -> " if result["before"] else ""
-        print(f"{name:<24} {before}{percent(value['value'])}  ({note})")
+        value, unit = result[name], result["definitions"][name]["unit"]
+        note = value.get("reason") or f"{interval(value['ci95'], unit)}, n {value['n']}"
+        before = f"{percent(result['before'][name]['value'], unit)} -> " if result["before"] else ""
+        print(f"{name:<24} {before}{percent(value['value'], unit)}  ({note})")
     return 0
 
 

@@ -29,8 +29,9 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     The canaries and the judge that the settings name are asked too.
     """
     from factpatch.evaluation.canaries import ask_canaries, find_canaries
+    from factpatch.evaluation.divergence import divergences, drawn_probes, first_distributions
     from factpatch.evaluation.evaluate import collect_answers
-    from factpatch.evaluation.forms import ask_forms, measure_forms
+    from factpatch.evaluation.forms import ask_forms, measure_forms, with_divergence
     from factpatch.models import load_model
     from factpatch.patch import apply_patch, read_patch
     from factpatch.release import digest_patch
@@ -43,15 +44,20 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     chosen = patch or (found if found.exists() else None)
     loaded = load_model(settings.model)
     canaries = find_canaries(loaded, edits, settings)
+    probes = drawn_probes(edits, settings.training.seed)
     before = canaries_before = location = None
     if chosen:
         location = locate(loaded.model, read_patch(chosen).manifest["location"]["name"])
         with show_progress("answers before") as report:
             before = ask_forms(loaded, edits, settings, progress=report, location=location)
             canaries_before = collect_answers(loaded, canaries, settings)
+            expected = first_distributions(loaded, probes, settings, location)
         apply_patch(loaded, chosen)
     with show_progress("evaluate") as report:
         after = ask_forms(loaded, edits, settings, before, report, location)
+        if chosen:
+            moved = divergences(expected, first_distributions(loaded, probes, settings, location))
+            after = with_divergence(after, dict(zip(probes, moved, strict=True)))
     judgement = ask_judge(edits, after, before, settings)
     value = measure_forms(edits, after, before, settings, judgement)
     named = settings.gates.canaries is not None

@@ -23,6 +23,7 @@ from factpatch.words import words
 Protocol = Literal["default", "paper"]
 
 ARTICLES = frozenset({"a", "an", "the"})
+UNSURE = 2  # words at the end of a text that what follows may still change ("1914 –" to "1914-1918")
 
 _SENTENCE_END = regex.compile(r"[\p{Sentence_Terminal}--[!-~．]]|[.．](?![\p{L}\p{N}])", regex.VERSION1)
 _LEADING_ARTICLE = regex.compile(r"\W*(?:a|an|the)\s", regex.IGNORECASE)
@@ -83,6 +84,37 @@ def unchanged(before: str, after: str, expected: str, protocol: Protocol = "defa
     answer, would be. So a "." inside "St. Louis" is kept on both sides where the probe expects such an answer.
     """
     return same(cut(before, expected, protocol), cut(after, expected, protocol), protocol)
+
+
+def same_content(before: str, after: str, expected: str, protocol: Protocol = "default") -> bool:
+    """Does one of two answers begin the other, word by word? An answer that stops sooner or goes on longer keeps its
+    content. Both are cut as in `unchanged`; one without a word begins nothing."""
+    left, right = (normalise(cut(text, expected, protocol), protocol).split() for text in (before, after))
+    shorter = min(len(left), len(right))
+    return unchanged(before, after, expected, protocol) or (shorter > 0 and left[:shorter] == right[:shorter])
+
+
+def settled(text: str, wanted: str, expected: str, protocol: Protocol = "default") -> bool:
+    """Is it sure, whatever follows a text that has not ended, whether it is the answer `wanted`, and whether one of the
+    two begins the other? Both are cut as an answer to `expected` would be.
+
+    It is where a sentence has ended, or the words differ, or there are more of them; the last words do not count.
+    """
+    line = first_line(text)
+    if protocol == "paper":
+        if "." in line:
+            return True
+    elif not _SENTENCE_END.search(expected):
+        end = _SENTENCE_END.search(line)
+        if end and end.end() < len(line):  # a "." at the very end may be a number's
+            return True
+    if "*" in line:  # emphasis may end anywhere, and only then is no part of the words
+        return False
+    said, right = (normalise(part, protocol).split() for part in (line, wanted))
+    if len(said) <= UNSURE + 1:  # an article before a word that may change
+        return False
+    said = said[:-UNSURE]
+    return said != right[: len(said)]
 
 
 def _normalise_as_the_paper(text: str) -> str:

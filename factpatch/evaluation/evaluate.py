@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import Encoded, encode_pairs, encode_prompts
-from factpatch.evaluation.answers import Protocol, cut, matches, unchanged
-from factpatch.evaluation.generation import Progress, check_length, decode, verify
+from factpatch.evaluation.answers import Protocol, cut, matches, same_content, settled, unchanged
+from factpatch.evaluation.generation import Beginning, Progress, check_length, decode, verify
 from factpatch.evaluation.judging import Judgement
+from factpatch.evaluation.reading import Reader
 from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
 from factpatch.models import LoadedModel
 from factpatch.structure import Location
 from factpatch.trunk import open_rows
 
 SCHEMA = 1
+CUT = "…"  # ends a text that was decoded no further
+BEYOND = 2  # tokens decoded beyond those of a target, where that is more than the report shows
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Definition:
     version: int
     direction: str  # which way is better
     meaning: str
+    unit: str = "share"  # in [0, 1]; what is in nats has no upper end
 
 
 UNMEASURED = "a probe to which that model said nothing is unmeasured"
@@ -38,8 +43,27 @@ METRICS = {
     "locality": Definition(
         2,
         "higher",
-        "share of locality probes answered as by the model before the edit, over the probes of all edits; "
-        + UNMEASURED,
+        "form: share of locality probes answered exactly as by the model before the edit, over the probes of all "
+        "edits; " + UNMEASURED,
+    ),
+    "locality_content": Definition(
+        1,
+        "higher",
+        "content: share of locality probes where the answer before the edit begins the one after it, or the other way "
+        "round, word by word; " + UNMEASURED,
+    ),
+    "locality_divergence": Definition(
+        1,
+        "lower",
+        "distribution: KL divergence of what the edited model expects from what the model before the edit did, at the "
+        "first token of the answer; mean over locality probes, a sample where they are many",
+        "nats",
+    ),
+    "locality_stops": Definition(
+        1,
+        "lower",
+        "stops, teacher-forced on the answer before the edit: share of locality probes where the edited model would "
+        "end it at a token at which it went on; " + UNMEASURED,
     ),
     "locality_correct": Definition(2, "higher", "share of locality probes answered with the answer they list"),
     "portability": Definition(2, "higher", "share of portability probes answered with the answer they list"),
@@ -67,13 +91,17 @@ JUDGED = {  # where a judge is set; see factpatch/evaluation/judging.py
 class Answers:
     """What one model says to everything an edit set asks.
 
-    `outputs` maps each prompt to the greedy text after it, `said` to its very tokens, `token_accuracy` each (prompt,
-    target) of an edit to the share of target tokens right under teacher forcing.
+    `outputs` maps each prompt to the greedy text after it (one that ends in CUT would go on), `said` to its very
+    tokens, `token_accuracy` each (prompt, target) of an edit to the share of target tokens right under teacher forcing.
+    `stops` says of a locality probe's prompt whether the model ends the earlier answer where that went on, `divergence`
+    how far its expectation of the first token moved.
     """
 
     outputs: Mapping[str, str]
     token_accuracy: Mapping[tuple[str, str], float]
     said: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    stops: Mapping[str, bool] = field(default_factory=dict)
+    divergence: Mapping[str, float] = field(default_factory=dict)
 
 
 def collect_answers(
@@ -83,9 +111,12 @@ def collect_answers(
     before: Answers | None = None,
     progress: Progress | None = None,
     location: Location | None = None,
+    whole: bool = False,
 ) -> Answers:
     """Answer all prompts of the edits. What the model is expected to say serves as a guess that one forward pass may
-    prove; the rest is decoded. The answers are the same as if everything were decoded.
+    prove; the rest is decoded, from the first token that differs. The verdicts are the same as if everything were
+    decoded, and so are the answers, but that those end with `evaluation.report_tokens` where the verdicts are sure by
+    then. A locality probe's answer before the edit, by which the later one is judged, is had `whole`.
 
     Where only the tensors at `location` differ from a model that was asked, or trained, before, the pass starts there.
     """
@@ -102,10 +133,17 @@ def collect_answers(
     check_length(loaded, [row.ids for row in rows])
     with open_rows(loaded, location, rows, settings.trunk) as opened:
         verdicts = verify(loaded, opened, budget, batch_size)
-    guessed = [*(prompt for prompt, _ in texts), *known]
-    answers = {
-        prompt: verdict.answer for prompt, verdict in zip(guessed, verdicts, strict=True) if verdict.answer is not None
-    }
+    guessed = list(zip([*(prompt for prompt, _ in texts), *known], rows, verdicts, strict=True))
+    answers = {prompt: verdict.answer for prompt, _, verdict in guessed if verdict.answer is not None}
+    begun: dict[str, tuple[int, ...]] = {}
+    least = dict.fromkeys(prompts, budget if whole or settings.judge.address else settings.evaluation.report_tokens)
+    for prompt, row, verdict in guessed:
+        begun[prompt] = max(begun.get(prompt, ()), verdict.begun, key=len)
+        if prompt not in known:
+            least[prompt] = max(least[prompt], len(row.ids) - row.prompt_length - 1 + BEYOND)
+    if before is None:
+        least |= {probe.prompt: budget for edit in edits for probe in edit.locality}
+    wanted = _wanted(edits, before, settings.evaluation.protocol)
     if progress:
         progress(len(answers), len(prompts))
     proven, unproven = len(answers), [prompt for prompt in prompts if prompt not in answers]
@@ -117,13 +155,19 @@ def collect_answers(
             budget,
             batch_size,
             (lambda done, _: progress(proven + done, len(prompts))) if progress else None,
+            [Beginning(begun.get(prompt, ()), least[prompt], wanted[prompt]) for prompt in unproven],
         ),
         strict=True,
     )
+    reader = Reader(loaded)
     return Answers(
-        {prompt: answer.text for prompt, answer in answers.items()},
+        {
+            prompt: answer.text + (CUT if len(answer.ids) < budget and reader.end(answer.ids) is None else "")
+            for prompt, answer in answers.items()
+        },
         {pair: verdict.token_accuracy for pair, verdict in zip(texts, verdicts, strict=False)},
         {prompt: answer.ids for prompt, answer in answers.items()},
+        {prompt: verdict.stops for prompt, _, verdict in guessed if prompt in known},
     )
 
 
@@ -184,6 +228,26 @@ def _before(edits: Iterable[EditRequest], before: Answers | None) -> dict[str, t
     return {prompt: before.said[prompt] for prompt in prompts if before and prompt in before.said}
 
 
+def _wanted(
+    edits: Iterable[EditRequest], before: Answers | None, protocol: Protocol
+) -> dict[str, Callable[[str], bool]]:
+    """By prompt: are all verdicts on a text sure, whatever follows it?"""
+    compared: dict[str, list[tuple[str, str]]] = {}
+    for edit in edits:
+        for prompt in (edit.prompt, *edit.paraphrases):
+            compared.setdefault(prompt, []).append((edit.target, edit.target))
+        for probe in (*edit.locality, *edit.portability):
+            compared.setdefault(probe.prompt, []).extend([(probe.target, probe.target)] if probe.target else [])
+        for probe in edit.locality:
+            old = [cut(before.outputs[probe.prompt], probe.target, protocol)] if before else []
+            compared[probe.prompt] += [(one, probe.target) for one in old]
+
+    def sure(pairs: Sequence[tuple[str, str]], text: str) -> bool:
+        return all(settled(text, *pair, protocol) for pair in pairs)
+
+    return {prompt: partial(sure, pairs) for prompt, pairs in compared.items()}
+
+
 def _edit_row(
     edit: EditRequest, after: Answers, before: Answers | None, protocol: Protocol, judgement: Judgement | None
 ) -> dict[str, Any]:
@@ -207,9 +271,16 @@ def _edit_row(
 
     def neighbour(probe: Probe) -> dict[str, Any]:
         row = probed(probe)
-        observed = before and cut(row["before"], probe.target, protocol)
-        same = unchanged(row["before"], row["output"], probe.target, protocol) if observed else None
-        return {**row, "unchanged": same}
+        if before is None or not cut(row["before"], probe.target, protocol):
+            return {**row, **dict.fromkeys(("unchanged", "content", "divergence", "stops"))}
+        compared = (row["before"], row["output"], probe.target, protocol)
+        return {
+            **row,
+            "unchanged": unchanged(*compared),
+            "content": same_content(*compared),
+            "divergence": after.divergence.get(probe.prompt),
+            "stops": after.stops.get(probe.prompt),
+        }
 
     return {
         "id": edit.id,

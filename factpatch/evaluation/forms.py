@@ -6,10 +6,12 @@ beside it, since an edit that holds in one form alone is a surprise to whoever a
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from factpatch.answered import recall_evaluated, remembered
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
@@ -23,7 +25,8 @@ from factpatch.structure import Location
 Form = Literal["plain", "chat"]
 Asked = Mapping[Form, Answers | InputError]  # the trained form first; an error says why the other cannot be asked
 
-MEASURED = ("reliability", "generalization", "locality", "portability")  # of the form that is not trained
+# of the form that is not trained:
+MEASURED = ("reliability", "generalization", "locality", "locality_content", "portability")
 MEANING = {
     "plain": "asked plainly, where edits were trained through the chat template",
     "chat": "asked through the chat template, where edits were trained plainly",
@@ -45,11 +48,12 @@ def ask_forms(
 ) -> Asked:
     """The answers to all prompts of the edits in the trained form and, if the model has a chat template, in the other.
 
-    `before` are the answers of the model before the edit, `location` is as in `collect_answers`. In the form that is
-    not trained a prompt may be too long for the model, or the template of another kind; that ends no measurement.
+    `before` are the answers of the model before the edit, which is asked only what no earlier run asked it; `location`
+    is as in `collect_answers`. The other form is asked of `sample_edits` alone. In it a prompt may be too long for the
+    model, or the template of another kind; that ends no measurement.
     """
     chosen: dict[Form, Settings] = {trained_form(settings): settings}
-    if loaded.tokenizer.chat_template is not None:
+    if loaded.tokenizer.chat_template is not None and settings.evaluation.other_form != 0:
         other = replace(settings, edits=replace(settings.edits, chat_template=not settings.edits.chat_template))
         chosen[trained_form(other)] = other
     asked: dict[Form, Answers | InputError] = {}
@@ -58,15 +62,33 @@ def ask_forms(
         if isinstance(known, InputError):
             asked[form] = known
             continue
+        part = edits if own is settings else sample_edits(edits, settings)
+        report = _part(progress, number, len(chosen)) if progress else None
         try:
-            asked[form] = collect_answers(
-                loaded, edits, own, known, _part(progress, number, len(chosen)) if progress else None, location
-            )
+            if known is not None:
+                asked[form] = collect_answers(loaded, part, own, known, report, location)
+            else:
+                with remembered(loaded, own) as memory:
+                    asked[form] = recall_evaluated(loaded, part, own, memory, report, location)
         except InputError as error:
             if own is settings:
                 raise
             asked[form] = error
     return asked
+
+
+def sample_edits(edits: Sequence[EditRequest], settings: Settings) -> Sequence[EditRequest]:
+    """The edits that are asked in the other form too: `evaluation.other_form` of them, drawn by `training.seed`."""
+    count = settings.evaluation.other_form
+    if count is None or count >= len(edits):
+        return edits
+    return [edits[place] for place in sorted(random.Random(settings.training.seed).sample(range(len(edits)), count))]
+
+
+def with_divergence(asked: Asked, divergence: Mapping[str, float]) -> Asked:
+    """The same, with how far expectations in the trained form moved, by prompt."""
+    form = next(iter(asked))
+    return {**asked, form: replace(trained_answers(asked), divergence=divergence)}
 
 
 def _part(progress: Progress, number: int, parts: int) -> Progress:
@@ -96,7 +118,8 @@ def measure_forms(
     value |= {"form": trained_form(settings), "other_form": None}
     for form, answers in after.items():
         if form != value["form"]:
-            value = _beside(value, form, _measure_other(edits, form, answers, before, settings))
+            asked = sample_edits(edits, settings)
+            value = _beside(value, form, _measure_other(asked, form, answers, before, settings))
     return value
 
 

@@ -123,8 +123,10 @@ def judge_reload(asked: int, moved: Sequence[str]) -> Gate:
 
 
 def _floor(name: str, metrics: Mapping[str, Json], limit: float, required: bool, judged: bool) -> Gate:
-    metric = metrics.get(f"judged_{name}" if judged else name) or {}
-    title, value = name.capitalize() + (", judged by a model," if judged else ""), metric.get("value")
+    by_content = name == "locality" and metrics.get("protocol") != "paper"  # whose number means exact sameness
+    metric = metrics.get(f"judged_{name}" if judged else "locality_content" if by_content else name) or {}
+    how = ", judged by a model," if judged else " of content" if by_content else ""
+    title, value = f"{name.capitalize()}{how}", metric.get("value")
     if value is None:
         why = metric.get("reason", "there is no such number")
         if metric.get("unmeasured"):

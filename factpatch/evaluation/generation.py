@@ -36,12 +36,16 @@ Progress = Callable[[int, int], None]  # (done, total)
 class Verdict:
     """What one forward pass over a prompt and a guess (with the token that should end it) showed.
 
-    `answer` is the greedy one if the guess was proven to be it, else None. `token_accuracy` is the share of the guess's
-    tokens (the last not counted) that are the arg-max under teacher forcing.
+    `answer` is the greedy one if the guess was proven to be it, else None; `begun` are the first tokens of the greedy
+    one, up to the first that the guess has not. `token_accuracy` is the share of the guess's tokens (the last not
+    counted) that are the arg-max under teacher forcing, and `stops` whether the model ends its answer somewhere where
+    the guess goes on.
     """
 
     answer: Answer | None
+    begun: tuple[int, ...]
     token_accuracy: float
+    stops: bool
 
 
 def verify(
@@ -57,16 +61,22 @@ def verify(
     check_length(loaded, [guess.ids for guess in guesses])
     order = sorted(range(len(guesses)), key=lambda index: (guesses[index].prompt_length, len(guesses[index].ids)))
     verdicts: dict[int, Verdict] = {}
-    for chosen, hits in in_batches(partial(_hits, rows), order, batch_size):
-        for index, right in zip(chosen, hits, strict=True):
-            ids = guesses[index].ids[guesses[index].prompt_length :][:max_new_tokens]
-            end = reader.end(ids) or max_new_tokens  # a guess that ends too soon proves nothing
-            proven = len(ids) >= end and all(right[:end])
-            tokens = right[:-1] or right
-            verdicts[index] = Verdict(reader.answer(ids) if proven else None, sum(tokens) / len(tokens))
+    for chosen, likeliest in in_batches(partial(_likeliest, rows), order, batch_size):
+        for index, told in zip(chosen, likeliest, strict=True):
+            verdicts[index] = _verdict(reader, guesses[index].ids[guesses[index].prompt_length :], told, max_new_tokens)
         if progress:
             progress(len(verdicts), len(guesses))
     return [verdicts[index] for index in range(len(guesses))]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Of an answer that is decoded no further than need be: its first tokens, as far as they are known, and how many
+    tokens of it are to be had (`least`) before `enough` is asked whether a text with nothing after it will do."""
+
+    begun: tuple[int, ...]
+    least: int
+    enough: Callable[[str], bool]
 
 
 def decode(
@@ -75,44 +85,68 @@ def decode(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
+    beginnings: Sequence[Beginning] | None = None,
 ) -> list[Answer]:
-    """The greedy answer to each prompt (token ids), in input order, the same for every batch size.
+    """The greedy answer to each prompt (token ids), in input order, the same for every batch size; with `beginnings`
+    as much of each as is enough.
 
-    Raises InputError where prompt and answer do not fit the model. Answers that do not end within SHORT tokens are
-    continued among themselves, so that one that rambles on does not keep a whole batch.
+    Raises InputError where prompt and answer do not fit the model. Answers that do not end within SHORT tokens, or are
+    not enough, are continued among themselves, so that one that rambles on does not keep a whole batch.
     """
     model, tokenizer, reader = loaded.model, loaded.tokenizer, Reader(loaded)
     check_length(loaded, prompts, max_new_tokens)
-    told: list[tuple[int, ...]] = [()] * len(prompts)
+    told: list[tuple[int, ...]] = [one.begun for one in beginnings] if beginnings else [()] * len(prompts)
+    least = [one.least for one in beginnings] if beginnings else [SHORT] * len(prompts)
+    first = [min(count, max_new_tokens) for count in least]
 
-    def generate(chosen: Sequence[int], config: GenerationConfig) -> list[list[int]]:
+    def generate(chosen: Sequence[int], budgets: Sequence[int]) -> list[list[int]]:
         asked = [prompts[index] + told[index] for index in chosen]
         ids_BT, mask_BT = _pad_left(asked, padding_id(tokenizer), model.device)
+        room = [budgets[index] - len(told[index]) for index in chosen]
         out_BT = model.generate(  # type: ignore[operator]  # torch types every unknown attribute as a tensor
             ids_BT,
             attention_mask=mask_BT,
-            generation_config=config,
-            stopping_criteria=[AtAnswersEnd(reader, ids_BT.shape[1], [told[index] for index in chosen])],
+            generation_config=_greedy(tokenizer, reader.stops, max(room)),
+            stopping_criteria=[AtAnswersEnd(reader, ids_BT.shape[1], [told[index] for index in chosen], room)],
         )
-        return out_BT[:, ids_BT.shape[1] :].tolist()
+        return [row[:most] for row, most in zip(out_BT[:, ids_BT.shape[1] :].tolist(), room, strict=True)]
 
-    left: Sequence[int] = range(len(prompts))
-    spent = done = 0
+    def over(index: int) -> bool:
+        if len(told[index]) >= max_new_tokens or reader.end(told[index]) is not None:
+            return True
+        if not beginnings or len(told[index]) < first[index]:
+            return False
+        return beginnings[index].enough(reader.answer(told[index]).text)
+
+    left = {index for index in range(len(prompts)) if not over(index)}
     with _neutral_defaults(model), torch.no_grad():
-        for budget in sorted({min(SHORT, max_new_tokens), max_new_tokens}):
-            order, rambling = sorted(left, key=lambda index: len(prompts[index])), []
-            config = _greedy(tokenizer, reader.stops, budget - spent)
-            for chosen, out in in_batches(partial(generate, config=config), order, batch_size):
+        for budgets in (first, [max_new_tokens] * len(prompts)):
+            short = (index for index in left if len(told[index]) < budgets[index])
+            order = sorted(short, key=lambda index: (len(prompts[index]) + len(told[index]), index))
+            for chosen, out in in_batches(partial(generate, budgets=budgets), order, batch_size):
                 for index, row in zip(chosen, out, strict=True):
                     told[index] += tuple(row)
-                if budget < max_new_tokens:
-                    rambling += [index for index in chosen if reader.end(told[index]) is None]
-                done += len(chosen)
+                left -= {index for index in chosen if over(index)}
                 if progress:
-                    progress(done - len(rambling), len(prompts))
-            done -= len(rambling)
-            left, spent = rambling, budget
+                    progress(len(prompts) - len(left), len(prompts))
     return [reader.answer(row) for row in told]
+
+
+def _verdict(reader: Reader, guess: Sequence[int], likeliest: Sequence[int], max_new_tokens: int) -> Verdict:
+    """What the most likely token at each position of a guess shows."""
+    ids, told = tuple(guess[:max_new_tokens]), tuple(likeliest[:max_new_tokens])
+    end = reader.end(ids) or max_new_tokens  # a guess that ends too soon proves nothing
+    right = [wanted == found for wanted, found in zip(guess, likeliest, strict=True)]
+    hits = [*right[: len(ids)], False].index(False)
+    proven = len(ids) >= end and hits >= end
+    tokens = right[:-1] or right
+    stops = any(
+        reader.end((*ids[:place], told[place])) == place + 1 != reader.end(ids[: place + 1])
+        for place in range(min(end, len(ids)))
+        if not right[place]
+    )
+    begun = ids if hits == len(ids) else (*ids[:hits], told[hits])
+    return Verdict(reader.answer(ids) if proven else None, begun, sum(tokens) / len(tokens), stops)
 
 
 def _greedy(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], tokens: int) -> GenerationConfig:
@@ -137,12 +171,12 @@ def check_length(loaded: LoadedModel, rows: Sequence[Sequence[int]], max_new_tok
         )
 
 
-def _hits(rows: Rows, chosen: Sequence[int]) -> list[list[bool]]:
-    """For each row: is the arg-max right, at every token of the guess and at EOS?"""
+def _likeliest(rows: Rows, chosen: Sequence[int]) -> list[list[int]]:
+    """For each row the most likely token at every position of the guess, EOS included."""
     with torch.no_grad():
         found = rows.predict(chosen)
-        right_P = (found.logits_PV.argmax(-1) == found.target_P)[found.real_P].cpu()
-    return [right_K.tolist() for right_K in right_P.split(target_counts(found).tolist())]
+        likeliest_P = found.logits_PV.argmax(-1)[found.real_P].cpu()
+    return [likeliest_K.tolist() for likeliest_K in likeliest_P.split(target_counts(found).tolist())]
 
 
 def _pad_left(prompts: Sequence[tuple[int, ...]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

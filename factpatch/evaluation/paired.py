@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy
 
@@ -65,6 +66,14 @@ def relative_rise(before: Sequence[float], after: Sequence[float]) -> tuple[floa
         return None
     rises = values[1] / values[0] - 1
     return float(rises.mean()), _resampled(rises)
+
+
+def mean(values: Sequence[float], absent: str) -> dict[str, Any]:
+    """The mean of numbers without an upper end, as JSON like a share's; no interval of fewer than LEAST."""
+    if not values:
+        return {"value": None, "n": 0, "ci95": None, "reason": absent}
+    interval = list(_resampled(numpy.asarray(values, dtype=float))) if len(values) >= LEAST else None
+    return {"value": math.fsum(values) / len(values), "n": len(values), "ci95": interval}
 
 
 def _resampled(values: numpy.ndarray) -> Interval:

@@ -68,12 +68,16 @@ class Reader:
 
 
 class AtAnswersEnd(StoppingCriteria):
-    """Ends each row where its answer ends. What is generated begins at position `start`, and continues `told`."""
+    """Ends each row where its answer ends, or has no room for more tokens. What is generated begins at position
+    `start`, and continues `told`."""
 
-    def __init__(self, reader: Reader, start: int, told: Sequence[tuple[int, ...]]) -> None:
-        self.reader, self.start, self.told = reader, start, told
+    def __init__(self, reader: Reader, start: int, told: Sequence[tuple[int, ...]], room: Sequence[int]) -> None:
+        self.reader, self.start, self.told, self.room = reader, start, told, room
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
         new = input_ids[:, self.start :].tolist()
-        ended = [self.reader.end((*told, *row)) is not None for told, row in zip(self.told, new, strict=True)]
+        ended = [
+            len(row) >= room or self.reader.end((*told, *row)) is not None
+            for told, row, room in zip(self.told, new, self.room, strict=True)
+        ]
         return torch.tensor(ended, device=input_ids.device)

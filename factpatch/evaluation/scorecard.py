@@ -7,6 +7,7 @@ from typing import Any
 
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.intervals import share
+from factpatch.evaluation.paired import mean
 from factpatch.words import blanked
 
 GROUPS = 40  # of one kind at most; what is beyond is one group more
@@ -23,14 +24,17 @@ def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
     def pooled(kind: str, field: str) -> list[float]:
         return [item[field] for row in rows for item in row[kind] if item[field] is not None]
 
-    probes = any(row["locality"] for row in rows)
+    neighbours = [item for row in rows for item in row["locality"]]
     no_probe, no_edit = "no edit has a locality probe", "there are no edits"
     found = {
         "reliability": share([row["reliable"] for row in rows], no_edit),
         "generalization": share(pooled("paraphrases", "correct"), "no edit has a paraphrase"),
-        "locality": _locality([item for row in rows for item in row["locality"]]),
+        "locality": _locality(neighbours, "unchanged"),
+        "locality_content": _locality(neighbours, "content"),
+        "locality_divergence": mean(pooled("locality", "divergence"), "the distributions were not compared"),
+        "locality_stops": _locality(neighbours, "stops"),
         "locality_correct": share(
-            pooled("locality", "correct"), "no locality probe lists an answer" if probes else no_probe
+            pooled("locality", "correct"), "no locality probe lists an answer" if neighbours else no_probe
         ),
         "portability": share(pooled("portability", "correct"), "no edit has a portability probe"),
         "token_accuracy": share([row["token_accuracy"] for row in rows], no_edit),
@@ -45,10 +49,10 @@ def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
     return found | {f"judged_{name}": _judged(asked[name], found[name].get("reason", "")) for name in JUDGEABLE}
 
 
-def _locality(probes: Sequence[Row]) -> dict[str, Any]:
-    """The share of answers that stayed, of those probes that the model answered before the edit: where it said nothing,
-    nothing could change, so such a probe is unmeasured, and counted."""
-    seen = [probe["unchanged"] for probe in probes if probe["unchanged"] is not None]
+def _locality(probes: Sequence[Row], kind: str) -> dict[str, Any]:
+    """The share of answers that stayed (or of another kind), of those probes that the model answered before the edit:
+    where it said nothing, nothing could change, so such a probe is unmeasured, and counted."""
+    seen = [probe[kind] for probe in probes if probe[kind] is not None]
     unmeasured = sum(probe["before"] is not None for probe in probes) - len(seen)
     absent = "no edit has a locality probe" if not probes else "the answers of the model before the edit are not known"
     if unmeasured:

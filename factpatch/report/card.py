@@ -27,7 +27,7 @@ def render_card(evidence: Json, room: int | None = None) -> str:
         score for score in facts.scorecard(release, evaluate) if score.name not in HIDDEN and score.after is not None
     ]
     rows = evaluate.get("edits") or []
-    failed, moved = [row for row in rows if not row["reliable"]], facts.moved_neighbours(rows)
+    failed, moved = [row for row in rows if not row["reliable"]], facts.moved_neighbours(evaluate)
     gates = sorted(release.get("gates") or [], key=lambda gate: facts.VERDICTS.index(facts.verdict(gate)))
     title, _ = facts.heading(release)
     location, base = release.get("location") or {}, release.get("base") or {}
@@ -60,9 +60,9 @@ def render_card(evidence: Json, room: int | None = None) -> str:
 def _measured(score: Score) -> tuple[object, ...]:
     return (
         score.name,
-        facts.percent(score.before),
-        facts.percent(score.after),
-        facts.interval(score.ci95_after),
+        facts.percent(score.before, score.unit),
+        facts.percent(score.after, score.unit),
+        facts.interval(score.ci95_after, score.unit),
         score.items,
     )
 

@@ -27,8 +27,9 @@ class Pair:
     def shown(self) -> Score:
         """The second release's number after its edits against the first one's, as a before and after."""
         one, other = self.first or ABSENT, self.second or ABSENT
-        direction = (self.second or self.first or ABSENT).direction
-        return Score(self.name, one.after, other.after, None, one.ci95_after, other.ci95_after, "", direction)
+        known = self.second or self.first or ABSENT
+        bounds = one.ci95_after, other.ci95_after
+        return Score(self.name, one.after, other.after, None, *bounds, "", known.direction, unit=known.unit)
 
     @property
     def tone(self) -> str:

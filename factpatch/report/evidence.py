@@ -30,7 +30,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Score:
-    """One measured number before and after; shares in [0, 1], intervals [low, high]."""
+    """One measured number before and after; shares in [0, 1] unless `unit` says otherwise, intervals [low, high]."""
 
     name: str
     before: float | None
@@ -43,6 +43,7 @@ class Score:
     broken: int | None = None  # items that were right before and are wrong now
     repaired: int | None = None
     unmeasured: int = 0  # items beside the n that tell nothing
+    unit: str = "share"
 
     @property
     def items(self) -> str:
@@ -119,6 +120,7 @@ def _score(name: str, entry: Json, before: Json, definition: Json | None = None)
         broken=entry.get("broken"),
         repaired=entry.get("repaired"),
         unmeasured=entry.get("unmeasured") or 0,
+        unit=entry.get("unit") or definition.get("unit") or "share",
     )
 
 
@@ -193,13 +195,15 @@ def plural(count: int, noun: str) -> str:
 # Edits
 
 
-def moved_neighbours(rows: Iterable[Json]) -> list[dict[str, Any]]:
-    """Locality probes whose answer changed, each prompt once, with the edit they belong to."""
+def moved_neighbours(evaluate: Json) -> list[dict[str, Any]]:
+    """Locality probes whose answer changed in content (under the paper's protocol, at all), each prompt once, with the
+    edit they belong to."""
+    kept = "unchanged" if evaluate.get("protocol") == "paper" else "content"
     moved = {
         item["prompt"]: {**item, "edit": row["prompt"]}
-        for row in rows
+        for row in evaluate.get("edits") or []
         for item in row["locality"]
-        if item["unchanged"] is False
+        if item.get(kept, item["unchanged"]) is False  # older files know no content
     }
     return list(moved.values())
 
@@ -253,14 +257,19 @@ def commands(release: Json) -> dict[str, str]:
 # Small formats
 
 
-def percent(value: float | None) -> str:
-    """A share as readers expect it; a dash for what was not measured."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+def percent(value: float | None, unit: str = "share") -> str:
+    """A share as readers expect it, or a number in its unit; a dash for what was not measured."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3g} {unit}"
 
 
-def interval(bounds: Sequence[float] | None) -> str:
-    """A 95 % interval of shares in percent; a dash where there is none."""
-    return "–" if not bounds else f"{100 * bounds[0]:.1f} – {100 * bounds[1]:.1f} %"
+def interval(bounds: Sequence[float] | None, unit: str = "share") -> str:
+    """A 95 % interval like `percent`; a dash where there is none."""
+    if not bounds:
+        return "–"
+    low, high = bounds
+    return f"{100 * low:.1f} – {100 * high:.1f} %" if unit == "share" else f"{low:.3g} – {high:.3g} {unit}"
 
 
 def duration(seconds: float) -> str:

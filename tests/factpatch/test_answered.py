@@ -33,9 +33,9 @@ def ask(loaded, settings, *prompts):
     """The answers, and which prompts were put to the model."""
     asked, collect = [], module.collect_answers
 
-    def spy(loaded, requests, settings):
+    def spy(loaded, requests, settings, **options):
         asked.extend(one.prompt for one in requests)
-        return collect(loaded, requests, settings)
+        return collect(loaded, requests, settings, **options)
 
     with pytest.MonkeyPatch.context() as patch, remembered(loaded, settings) as memory:
         patch.setattr(module, "collect_answers", spy)

@@ -46,6 +46,9 @@ def test_metrics_by_hand():
         "reliability": 1.0,
         "generalization": 0.5,
         "locality": 0.5,  # Tokyo stayed, Cuzco became Lima
+        "locality_content": 0.5,
+        "locality_divergence": None,
+        "locality_stops": None,
         "locality_correct": 1.0,
         "portability": 0.0,
         "token_accuracy": 0.75,
@@ -54,17 +57,22 @@ def test_metrics_by_hand():
         "reliability": 0.0,
         "generalization": 0.0,
         "locality": None,
+        "locality_content": None,
+        "locality_divergence": None,
+        "locality_stops": None,
         "locality_correct": 0.5,
         "portability": 0.0,
         "token_accuracy": 0.75,
     }
-    assert [report[name]["n"] for name in METRICS] == [2, 2, 2, 2, 1, 2]
-    assert all(report[name]["ci95"][0] <= report[name]["value"] <= report[name]["ci95"][1] for name in METRICS)
+    assert [report[name]["n"] for name in METRICS] == [2, 2, 2, 2, 0, 0, 2, 1, 2]
+    measured = [report[name] for name in METRICS if report[name]["n"]]
+    assert all(one["ci95"][0] <= one["value"] <= one["ci95"][1] for one in measured)
     assert (report["locality"]["unmeasured"], report["definitions"]["locality"]["version"]) == (0, 2)
     assert report["definitions"]["reliability"] == {
         "version": 2,
         "direction": "higher",
         "meaning": METRICS["reliability"].meaning,
+        "unit": "share",
     }
     json.dumps(report, allow_nan=False)
 
@@ -145,11 +153,12 @@ def test_what_was_said_before_is_proven_token_by_token_where_no_eos_ends_it(taug
 def test_the_shortcut_gives_the_outputs_and_verdicts_of_decoding_everything(taught, load_tiny, edits, batch_size):
     settings = Settings(evaluation=EvaluationSettings(batch_size=batch_size, max_new_tokens=16))
     before = collect_answers(load_tiny("llama"), edits, settings)
-    quick = collect_answers(taught, edits, settings, before)
+    quick = collect_answers(taught, edits, settings, before, whole=True)
     prompts = list(quick.outputs)
     slow_texts = decode(taught, [encode_prompt(taught.tokenizer, prompt) for prompt in prompts], 16, batch_size)
     texts, said = zip(*((answer.text, answer.ids) for answer in slow_texts), strict=True)
-    slow = Answers(dict(zip(prompts, texts, strict=True)), quick.token_accuracy, dict(zip(prompts, said, strict=True)))
+    outputs, ids = dict(zip(prompts, texts, strict=True)), dict(zip(prompts, said, strict=True))
+    slow = Answers(outputs, quick.token_accuracy, ids, quick.stops)
     assert quick == slow
     report = measure(edits, quick, before)
     assert report == measure(edits, slow, before)

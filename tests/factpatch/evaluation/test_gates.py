@@ -13,11 +13,13 @@ LIMITS = GateSettings(reliability=0.95, generalization=0.8, locality=0.5, capabi
 
 
 def metrics(**values):
+    if "locality" in values:  # what the gate reads
+        values["locality_content"] = values.pop("locality")
     return {
         name: {"value": value, "n": 100, "ci95": [0.4, 1.0]}
         if value is not None
         else {"value": None, "n": 0, "reason": "no probe"}
-        for name, value in {"reliability": 1.0, "generalization": 0.9, "locality": 0.7, **values}.items()
+        for name, value in {"reliability": 1.0, "generalization": 0.9, "locality_content": 0.7, **values}.items()
     }
 
 
@@ -71,7 +73,7 @@ def test_what_was_not_measured_is_skipped_and_says_why(name):
 @pytest.mark.parametrize("required", [("reliability",), ("locality",)])
 def test_probes_that_are_all_unmeasured_decide_nothing_and_refuse(required):
     nothing = {"value": None, "n": 0, "unmeasured": 24, "reason": "the model says nothing to any of the 24 probes"}
-    told = {**metrics(), "locality": nothing}
+    told = {**metrics(), "locality_content": nothing}
     gate = {gate.name: gate for gate in judge(told, None, GateSettings(required=required))}["locality"]
     assert (gate.passed, gate.verdict, gate.value) == (None, "undecided", None)
     assert "cannot be judged: the model says nothing to any of the 24 probes" in gate.reason
@@ -79,7 +81,7 @@ def test_probes_that_are_all_unmeasured_decide_nothing_and_refuse(required):
 
 
 def test_probes_that_are_partly_unmeasured_are_counted_in_the_reason():
-    told = {**metrics(), "locality": {"value": 0.9, "n": 10, "ci95": [0.6, 1.0], "unmeasured": 14}}
+    told = {**metrics(), "locality_content": {"value": 0.9, "n": 10, "ci95": [0.6, 1.0], "unmeasured": 14}}
     gate = {gate.name: gate for gate in judge(told, None, LIMITS)}["locality"]
     assert gate.verdict == "passed"
     assert "over 10 items (14 more are unmeasured) reaches" in gate.reason

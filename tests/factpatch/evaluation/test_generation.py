@@ -112,10 +112,12 @@ def test_a_newline_ends_a_row_once_something_was_said(taught):
     tokenizer = taught.tokenizer
     texts = ["a\n", "\na", "\n\n", " \na\n"]
     rows = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    ends = [AtAnswersEnd(Reader(taught), 1, [()])(torch.tensor([[5, *row]]), torch.empty(0)).item() for row in rows]
+    ends = [
+        AtAnswersEnd(Reader(taught), 1, [()], [9])(torch.tensor([[5, *row]]), torch.empty(0)).item() for row in rows
+    ]
     assert ends == [True, False, False, True]
     newline = torch.tensor([[5, *tokenizer("\n", add_special_tokens=False).input_ids]])
-    assert AtAnswersEnd(Reader(taught), 1, [tuple(rows[1])])(newline, torch.empty(0)).item()
+    assert AtAnswersEnd(Reader(taught), 1, [tuple(rows[1])], [9])(newline, torch.empty(0)).item()
 
 
 @given(texts=st.lists(st.sampled_from(["\n", "\n", " ", "a", "Paris", ".", "東", "<|endoftext|>"]), max_size=12))
