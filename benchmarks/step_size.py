@@ -3,7 +3,7 @@
     python -m benchmarks.step_size MODEL ROWS --edits 200 --location 20:mlp.down_proj --output runs/step_size.jsonl
 
 Writes the same edits once with `learning_rate: auto` and once with each of six steps, all else as by default. A line a
-run: reliability, generalization and locality in percent, their mean, and by how much the bits
+run: reliability, generalization and locality (of the answers' content) in percent, their mean, and by how much the bits
 a byte of general text rose. Results append to the output; a run that stands there is not made again.
 """
 
@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+import yaml
 
 from benchmarks.counterfact import read_edits
 from factpatch.companions import Companions, find_companions
@@ -33,7 +34,7 @@ from factpatch.training.step_size import with_step_size
 from factpatch.trunk import open_rows
 
 STEPS = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
-METRICS = ("reliability", "generalization", "locality")
+METRICS = ("reliability", "generalization", "locality_content")
 PARAGRAPHS, TOKENS = 64, 256  # of general text, and of each paragraph at most
 
 
@@ -79,6 +80,7 @@ def run(
         "mean": sum(shares.values()) / len(shares),
         "text_rise": 100 * rise,
         "epochs": len(result.losses),
+        "visits": result.visits,
         "unsure": len(result.unsure or ()),
         "seconds": time.process_time() - start,
     }
@@ -93,10 +95,13 @@ def main() -> None:
     parser.add_argument("--location", required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=float, nargs="*", default=STEPS)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     common = {"model.path": args.model, "model.device": args.device, "trunk.folder": None, "evaluation.cache": None}
-    settings = load_settings(None, common | {"training.protect": None, "training.seed": args.seed})
+    common |= {"training.protect": None, "training.seed": args.seed}
+    common |= {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in args.set)}
+    settings = load_settings(None, common)
     loaded = load_model(settings.model)
     edits, place = read_edits(args.rows, args.edits, args.seed), locate(loaded.model, args.location)
     before = collect_answers(loaded, edits, settings)
@@ -105,13 +110,10 @@ def main() -> None:
     args.output.touch()
     known = {tuple(json.loads(line)["run"]) for line in args.output.read_text(encoding="utf-8").splitlines()}
     for step in ("auto", *args.steps):
-        name = (args.model, Path(args.rows).name, args.location, args.edits, args.seed, step)
+        name = (args.model, Path(args.rows).name, args.location, args.edits, args.seed, *args.set, step)
         if name in known:
             continue
-        own = load_settings(
-            None,
-            common | {"training.protect": None, "training.seed": args.seed, "training.learning_rate": step},
-        )
+        own = load_settings(None, common | {"training.learning_rate": step})
         found = run(loaded, edits, companions, before, place, own)
         line = {"run": name, **{key: round(value, 6) for key, value in found.items() if math.isfinite(value)}}
         with args.output.open("a", encoding="utf-8") as file:

@@ -16,11 +16,11 @@ class TrainingSettings:
     recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, whatever the keys below say (see PAPER)
     learning_rate: float | Literal["auto"] = "auto"  # Adam's step size; auto: a share of the trained matrices' own size
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
-    batch_size: int | None = None  # rows a step; null: a tenth of those an epoch visits, but 16 to 100
+    batch_size: int | None = None  # rows a step; null: a twentieth of those an epoch visits, but 8 to 100
     micro_batch: int | None = None  # rows a forward pass at most; halves by itself when memory runs out
-    epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
+    epochs: int = 20  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
     revisit: bool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
-    confidence: float = 0.98  # probability of every target token from which on an edit counts as learnt
+    confidence: float = 0.9  # probability of every target token from which on an edit counts as learnt
     stop_loss: float = 0.01  # without revisits: stop once an epoch's mean loss is below
     seed: int = 0  # of the order of edits
     resume: bool = False  # continue a killed run from the checkpoint in its output folder
@@ -28,8 +28,8 @@ class TrainingSettings:
     rank: int | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
     neighbours: float = 5.0  # further prompts to keep for each edit: its kind of question about other subjects
-    protect_ratio: float = 3.0  # kept prompts an epoch visits for each row of an edit that it visits
-    protect_least: int = 1024  # kept prompts an epoch visits at least, so that few edits are safe too
+    protect_ratio: float = 1.0  # kept prompts an epoch visits for each row of an edit that it visits
+    protect_least: int = 128  # kept prompts an epoch visits at least, so that few edits are safe too
     keep: Literal["answers", "divergence"] = "divergence"  # what is kept: the greedy answers / the distribution (KL)
     keep_weight: float = 0.5  # of a kept row's loss beside an edit's
     keep_memory_gb: float = 1.0  # for the base model's distributions; beyond it they are computed in every step
@@ -49,7 +49,7 @@ class TrainingSettings:
 
     def rows_a_step(self, visited: int) -> int:
         """Rows of a mini-batch where an epoch visits `visited`: small sets need steps more than large batches."""
-        return self.batch_size or min(100, max(16, visited // 10))
+        return self.batch_size or min(100, max(8, visited // 20))
 
 
 MEANS = ("resume", "checkpoint_seconds", "micro_batch")  # they change no result; the last one, but for rounding
