@@ -105,6 +105,9 @@ class EvaluationSettings:
     max_new_tokens: int = 32  # generation budget of an answer
     batch_size: int = 64  # prompts a forward pass
     cache: str | None = ".cache/answers"  # folder where the base model's answers stay for later runs; null keeps none
+    make_probes: bool = (
+        True  # paraphrases and locality probes for rows without any, to measure by (factpatch/probes.py)
+    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from factpatch.answered import Memory
 from factpatch.batches import in_batches
 from factpatch.encoding import padding_id
+from factpatch.files import digest_value
 from factpatch.models import LoadedModel
 
 CONTEXT = "The subject is"  # stands before each name, so that a single word is read as one
@@ -47,6 +48,12 @@ def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: Memory) 
         ]
 
     return memory.recall("similar", list(subjects), find)
+
+
+def measures(name: str, seed: int) -> bool:
+    """Is it a name that a run asks about to measure? Half of them are, by seed; the other half is trained about, in
+    every release alike."""
+    return int(digest_value([seed, name])[:8], 16) % 2 == 0
 
 
 def _states(loaded: LoadedModel, names: Sequence[str]) -> torch.Tensor:
