@@ -25,29 +25,34 @@ FOUND = 32  # names that are found for a subject, the most alike first
 
 
 @cache
-def known_names() -> tuple[str, ...]:
-    """The well-known names that similar ones are chosen from."""
+def known_names() -> dict[str, str]:
+    """The well-known names that similar ones are chosen from, each with its kind."""
     lines = files("factpatch").joinpath("names.txt").read_text(encoding="utf-8").splitlines()
-    kinds = (line.partition(": ")[2] for line in lines if not line.startswith("#"))
-    return tuple(dict.fromkeys(name for kind in kinds for name in kind.split(", ")))
+    kinds = (line.partition(": ") for line in lines if not line.startswith("#"))
+    return {name: kind for kind, _, names in reversed(list(kinds)) for name in names.split(", ")}
 
 
 def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: Memory) -> list[list[str]]:
-    """For each subject the well-known names most like it, the closest first; the subject itself is not among them."""
+    """For each subject the well-known names most like it, the closest first; the subject itself is not among them.
+    Where it is well known too, those of its kind come before all others."""
 
     def find(places: list[int]) -> list[list[str]]:
-        names = known_names()
+        kinds = known_names()
+        names = list(kinds)
         states = _states(loaded, [*names, *(subjects[place] for place in places)])
         mean, spread = states[: len(names)].mean(0), states[: len(names)].std(0) + 1e-6
         directions = torch.nn.functional.normalize((states - mean) / spread, dim=-1)
         nearness = directions[len(names) :] @ directions[: len(names)].T
+        for row, place in zip(nearness, places, strict=True):
+            own = kinds.get(subjects[place])
+            row += torch.tensor([2.0 * (kind == own) for kind in kinds.values()])  # more than cosines differ by
         ranked = nearness.topk(min(FOUND + 1, len(names)), dim=-1).indices.tolist()
         return [
             [names[index] for index in row if names[index].casefold() != subjects[place].casefold()][:FOUND]
             for place, row in zip(places, ranked, strict=True)
         ]
 
-    return memory.recall("similar", list(subjects), find)
+    return memory.recall("alike", list(subjects), find)
 
 
 def measures(name: str, seed: int) -> bool:
