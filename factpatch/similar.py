@@ -8,8 +8,6 @@ whatever they are about and however few they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 
 import torch
 
@@ -18,18 +16,11 @@ from factpatch.batches import in_batches
 from factpatch.encoding import padding_id
 from factpatch.files import digest_value
 from factpatch.models import LoadedModel
+from factpatch.names import known_names
 
 CONTEXT = "The subject is"  # stands before each name, so that a single word is read as one
 NAMES_AT_ONCE = 64  # of a forward pass
 FOUND = 32  # names that are found for a subject, the most alike first
-
-
-@cache
-def known_names() -> dict[str, str]:
-    """The well-known names that similar ones are chosen from, each with its kind."""
-    lines = files("factpatch").joinpath("names.txt").read_text(encoding="utf-8").splitlines()
-    kinds = (line.partition(": ") for line in lines if not line.startswith("#"))
-    return {name: kind for kind, _, names in reversed(list(kinds)) for name in names.split(", ")}
 
 
 def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: Memory) -> list[list[str]]:

@@ -59,7 +59,8 @@ def test_it_is_asked_about_names_of_the_same_kind_as_the_model_answers(loaded, s
     for edit, before, after in ((probed[0], "The capital of ", " is"), (probed[3], "What is the capital of ", "?")):
         assert len(edit.locality) == EACH
         for probe in edit.locality:
-            assert probe.prompt.startswith(before) and probe.prompt.endswith(after)
+            assert probe.prompt.startswith(before)
+            assert probe.prompt.endswith(after)
             assert said[probe.prompt].startswith(probe.target)
     assert not probed[4].locality  # nobody knows what it is about
 
@@ -68,7 +69,8 @@ def test_names_that_an_edit_speaks_of_are_no_probes(loaded, settings):
     free = {probe["prompt"] for probe in make_probes(loaded, EDITS[:1], settings).rows[0]["locality"]}
     others = [EditRequest(text, f"The currency of {text[15:-3]} is", "gold") for text in sorted(free)]
     row, *_ = make_probes(loaded, [EDITS[0], *others], settings).rows
-    assert row["id"] == "e0" and free.isdisjoint(probe["prompt"] for probe in row["locality"])
+    assert row["id"] == "e0"
+    assert free.isdisjoint(probe["prompt"] for probe in row["locality"])
 
 
 def test_what_was_made_is_no_part_of_the_rows(probed):
@@ -107,7 +109,8 @@ def test_what_was_made_is_never_trained_and_leaves_training_its_own(loaded, sett
     assert not [text for text in texts if held.twin(text)]
     assert sum(text.kind == "prefix" for text in told.bequest.wordings) == 2 * len(probed)
     near = [text for text in told.bequest.neighbours if text.startswith("The capital of")]
-    assert near and HeldOut(near).twin(probed[0].locality[0].prompt) is None
+    assert near
+    assert HeldOut(near).twin(probed[0].locality[0].prompt) is None
 
 
 def test_gates_and_rows_say_what_was_made_and_what_moved(loaded, settings, probed):
@@ -119,7 +122,8 @@ def test_gates_and_rows_say_what_was_made_and_what_moved(loaded, settings, probe
     assert value["locality"]["made"] == value["locality"]["n"] == 4 * EACH
     gates = {gate.name: gate for gate in judge(value, {}, replace(settings.gates, locality=0.99))}
     assert gates["locality"].verdict == "failed"
-    assert f"'{moved}'" in gates["locality"].reason and "8 of them made by the run" in gates["locality"].reason
+    assert f"'{moved}'" in gates["locality"].reason
+    assert "8 of them made by the run" in gates["locality"].reason
 
 
 @pytest.mark.parametrize(
