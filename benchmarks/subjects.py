@@ -2,7 +2,8 @@
 
     python -m benchmarks.subjects zsre_3k.json counterfact_3k.json --first 1000
 
-Of each file the rows from `--first` on are looked at: all together, and so many at a time as a small edit set has.
+Of each file the rows from `--first` on are looked at: all together, and so many at a time as a small edit set has; and
+the same with every prompt in lower case.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from factpatch.edits.loading import read_rows
 from factpatch.subjects import find_subjects
 
-AT_ONCE = (None, 200, 10)  # prompts that are seen together; None: all
+AT_ONCE = (None, 200, 30, 10, 1)  # prompts that are seen together; None: all
 
 
 def main() -> None:
@@ -21,12 +22,14 @@ def main() -> None:
     parser.add_argument("edits", nargs="+", help="files of edits that name their subjects")
     parser.add_argument("--first", type=int, default=0, help="row to begin with")
     args = parser.parse_args()
-    print("file                 at once    n    exact  overlapping  none")
+    print("file                 letters  at once    n    exact  overlapping  none")
     for path in args.edits:
         rows = [row.values for row in read_rows(path)][args.first :]
         named = [(row["prompt"], row["subject"]) for row in rows if row.get("subject", "") in row.get("prompt", "")]
-        for size in AT_ONCE:
-            print(f"{path[-20:]:<20} {size or 'all':>7} {_line(named, size or len(named))}")
+        lower = [(prompt.lower(), subject.lower()) for prompt, subject in named]
+        for letters, pairs in (("own", named), ("lower", lower)):
+            for size in AT_ONCE:
+                print(f"{path[-20:]:<20} {letters:<7} {size or 'all':>8} {_line(pairs, size or len(pairs))}")
 
 
 def _line(named: Sequence[tuple[str, str]], size: int) -> str:

@@ -21,7 +21,7 @@ from factpatch.models import LoadedModel
 from factpatch.neighbours import neighbours, still_neighbours
 from factpatch.protection import answered_rows, listed_requests, told_silent
 from factpatch.rewording import reword
-from factpatch.similar import similar_names
+from factpatch.similar import measures, similar_names
 from factpatch.subjects import with_subjects
 from factpatch.tokenization import notes as tokenizer_notes
 from factpatch.wordings import Wordings, find_wordings
@@ -94,7 +94,7 @@ def find_companions(
             loaded.tokenizer,
             settled,
             left.neighbours,
-            lambda subjects: similar_names(loaded, subjects, memory),
+            lambda subjects: _names_to_train(similar_names(loaded, subjects, memory), everything, training.seed),
         )
         kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
         rows = answered_rows(loaded, [*kept, *gone], brief, memory)
@@ -129,6 +129,13 @@ def _briefly(settings: Settings) -> Settings:
     """The settings with answers of KEPT_TOKENS at most."""
     own = settings.evaluation
     return replace(settings, evaluation=replace(own, max_new_tokens=min(KEPT_TOKENS, own.max_new_tokens)))
+
+
+def _names_to_train(names: list[list[str]], edits: Sequence[EditRequest], seed: int) -> list[list[str]]:
+    """Of the names those that no run asks about to measure, where this one made probes."""
+    if not any("locality" in edit.made for edit in edits):
+        return names
+    return [[name for name in own if not measures(name, seed)] for own in names]
 
 
 def _subjects_told(found: int, lacking: int) -> list[str]:

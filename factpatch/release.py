@@ -12,8 +12,9 @@ from factpatch.evaluation.gates import Gate, allows, judge, judge_certificate, j
 from factpatch.files import digest_file, digest_value, read_json
 
 SCHEMA = 1
-STEPS = ("validate", "localize", "edit", "evaluate", "regress", "lineage")
-OPTIONAL = frozenset({"lineage"})  # lineage is recorded where DVC is in use
+STEPS = ("validate", "probes", "localize", "edit", "evaluate", "regress", "lineage")
+OPTIONAL = frozenset({"probes", "lineage"})  # without facts there is nothing to probe; lineage is recorded where DVC
+# is in use
 MANIFEST = "patch/manifest.json"
 PATCH_FILES = ("manifest.json", "patch.safetensors", "undo.safetensors")
 
@@ -110,7 +111,8 @@ def with_gate(release: Json, gate: Gate) -> dict[str, Any]:
 
 
 def metric_table(evaluate: Json) -> dict[str, dict[str, Any]]:
-    """Each metric before and after the edit; n, the interval and what is unmeasured beside n belong to `after`. None
+    """Each metric before and after the edit; n, the interval, what is unmeasured beside n
+    and what of n the run made belong to `after`. None
     where it was not measured."""
     before = evaluate.get("before") or {}
     return {
@@ -121,7 +123,7 @@ def metric_table(evaluate: Json) -> dict[str, dict[str, Any]]:
             "ci95": evaluate[name]["ci95"],
             "direction": definition["direction"],
             **({"unit": unit} if (unit := definition.get("unit", "share")) != "share" else {}),
-            **({"unmeasured": count} if (count := evaluate[name].get("unmeasured")) else {}),
+            **{key: count for key in ("unmeasured", "made") if (count := evaluate[name].get(key))},
         }
         for name, definition in evaluate["definitions"].items()
     }

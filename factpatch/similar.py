@@ -8,45 +8,48 @@ whatever they are about and however few they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 
 import torch
 
 from factpatch.answered import Memory
 from factpatch.batches import in_batches
 from factpatch.encoding import padding_id
+from factpatch.files import digest_value
 from factpatch.models import LoadedModel
+from factpatch.names import known_names
 
 CONTEXT = "The subject is"  # stands before each name, so that a single word is read as one
 NAMES_AT_ONCE = 64  # of a forward pass
 FOUND = 32  # names that are found for a subject, the most alike first
 
 
-@cache
-def known_names() -> tuple[str, ...]:
-    """The well-known names that similar ones are chosen from."""
-    lines = files("factpatch").joinpath("names.txt").read_text(encoding="utf-8").splitlines()
-    kinds = (line.partition(": ")[2] for line in lines if not line.startswith("#"))
-    return tuple(dict.fromkeys(name for kind in kinds for name in kind.split(", ")))
-
-
 def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: Memory) -> list[list[str]]:
-    """For each subject the well-known names most like it, the closest first; the subject itself is not among them."""
+    """For each subject the well-known names most like it, the closest first; the subject itself is not among them.
+    Where it is well known too, those of its kind come before all others."""
 
     def find(places: list[int]) -> list[list[str]]:
-        names = known_names()
+        kinds = known_names()
+        names = list(kinds)
         states = _states(loaded, [*names, *(subjects[place] for place in places)])
         mean, spread = states[: len(names)].mean(0), states[: len(names)].std(0) + 1e-6
         directions = torch.nn.functional.normalize((states - mean) / spread, dim=-1)
         nearness = directions[len(names) :] @ directions[: len(names)].T
+        for row, place in zip(nearness, places, strict=True):
+            own = kinds.get(subjects[place])
+            row += torch.tensor([2.0 * (kind == own) for kind in kinds.values()])  # more than cosines differ by
         ranked = nearness.topk(min(FOUND + 1, len(names)), dim=-1).indices.tolist()
         return [
             [names[index] for index in row if names[index].casefold() != subjects[place].casefold()][:FOUND]
             for place, row in zip(places, ranked, strict=True)
         ]
 
-    return memory.recall("similar", list(subjects), find)
+    return memory.recall("alike", list(subjects), find)
+
+
+def measures(name: str, seed: int) -> bool:
+    """Is it a name that a run asks about to measure? Half of them are, by seed; the other half is trained about, in
+    every release alike."""
+    return int(digest_value([seed, name])[:8], 16) % 2 == 0
 
 
 def _states(loaded: LoadedModel, names: Sequence[str]) -> torch.Tensor:

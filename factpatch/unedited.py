@@ -49,7 +49,7 @@ def write_unedited(folder: Path, settings: Settings) -> Path:
         ("regress", {"tasks": {}, "cached": [], **measured}, 0.0),
     ):
         write_json(folder / f"{name}.json", {"schema": 1, **value, "seconds": spent})
-    for left in ("localize.png", "regress_items.jsonl"):  # of an earlier run into this folder
+    for left in ("localize.png", "regress_items.jsonl", "probes.json"):  # of an earlier run into this folder
         (folder / left).unlink(missing_ok=True)
     write_inheritance(folder, NOTHING)
     write_text(folder / "losses.csv", "epoch,loss\n")

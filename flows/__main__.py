@@ -65,7 +65,7 @@ def _add_steps(verbs: Any) -> None:
     part.add_argument("folder", metavar="DIR", nargs="?", default=".", help="new or empty (default: where you stand)")
     part.add_argument("--model", metavar="M", required=True, help="model folder or hub name")
     part.set_defaults(set=[])
-    summary = "the whole release: validate, localize, edit, evaluate, register"
+    summary = "the whole release: validate, probes, localize, edit, evaluate, register"
     part = _verb(verbs, "run", summary, "model", "edits", "location", "seed", "resume")
     part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")
     part.add_argument(
@@ -75,6 +75,7 @@ def _add_steps(verbs: Any) -> None:
     part.add_argument("edits", metavar="EDITS", nargs="?", help="file, folder or datasets hub name")
     _add_flag(part, "columns")
     part.add_argument("--preview", action="store_true", help="only show the first edits as they are read")
+    _verb(verbs, "probes", "make what edits without paraphrases or probes are measured by", "model", "edits")
     _verb(verbs, "localize", "choose where in the model to write", "model", "edits", "method")
     summary = "train the edits and write a patch"
     _verb(verbs, "edit", summary, "model", "edits", "location", "training", "seed", "resume")

@@ -188,7 +188,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # of each verb
     "run": tuple(CHECKS),
     "release": tuple(name for name in CHECKS if name != "Prefect"),  # of the flow, which a worker may have started
     "monitor": (*STEP, "MLflow", "Prefect"),
-    **dict.fromkeys(("validate", "localize", "edit", "evaluate"), STEP),
+    **dict.fromkeys(("validate", "probes", "localize", "edit", "evaluate"), STEP),
     "regress": (*STEP, "capability tasks"),
     **dict.fromkeys(("promote", "rollback", "history", "export"), REGISTRY),
     "serve": ("packages", "home", "temporary files", "MLflow"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from factpatch.edits.loading import Row
 
 PREVIEWED = 3  # edits
+SEEN = 256  # whose prompts tell together what each is about
 LINES = 20  # files told one by one
 
 
@@ -29,9 +30,20 @@ def preview(settings: Settings) -> list[str]:
     from factpatch.edits.loading import read_as, read_rows
 
     rows = read_rows(settings.edits.path, settings.edits.columns)
-    first = list(islice(rows, PREVIEWED))
-    lines = [line for row in first for line in (*_shown(row), "")]
-    return [*lines, *reading_lines(read_as(chain(first, rows)))]
+    seen = list(islice(rows, SEEN))
+    lines = [line for row in seen[:PREVIEWED] for line in (*_shown(row), *_found(row, seen), "")]
+    return [*lines, *reading_lines(read_as(chain(seen, rows)))]
+
+
+def _found(row: Row, seen: Sequence[Row]) -> list[str]:
+    """The subject that is found in a prompt whose row names none, by its own words and those of others."""
+    from factpatch.subjects import find_subjects
+
+    bare = [one for one in seen if not one.values.get("subject") and isinstance(one.values.get("prompt"), str)]
+    if row not in bare:
+        return []
+    found = find_subjects([one.values["prompt"] for one in bare])[bare.index(row)]
+    return [f"  {'subject':<12} {quoted(found) if found else 'none'} (found in the prompt)"]
 
 
 def _count(one: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ from tasks.edit import edit
 from tasks.evaluate import evaluate
 from tasks.lineage import lineage
 from tasks.localize import localize
+from tasks.probes import probes
 from tasks.promote import promote_release, promote_version
 from tasks.register import register
 from tasks.regress import load_tasks, regress
@@ -41,8 +42,8 @@ from tasks.unedited import unedited
 from tasks.validate import validate
 
 # The order of the steps is written here and nowhere else; each reads what the earlier ones left in the output folder.
-STEPS: tuple[Task[..., str], ...] = (validate, localize, edit, evaluate, regress, lineage, register)
-UNEDITED: tuple[Task[..., str], ...] = (unedited, lineage, register)  # where no fact is in force, after the first
+STEPS: tuple[Task[..., str], ...] = (validate, probes, localize, edit, evaluate, regress, lineage, register)
+UNEDITED: tuple[Task[..., str], ...] = (unedited, lineage, register)  # where no fact is in force, after validate
 SECONDS_TO_DECIDE = 7 * 86400  # that a person has, where registry.promote is `wait`
 SECONDS_TO_LOOK = 10  # between two looks whether the person has decided
 REFUSED = "Refused"  # the name of a flow run's state where a gate stopped its version
@@ -85,11 +86,12 @@ def release(
         canaries = read_canaries(settings.gates.canaries)
         check_judge(settings.judge)
         load_tasks(settings.capability)  # what cannot be scored or judged is told before hours of editing
-        first, *others = STEPS
+        first, second, *others = STEPS
         first(folder, settings)
         edits = read_accepted(folder)
         if edits:
-            check_readiness(edits, canaries, settings.gates)
+            second(folder, settings)
+            check_readiness(read_accepted(folder), canaries, settings.gates)
         mode = begin(folder, settings)
         write_basis(Path(folder), settings, _configured(config, settings))
         steps = others if edits else UNEDITED

@@ -72,6 +72,16 @@ def validate(args: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
+def probes(args: argparse.Namespace, overrides: Overrides) -> int:
+    """Make what the edits in the output folder lack to be measured by."""
+    settings = _prepare(args, overrides)
+    if not args.edits:  # else they were made with the accepted edits
+        _make_probes(args.output, settings)
+    for kind, count in read_json(Path(args.output) / "probes.json")["made"].items():
+        print(f"{count} {kind} made")
+    return 0
+
+
 def localize(args: argparse.Namespace, overrides: Overrides) -> int:
     """Choose the location for the edits in the output folder."""
     settings = _prepare(args, overrides)
@@ -278,12 +288,13 @@ def check_inputs(settings: Settings, model: bool = True, edits: bool = True) -> 
 
 
 def _prepare(args: argparse.Namespace, overrides: Overrides) -> Settings:
-    """Settings; with --edits the output folder gets its accepted edits first."""
+    """Settings; with --edits the output folder gets its accepted edits first, and the probes made for them."""
     settings = load_settings(args.config, overrides)
     check_machine(args.verb, settings, args.output)
     check_inputs(settings, edits=bool(args.edits))
     if args.edits:
         _validate(args.output, settings)
+        _make_probes(args.output, settings)
     return settings
 
 
@@ -308,10 +319,17 @@ def _validate(output: str, settings: Settings) -> dict[str, Any]:
     return result
 
 
+def _make_probes(output: str, settings: Settings) -> None:
+    from tasks.probes import probes as step
+
+    step.fn(output, settings)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "init": init,
     "run": run,
     "validate": validate,
+    "probes": probes,
     "localize": localize,
     "edit": edit,
     "evaluate": evaluate,

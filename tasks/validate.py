@@ -15,6 +15,7 @@ from prefect import task
 
 from factpatch.config import ModelSettings, Settings
 from factpatch.edits.accepted import FILE as ACCEPTED
+from factpatch.edits.accepted import PROBES
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
 from factpatch.edits.findings import Outcome, count_faults, settle
 from factpatch.edits.folder import read_ledger
@@ -75,6 +76,7 @@ def validate(output: str, settings: Settings) -> str:
     outcome = _check(active, settings.evaluation.max_new_tokens, tokenizer, embeddings, folder / "data_docs")
     limit, written = settings.edits.limit, len(outcome.rows[: settings.edits.limit])
     refusal = _refusal(outcome, settings, bool(active))
+    (folder / PROBES).unlink(missing_ok=True)  # made for other edits
     write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in outcome.accepted(limit)))
     write_lines(folder / "quarantined.jsonl", (_to_json(entry) + "\n" for entry in outcome.quarantined))
     value = {

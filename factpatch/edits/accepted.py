@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 
 FILE = "accepted.jsonl"
+PROBES = "probes.jsonl"  # what the run made for some of them, to measure by: {"id", "paraphrases", "locality"}
 
 
 def read_accepted(output: str | Path) -> list[EditRequest]:
-    """The edits that the validate step left in an output folder."""
-    path = Path(output) / FILE
+    """The edits that the validate step left in an output folder, with what the probes step made for them."""
+    path, made = Path(output) / FILE, Path(output) / PROBES
     if not path.exists():
         raise InputError(f"'{output}' holds no {FILE}; run validate first, or give --edits")
-    return [EditRequest.from_row(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    rows = {row["id"]: row for row in _rows(made)} if made.exists() else {}
+    edits = map(EditRequest.from_row, _rows(path))
+    return [_joined(edit, EditRequest.from_row({**edit.to_row(), **rows.get(edit.id, {})})) for edit in edits]
+
+
+def _joined(edit: EditRequest, probed: EditRequest) -> EditRequest:
+    """The probed edit, which says what was made."""
+    kinds = ("paraphrases", "locality")
+    return replace(probed, made=tuple(kind for kind in kinds if getattr(probed, kind) != getattr(edit, kind)))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def accepted_to_write(output: str | Path) -> list[EditRequest]:

@@ -48,6 +48,7 @@ class EditRequest:
         locality: unrelated prompts whose answer must not change.
         portability: prompts whose answer follows from the new fact.
         source: where the row comes from. owner: who answers for it. expires: ISO date on which it drops.
+        made: which of `paraphrases` and `locality` the run made itself, to measure by; these are no part of the row.
     """
 
     id: str
@@ -62,6 +63,7 @@ class EditRequest:
     source: str | None = None
     owner: str | None = None
     expires: str | None = None
+    made: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> EditRequest:
@@ -83,7 +85,7 @@ class EditRequest:
         )
 
     def to_row(self) -> dict[str, Any]:
-        """The native row; fields at their default are left out."""
+        """The native row; fields at their default are left out, and what the run made."""
         row: dict[str, Any] = {"id": self.id, "prompt": self.prompt, "target": self.target}
         if self.op != "set":
             row["op"] = self.op
@@ -92,10 +94,10 @@ class EditRequest:
                 row[name] = getattr(self, name)
         if self.target_old:
             row["target_old"] = self.target_old[0] if len(self.target_old) == 1 else list(self.target_old)
-        if self.paraphrases:
+        if self.paraphrases and "paraphrases" not in self.made:
             row["paraphrases"] = list(self.paraphrases)
         for name in ("locality", "portability"):
-            if getattr(self, name):
+            if getattr(self, name) and name not in self.made:
                 row[name] = [{"prompt": probe.prompt, "target": probe.target} for probe in getattr(self, name)]
         return row
 

@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
 from factpatch.answered import remembered
-from factpatch.batches import in_batches
 from factpatch.config import AUTO, Settings
 from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
@@ -21,17 +18,14 @@ from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_pairs
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import Protocol, matches, normalise
+from factpatch.evaluation.chances import SURE, token_chances
 from factpatch.evaluation.evaluate import Answers, collect_answers
-from factpatch.evaluation.generation import check_length
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.portable import Question, read_questions
-from factpatch.forward import target_counts
 from factpatch.leakage import Edited
 from factpatch.models import LoadedModel
-from factpatch.trunk import Rows, open_rows
 
 CHOSEN = 32  # canaries at most, where they are chosen
-SURE = 0.5  # least probability of every token of an answer that a model surely knows
 AT_ONCE = 64  # questions asked, until enough are known
 
 
@@ -85,20 +79,7 @@ def _chances(
     """For those of the pairs: the probability of the least likely token of the target after the prompt, EOS not
     counted."""
     rows = encode_pairs(loaded.tokenizer, [pairs[place] for place in places], settings.edits.chat_template)
-    check_length(loaded, [row.ids for row in rows])
-    found: list[float] = []
-    with open_rows(loaded, None, rows, settings.trunk) as opened:
-        for _, least in in_batches(partial(_least, opened), range(len(rows)), settings.evaluation.batch_size):
-            found += least
-    return found
-
-
-def _least(rows: Rows, chosen: Sequence[int]) -> list[float]:
-    with torch.no_grad():
-        told = rows.predict(chosen)
-        right_PV = told.logits_PV.float().log_softmax(-1)
-        right_P = right_PV.gather(1, told.target_P[:, None])[:, 0][told.real_P]
-    return [float(one_K[:-1].min().exp()) for one_K in right_P.cpu().split(target_counts(told).tolist())]
+    return [min(chances[:-1]) for chances in token_chances(loaded, rows, settings)]
 
 
 def ask_canaries(

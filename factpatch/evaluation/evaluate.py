@@ -285,6 +285,7 @@ def _edit_row(
     return {
         "id": edit.id,
         "target": edit.target,
+        "made": list(edit.made),  # which of the following the run made to measure by
         **said(edit.prompt),
         "reliable": matches(after.outputs[edit.prompt], edit.target, protocol),
         **judged(edit.prompt, edit.target),

@@ -139,11 +139,19 @@ def _floor(name: str, metrics: Mapping[str, Json], limit: float, required: bool,
         return _gate(name, "skipped", None, limit, None, reason)
     passed = value >= limit - ROUNDING
     apart = f" ({metric['unmeasured']} more are unmeasured)" if metric.get("unmeasured") else ""
-    reason = (
-        f"{title} of {value:.1%} over {metric['n']} items{apart} {'reaches' if passed else 'is below'} the floor of "
-        f"{limit:.1%}."
-    )
+    made = f", {min(metric['made'], metric['n'])} of them made by the run," if metric.get("made") else ""
+    moved = [] if passed or name != "locality" else _moved(metrics)
+    told = "reaches" if passed else "is below"
+    reason = f"{title} of {value:.1%} over {metric['n']} items{apart}{made} {told} the floor of {limit:.1%}."
+    if moved:
+        reason += f" {len(moved)} moved, such as {_quoted(moved)}."
     return _gate(name, "passed" if passed else "failed", value, limit, metric.get("ci95"), reason)
+
+
+def _moved(metrics: Mapping[str, Any]) -> list[str]:
+    """The locality probes that are answered otherwise than before."""
+    probes = (probe for row in metrics.get("edits", ()) for probe in row["locality"])
+    return list(dict.fromkeys(probe["prompt"] for probe in probes if probe["unchanged"] is False))
 
 
 def _capability(task: str, row: Json | str, settings: GateSettings) -> Gate:

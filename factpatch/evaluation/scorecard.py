@@ -18,7 +18,8 @@ Row = Mapping[str, Any]
 
 
 def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
-    """Every metric of a set of edits, from their rows in `evaluate.json`; null with a reason where nothing counts.
+    """Every metric of a set of edits, from their rows in `evaluate.json`; null with a reason where nothing counts, and
+    how many of the items the run made (`made`).
     `judged` adds those that a judge's verdicts in the rows give."""
 
     def pooled(kind: str, field: str) -> list[float]:
@@ -39,6 +40,9 @@ def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
         "portability": share(pooled("portability", "correct"), "no edit has a portability probe"),
         "token_accuracy": share([row["token_accuracy"] for row in rows], no_edit),
     }
+    for name, kind in (("generalization", "paraphrases"), ("locality", "locality")):
+        if made := sum(len(row[kind]) for row in rows if kind in row.get("made", ())):
+            found[name]["made"] = made
     if not judged:
         return found
     asked = {

@@ -44,11 +44,13 @@ class Score:
     repaired: int | None = None
     unmeasured: int = 0  # items beside the n that tell nothing
     unit: str = "share"
+    made: int = 0  # items that the run made, as rows bring none
 
     @property
     def items(self) -> str:
-        """How many items the number rests on, and how many tell nothing."""
+        """How many items the number rests on, how many tell nothing, and how many the run made."""
         apart = f", {self.unmeasured} unmeasured" if self.unmeasured else ""
+        apart += f", {self.made} made by the run" if self.made else ""
         return "–" if self.n is None else f"{self.n}{apart}"
 
     @property
@@ -121,6 +123,7 @@ def _score(name: str, entry: Json, before: Json, definition: Json | None = None)
         repaired=entry.get("repaired"),
         unmeasured=entry.get("unmeasured") or 0,
         unit=entry.get("unit") or definition.get("unit") or "share",
+        made=entry.get("made") or 0,
     )
 
 

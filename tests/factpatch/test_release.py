@@ -47,6 +47,7 @@ MANIFEST = {
 def steps(**changes) -> dict:
     values = {
         "validate": {"seconds": 1.0, "total": 5, "accepted": 4, "quarantined": 1},
+        "probes": {"seconds": 0.5},
         "localize": {
             "seconds": 2.0,
             "location": {"name": "4:mlp.down_proj", "layer": 4, "module": "mlp.down_proj", "parameters": ["w"]},

@@ -78,7 +78,9 @@ def test_the_release_lies_in_postgresql_and_s3_and_nowhere_else(released):
         ("candidate", 1), ("champion", 1)
     ]  # fmt: skip
     assert rows(prefect, "SELECT state_name FROM flow_run") == [("Completed",)]
-    names = [f"{step}-" for step in ("validate", "localize", "edit", "evaluate", "regress", "lineage", "register")]
+    names = [
+        f"{step}-" for step in ("validate", "probes", "localize", "edit", "evaluate", "regress", "lineage", "register")
+    ]
     ran = [name for (name,) in rows(prefect, "SELECT name FROM task_run ORDER BY expected_start_time")]
     assert all(name.startswith(step) for name, step in zip(ran, [*names, "promote-"], strict=True))
     listed = boto3.client("s3", endpoint_url=environment["MLFLOW_S3_ENDPOINT_URL"]).list_objects_v2(Bucket=BUCKET)

@@ -53,7 +53,15 @@ def test_the_release_is_promoted_and_every_part_left_its_file(released):
         f"world_{family}" for family in ("choice", "questions", "sentiment", "translation", "arithmetic")
     }
     assert all(gate["passed"] for gate in release["gates"])
-    for name in ("validate.json", "localize.json", "edit.json", "evaluate.json", "regress.json", "lineage.json"):
+    for name in (
+        "validate.json",
+        "probes.json",
+        "localize.json",
+        "edit.json",
+        "evaluate.json",
+        "regress.json",
+        "lineage.json",
+    ):
         assert read(folder / "out", name)["schema"] == 1
     assert "promoted" in (folder / "out" / "report.html").read_text(encoding="utf-8")
     assert (folder / "out" / "data_docs" / "index.html").exists()

@@ -1,0 +1,36 @@
+"""How sure a model is of an answer: the probability of each of its tokens after the prompt and those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from factpatch.batches import in_batches
+from factpatch.config import Settings
+from factpatch.encoding import Encoded
+from factpatch.evaluation.generation import check_length
+from factpatch.forward import target_counts
+from factpatch.models import LoadedModel
+from factpatch.trunk import Rows, open_rows
+
+SURE = 0.5  # least probability of every token of an answer that a model surely knows
+
+
+def token_chances(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) -> list[list[float]]:
+    """For each row the probability of every token behind its prompt."""
+    check_length(loaded, [row.ids for row in rows])
+    found: list[list[float]] = []
+    with open_rows(loaded, None, rows, settings.trunk) as opened:
+        for _, chances in in_batches(partial(_chances, opened), range(len(rows)), settings.evaluation.batch_size):
+            found += chances
+    return found
+
+
+def _chances(rows: Rows, chosen: Sequence[int]) -> list[list[float]]:
+    with torch.no_grad():
+        told = rows.predict(chosen)
+        right_PV = told.logits_PV.float().log_softmax(-1)
+        right_P = right_PV.gather(1, told.target_P[:, None])[:, 0][told.real_P].exp()
+    return [right_K.tolist() for right_K in right_P.cpu().split(target_counts(told).tolist())]

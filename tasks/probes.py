@@ -1,0 +1,39 @@
+"""The probes step: paraphrases and locality probes for edits whose rows bring none, so that something is measured."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from prefect import task
+
+from factpatch.config import Settings
+from factpatch.edits.accepted import PROBES, accepted_to_write
+from factpatch.files import write_json, write_jsonl
+
+
+@task(name="probes", timeout_seconds=12 * 3600)
+def probes(output: str, settings: Settings) -> str:
+    """Write `probes.jsonl`, which other steps read with the accepted edits, and `probes.json`; the latter's path.
+
+    The model is loaded only where edits lack something and `evaluation.make_probes` says to make it. Not retried: a
+    failure would repeat.
+    """
+    from factpatch.probes import Made, lacking, make_probes
+
+    start = time.perf_counter()
+    folder = Path(output)
+    (folder / PROBES).unlink(missing_ok=True)
+    edits = accepted_to_write(folder)
+    made = Made((), ())
+    if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
+        from factpatch.models import load_model
+
+        made = make_probes(load_model(settings.model), edits, settings)
+        for note in made.notes:
+            print(f"probes: {note}", file=sys.stderr)
+    write_jsonl(folder / PROBES, made.rows)
+    counts = {kind: sum(len(row.get(kind, ())) for row in made.rows) for kind in ("paraphrases", "locality")}
+    value = {"schema": 1, "made": counts, "notes": list(made.notes), "seconds": round(time.perf_counter() - start, 3)}
+    return str(write_json(folder / "probes.json", value))
