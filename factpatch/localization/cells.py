@@ -11,13 +11,13 @@ from statistics import fmean
 from factpatch.config import Settings, TrainingSettings
 from factpatch.errors import RefusedError
 from factpatch.evaluation.generation import verify
-from factpatch.localization.exam import Exam
+from factpatch.localization.exam import TOKENS, Exam
 from factpatch.models import LoadedModel, preserved, write_values
 from factpatch.structure import Location
 from factpatch.training import breadth_first
 from factpatch.trunk import Rows
 from factpatch.trunk.activations import Activations
-from factpatch.trunk.opening import make_plan
+from factpatch.trunk.opening import proven_plan
 from factpatch.trunk.plan import Plan, kept_bytes
 from factpatch.trunk.replay import capture, head_side
 from factpatch.trunk.store import GIB
@@ -73,7 +73,7 @@ class SharedTrunk:
         self._kept.clear()
         places: dict[object, int] = {}
         for location in locations:
-            plan = make_plan(self.loaded, location, self._rows) if self._settings.keep else None
+            plan = proven_plan(self.loaded, location, self._rows) if self._settings.keep else None
             wanted: dict[object, int] = {}
             if plan is not None:
                 sizes = kept_bytes(self.loaded.model, plan, self._rows)
@@ -121,13 +121,13 @@ def try_cell(
 
     with trunk.open(location) as (rows, asked):
         try:
-            result = breadth_first(loaded, location, rows, exam.edits, training, report, wordings=exam.wordings)
+            result = breadth_first(loaded, location, rows, exam.edits, training, report)
         except RefusedError as error:
             seconds = round(time.perf_counter() - start, 3)
             return Cell(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))
         with preserved(loaded.model, location.parameters):
             write_values(loaded.model, result.values)
-            verdicts = verify(loaded, asked, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
+            verdicts = verify(loaded, asked, min(TOKENS, settings.evaluation.max_new_tokens), settings.evaluation.batch_size)
     right = tuple(verdict.answer is not None for verdict in verdicts)
     operations = result.visits * row_operations(loaded, location, rows)
     seconds = round(time.perf_counter() - start, 3)

@@ -14,6 +14,7 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.localization.cells import Cell, SharedTrunk, try_cell
 from factpatch.localization.exam import Exam, make_exam
+from factpatch.localization.forecast import Forecast
 from factpatch.localization.memory import Choices, Record, Trials, base_digest
 from factpatch.localization.places import candidate_locations, known_places
 from factpatch.localization.record import judged, record
@@ -23,6 +24,7 @@ from factpatch.models import LoadedModel
 from factpatch.structure import Location, locate
 
 WHOLE = 4  # one trial in four is a whole run
+SHARE = 0.5  # of the time goes to short runs
 CHECKED = 16  # edits that an earlier choice is checked on
 
 Progress = Callable[[int, int, str], None]  # done, of how much, a word on it
@@ -63,7 +65,12 @@ def localize(
                 f"a grid needs at least {LEAST_SAMPLE} edits to tell places apart, there are {size}; use method auto, "
                 "or name localization.location"
             )
-        exam = make_exam(loaded, edits, settings, size)
+
+        def tell(note: str) -> None:
+            if progress:
+                progress(round(time.monotonic() - start), round(60 * own.budget_minutes), note)
+
+        exam = make_exam(loaded, edits, settings, size, tell)
         search = Search(loaded, exam, settings, Trials.start(root, base, exam, settings), start, progress)
         if earlier:
             found = search.check(earlier)
@@ -87,13 +94,15 @@ class Search:
     start: float
     progress: Progress | None
     cells: list[Cell] = field(default_factory=list)  # in the order of the trials
-    cut_short: bool = False  # by the budget's minutes
-    done: float = 0.0
-    total: float = 1.0
+    cut_short: bool = False  # a trial, by the budget's minutes
+    left_out: int = 0  # places that there was no time for
+    planned: float = 0.0  # seconds of the trials to come
+    deadline: float = math.inf  # on the clock
 
     def __post_init__(self) -> None:
         self.scorer = Scorer(self.exam, self.settings.localization.weights)
         self.trunk = SharedTrunk(self.loaded, self.exam, self.settings)
+        self.forecast = Forecast(self.loaded, self.exam, self.settings)
 
     def auto(self, candidates: Sequence[Location]) -> Record:
         """Rank by signal, then successive halving within the budget."""
@@ -104,7 +113,10 @@ class Search:
                 f"localization.budget_edits is {own.budget_edits}, but one trial takes {size} edits; raise it, "
                 "or lower localization.sample"
             )
+        self.deadline = self.start + 60 * own.budget_minutes
+        self.planned = self.deadline - time.monotonic()
         known = known_places(self.loaded.model)
+        self._tell(0.0, f"a signal of {len(candidates)} places")
         ranking = rank_places(self.loaded, self.exam, candidates)
         places = [one.location for one in ranking]
         places = list(dict.fromkeys([*(one.location for one in known if one.location in places), *places]))
@@ -113,21 +125,19 @@ class Search:
             why = "the only candidate" if len(places) == 1 else few
             return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
         finals = max(1, allowed // WHOLE)
+        now = time.monotonic()
         short = places[: allowed - finals]
-        self.total, self.done = 1 + len(short) + WHOLE * finals, 1.0
-        within = own.budget_minutes * 60
         try:
             if len(short) > finals:
-                self._try(short, whole=False, within=within)
+                self._try(short, whole=False, end=now + SHARE * (self.deadline - now))
                 places = [one.cell.location for one in self.scorer.rank(self.cells)]
-            self._try(places[:finals], whole=True, within=within)
+            self._try(places[:finals], whole=True, end=self.deadline)
         except OutOfTime:
             self.cut_short = True
-            if not self.cells:
-                raise InputError(
-                    f"localization.budget_minutes is {own.budget_minutes:g}, and no place could be tried in that time; "
-                    "raise it, or name localization.location"
-                ) from None
+        if not self.cells:
+            why = f"no place could be tried within localization.budget_minutes ({own.budget_minutes:g}), so "
+            first = f"{why}the signal's first is taken"
+            return record("auto", places[0], first, size, (), ranking, known, self.exam.notes)
         return self._judged("auto", ranking)
 
     def grid(self, candidates: Sequence[Location], spread: Spread | None) -> Record:
@@ -135,14 +145,12 @@ class Search:
         missing = [one.name for one in candidates if self.trials.read(self.loaded, one.name, True) is None]
         if spread and missing:
             spread(self.trials.folder, missing)
-        self.total = float(WHOLE * len(candidates))
         self._try(candidates, whole=True)
         return self._judged("grid", ())
 
     def check(self, earlier: Record) -> Record:
         """Keep an earlier choice, and say so if a few of the new edits fit it worse than those that it was made for."""
         location = locate(self.loaded.model, earlier["location"]["name"])
-        self.total = float(WHOLE)
         self._try([location], whole=True)
         now, then = self.scorer.score(self.cells[0]), earlier["choice"]
         shown = f"{now.score:.3f} ± {now.margin:.3f} on {self.exam.edits} of these edits"
@@ -157,34 +165,44 @@ class Search:
 
     def _judged(self, method: str, ranking: Sequence[Ranked]) -> Record:
         notes = list(self.exam.notes)
-        if self.cut_short:
-            notes.append(f"localization.budget_minutes were over after {len(self.cells)} trials; a rerun goes on")
+        if self.left_out or self.cut_short:
+            minutes = f"localization.budget_minutes ({self.settings.localization.budget_minutes:g})"
+            notes.append(f"{minutes} left time for {len(self.cells)} trials, {self.left_out} fewer than planned")
         known = known_places(self.loaded.model)
         return judged(method, self.scorer, self.cells, self.exam.edits, ranking, known, notes)
 
-    def _try(self, locations: Sequence[Location], whole: bool, within: float = math.inf) -> None:
-        weight = WHOLE if whole else 1
-        for number, location in enumerate(locations):
-            cell = self.trials.read(self.loaded, location.name, whole)
+    def _try(self, locations: Sequence[Location], whole: bool, end: float = math.inf) -> None:
+        """Those that there is time for until `end`; OutOfTime where one takes longer than all the time there is."""
+        found = {one: self.trials.read(self.loaded, one.name, whole) for one in locations}
+        missing = [one for one in locations if found[one] is None]
+        chosen = self.forecast.fitting(missing, whole, end - time.monotonic())
+        for location in locations:
+            cell = found[location]
             if cell is None:
-                self.trunk.prepare(locations[number:])
-                cell = try_cell(
-                    self.trunk, location, self.settings, whole, self._cell_progress(location, weight, within)
-                )
+                spare = end - time.monotonic()
+                if location not in chosen or (self.cells and self.forecast.seconds(location, whole) > spare):
+                    self.left_out += 1
+                    continue
+                rest = chosen[chosen.index(location) :]
+                self.planned = sum(self.forecast.seconds(one, whole) for one in rest)
+                self.trunk.prepare(rest)
+                cell = try_cell(self.trunk, location, self.settings, whole, self._cell_progress(location, whole))
+                self.forecast.note(cell)
                 self.trials.write(cell)
             self.cells.append(cell)
-            self.done += weight
-            self._tell(0.0, f"{location.name} scores {self.scorer.score(cell).score:.3f}")
 
-    def _cell_progress(self, location: Location, weight: float, within: float) -> Callable[[float, str], None]:
+    def _cell_progress(self, location: Location, whole: bool) -> Callable[[float, str], None]:
+        each = self.forecast.seconds(location, whole)
+
         def report(share: float, note: str) -> None:
-            if time.monotonic() - self.start > within:
+            if time.monotonic() > self.deadline:
                 raise OutOfTime
-            self._tell(weight * share, f"{location.name} {note}")
+            self._tell(share * each, f"{location.name} {note}")
 
         return report
 
-    def _tell(self, more: float, note: str) -> None:
-        """Progress in percent."""
+    def _tell(self, done: float, note: str) -> None:
+        """Progress in seconds: those spent, of those and the planned ones left."""
         if self.progress:
-            self.progress(round(100 * (self.done + more) / self.total), 100, note)
+            spent = time.monotonic() - self.start
+            self.progress(round(spent), round(spent + max(0.0, self.planned - done)), note)
