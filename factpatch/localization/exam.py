@@ -30,10 +30,10 @@ from factpatch.subjects import with_subjects
 from factpatch.trunk import open_rows
 from factpatch.wordings import fill, template_of
 
-TOKENS = 8  # of an answer that is looked at, and kept
+TOKENS = 5  # of an answer that is looked at, and kept
 EACH = 2  # paraphrases, and probes, of an edit that are asked at most
-KEPT = 3  # prompts to keep for each edit of the sample, of each source
-ASKED = 48  # prompts at most that stand for what lies near where there are no probes; as many for other abilities
+KEPT = 2  # prompts to keep for each edit of the sample, of each source
+ASKED = 32  # prompts at most that stand for what lies near where there are no probes; as many for other abilities
 ABSENT = {
     "reliability": "there are no edits",
     "generalization": "no edit of the sample has a paraphrase",
@@ -120,7 +120,10 @@ def make_exam(
     with remembered(loaded, settings) as memory:
         answered = answered_rows(loaded, requests, settings, memory)
     kept = [
-        *(Question("locality", number, row) for (number, _), row in _pairs(probes, answered[len(answered) - len(probes) :])),
+        *(
+            Question("locality", number, row)
+            for (number, _), row in _pairs(probes, answered[len(answered) - len(probes) :])
+        ),
         *(Question("capability", -1, row) for _, row in _pairs(unrelated, answered[len(trained) :])),
     ]
     tell("which of its answers a pass proves")
@@ -138,7 +141,9 @@ def make_exam(
     notes = [f"{name} is unknown: {why}" for name, why in ABSENT.items() if name not in known]
     notes += told_silent(answered, "prompts whose answers should stay; these are neither kept nor measured")
     rows = [question.row for question in asked if question.metric == "reliability"]
-    return Exam((*rows, *(row for row in answered[: len(trained)] if row)), len(rows), share, tuple(asked), tuple(notes))
+    return Exam(
+        (*rows, *(row for row in answered[: len(trained)] if row)), len(rows), share, tuple(asked), tuple(notes)
+    )
 
 
 def provable(loaded: LoadedModel, questions: Sequence[Question], settings: Settings) -> list[Question]:
@@ -176,7 +181,9 @@ def _near(
     """The sample's questions about names like its subjects, the most alike first, each edit's in turn."""
     put = [(template, edit.subject) for edit in sample if (template := template_of(edit)) and edit.subject]
     names = similar_names(loaded, [subject for _, subject in put], memory) if put else []
-    turns = zip_longest(*([fill(template, name) for name in own] for (template, _), own in zip(put, names, strict=True)))
+    turns = zip_longest(
+        *([fill(template, name) for name in own] for (template, _), own in zip(put, names, strict=True))
+    )
     asked = {prompt for edit in edits for prompt in asked_prompts(edit)}
     texts = dict.fromkeys(text for turn in turns for text in turn if text and text not in asked)
     return [EditRequest("near", text, "") for text in list(texts)[:most]]

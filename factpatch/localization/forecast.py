@@ -13,6 +13,7 @@ from factpatch.pace import Pace
 from factpatch.structure import Location
 from factpatch.workload import Pass, epoch_passes, shape_of, whole_passes
 
+SLACK = 2
 SET_UP = 6  # passes of a few rows through the whole model that prove where it can be cut
 
 
@@ -35,15 +36,16 @@ class Forecast:
         self._taken += cell.seconds
 
     def fitting(self, locations: Sequence[Location], whole: bool, seconds: float) -> list[Location]:
-        """Those that there is time for, the first ones first; the first in any case. Where a place takes too long, a
-        later one may still fit."""
+        """Those that there is time for, the first ones first. Where a place takes too long, a later one may still fit;
+        where none does, the first that takes no more than SLACK times as long: no forecast is exact."""
         chosen: list[Location] = []
+        left = seconds
         for location in locations:
             each = self.seconds(location, whole)
-            if each <= seconds or not chosen:
+            if each <= left:
                 chosen.append(location)
-                seconds -= each
-        return chosen
+                left -= each
+        return chosen or [one for one in locations if self.seconds(one, whole) <= SLACK * seconds][:1]
 
     @property
     def _ratio(self) -> float:

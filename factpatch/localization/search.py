@@ -24,7 +24,6 @@ from factpatch.models import LoadedModel
 from factpatch.structure import Location, locate
 
 WHOLE = 4  # one trial in four is a whole run
-SHARE = 0.5  # of the time goes to short runs
 CHECKED = 16  # edits that an earlier choice is checked on
 
 Progress = Callable[[int, int, str], None]  # done, of how much, a word on it
@@ -105,7 +104,8 @@ class Search:
         self.forecast = Forecast(self.loaded, self.exam, self.settings)
 
     def auto(self, candidates: Sequence[Location]) -> Record:
-        """Rank by signal, then successive halving within the budget."""
+        """Rank by signal, then successive halving within the budget; where there is no time for that, whole runs of the
+        first places, as many as fit."""
         own, size = self.settings.localization, self.exam.edits
         allowed = own.budget_edits // size
         if not allowed and len(candidates) > 1:
@@ -125,13 +125,12 @@ class Search:
             why = "the only candidate" if len(places) == 1 else few
             return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
         finals = max(1, allowed // WHOLE)
-        now = time.monotonic()
         short = places[: allowed - finals]
         try:
-            if len(short) > finals:
-                self._try(short, whole=False, end=now + SHARE * (self.deadline - now))
-                places = [one.cell.location for one in self.scorer.rank(self.cells)]
-            self._try(places[:finals], whole=True, end=self.deadline)
+            if len(short) > finals and self._in_time(short, finals):
+                self._try(short, whole=False)
+                places = [one.cell.location for one in self.scorer.rank(self.cells)][:finals]
+            self._try(places[:allowed], whole=True)
         except OutOfTime:
             self.cut_short = True
         if not self.cells:
@@ -171,15 +170,21 @@ class Search:
         known = known_places(self.loaded.model)
         return judged(method, self.scorer, self.cells, self.exam.edits, ranking, known, notes)
 
-    def _try(self, locations: Sequence[Location], whole: bool, end: float = math.inf) -> None:
-        """Those that there is time for until `end`; OutOfTime where one takes longer than all the time there is."""
+    def _in_time(self, short: Sequence[Location], finals: int) -> bool:
+        """Is there time for these short runs, and for as many whole ones?"""
+        each = sorted(self.forecast.seconds(one, True) for one in short)
+        needed = sum(self.forecast.seconds(one, False) for one in short) + sum(each[-finals:])
+        return needed <= self.deadline - time.monotonic()
+
+    def _try(self, locations: Sequence[Location], whole: bool) -> None:
+        """Those that there is time for; OutOfTime where one takes longer than all the time there is."""
         found = {one: self.trials.read(self.loaded, one.name, whole) for one in locations}
         missing = [one for one in locations if found[one] is None]
-        chosen = self.forecast.fitting(missing, whole, end - time.monotonic())
+        chosen = self.forecast.fitting(missing, whole, self.deadline - time.monotonic())
         for location in locations:
             cell = found[location]
             if cell is None:
-                spare = end - time.monotonic()
+                spare = self.deadline - time.monotonic()
                 if location not in chosen or (self.cells and self.forecast.seconds(location, whole) > spare):
                     self.left_out += 1
                     continue

@@ -30,7 +30,7 @@ from factpatch.structure import Location
 
 SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
 BATCH = 32  # rows of a pass
-ROWS = 64  # questions at most
+ROWS = 32  # questions at most
 AIM = 2.0  # margin (in logits) that every edit should have
 TINY = 1e-20  # least square of a gradient's size
 RIDGE = 0.01  # of the mean squared gradient, added to the products so that nearly equal rows don't blow up the update
