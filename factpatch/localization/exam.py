@@ -30,14 +30,14 @@ from factpatch.subjects import with_subjects
 from factpatch.trunk import open_rows
 from factpatch.wordings import fill, template_of
 
-TOKENS = 5  # of an answer that is looked at, and kept
+TOKENS = 3  # of an answer that are looked at, and kept: what it says is told by its beginning
 EACH = 2  # paraphrases, and probes, of an edit that are asked at most
 KEPT = 2  # prompts to keep for each edit of the sample, of each source
 ASKED = 32  # prompts at most that stand for what lies near where there are no probes; as many for other abilities
 ABSENT = {
     "reliability": "there are no edits",
     "generalization": "no edit of the sample has a paraphrase",
-    "locality": "no edit of the sample has a locality probe, or a subject with others like it, whose answer a pass proves",
+    "locality": "there are no locality probes or names like the subjects about which a pass proves the answer",
     "capability": "there are no unrelated prompts whose answer a pass proves",
 }
 

@@ -16,7 +16,7 @@ from factpatch.localization.cells import Cell, SharedTrunk, try_cell
 from factpatch.localization.exam import Exam, make_exam
 from factpatch.localization.forecast import Forecast
 from factpatch.localization.memory import Choices, Record, Trials, base_digest
-from factpatch.localization.places import candidate_locations, known_places
+from factpatch.localization.places import candidate_locations, known_places, usual_places
 from factpatch.localization.record import judged, record
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import Ranked, rank_places
@@ -119,9 +119,10 @@ class Search:
         self._tell(0.0, f"a signal of {len(candidates)} places")
         ranking = rank_places(self.loaded, self.exam, candidates)
         places = [one.location for one in ranking]
-        places = list(dict.fromkeys([*(one.location for one in known if one.location in places), *places]))
+        first = [*(one.location for one in known if one.location in places), *usual_places(self.loaded.model, places)]
+        places = list(dict.fromkeys([*first, *places]))
         if size < LEAST_SAMPLE or len(places) == 1:
-            few = f"{size} edits are too few to try places on (at least {LEAST_SAMPLE}), so the signal's first is taken"
+            few = f"{size} edits are too few to try places on (at least {LEAST_SAMPLE}), so the first in order is taken"
             why = "the only candidate" if len(places) == 1 else few
             return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
         finals = max(1, allowed // WHOLE)
@@ -135,8 +136,8 @@ class Search:
             self.cut_short = True
         if not self.cells:
             why = f"no place could be tried within localization.budget_minutes ({own.budget_minutes:g}), so "
-            first = f"{why}the signal's first is taken"
-            return record("auto", places[0], first, size, (), ranking, known, self.exam.notes)
+            why += "the first in order is taken"
+            return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
         return self._judged("auto", ranking)
 
     def grid(self, candidates: Sequence[Location], spread: Spread | None) -> Record:
