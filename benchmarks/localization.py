@@ -15,7 +15,6 @@ seconds alone.
 from __future__ import annotations
 
 import argparse
-import random
 import tempfile
 import time
 from dataclasses import replace
@@ -27,22 +26,17 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from factpatch.answered import remembered
-from factpatch.companions import find_companions
 from factpatch.config import Settings, load_settings
-from factpatch.editing import run_edit
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
-from factpatch.evaluation.evaluate import collect_answers
 from factpatch.localization.cells import SharedTrunk, try_cell
 from factpatch.localization.exam import ABSENT, make_exam
 from factpatch.localization.memory import Trials, base_digest
 from factpatch.localization.pictures import draw
 from factpatch.localization.score import Scorer
 from factpatch.localization.search import localize
-from factpatch.models import LoadedModel, load_model, preserved, write_values
+from factpatch.models import LoadedModel, load_model
 from factpatch.progress import show_progress
-from factpatch.protection import answered_rows, protected_requests
 from factpatch.structure import locate
 from tasks.validate import validate
 
@@ -146,7 +140,6 @@ def write_everything(loaded: LoadedModel, edits: list[EditRequest], settings: Se
 def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Settings) -> None:
     """Some cells as the grid tries them, and each as a run of its own through the whole model."""
     size = settings.localization.sample
-    share = size / len(edits)
     start = time.process_time()
     exam = make_exam(loaded, edits, settings, size)
     trunk = SharedTrunk(loaded, exam, settings)
@@ -159,24 +152,14 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
         trunk=replace(settings.trunk, keep=False),
         evaluation=replace(settings.evaluation, cache=None),
     )
-    alike = replace(whole, training=replace(whole.training, protect=None))  # what is protected is drawn, as for trials
     total = [0.0, 0.0]
     for location in locations:
         start = time.process_time()
         cell = try_cell(trunk, location, settings, whole=True)
         shared = time.process_time() - start
         start = time.process_time()
-        sample = random.Random(settings.training.seed).sample(edits, size)
-        with remembered(loaded, whole) as memory:
-            answered = [row for row in answered_rows(loaded, protected_requests(edits, whole), whole, memory) if row]
-        protected = random.Random(settings.training.seed).sample(answered, round(len(answered) * share))
-        before = collect_answers(loaded, sample, whole)
-        also = find_companions(loaded, sample, alike)
-        kept = [*protected, *also.kept]
-        result = run_edit(loaded, location, sample, whole, kept, wordings=also.wordings)
-        with preserved(loaded.model, location.parameters):
-            write_values(loaded.model, result.values)
-            collect_answers(loaded, sample, whole, before)
+        own = SharedTrunk(loaded, make_exam(loaded, edits, whole, size), whole)
+        try_cell(own, location, whole, whole=True)
         alone = time.process_time() - start
         total = [total[0] + shared, total[1] + alone]
         print(
@@ -231,7 +214,7 @@ def configure(args: argparse.Namespace, seed: int) -> Settings:
         "localization.cache": None if args.random else args.output,
     }
     if args.random:
-        wishes |= {"training.protect": None, "localization.sample": 64, "localization.budget_edits": 768}  # defaults
+        wishes |= {"training.protect": None, "localization.sample": 24, "localization.budget_edits": 288}  # defaults
     else:
         wishes |= {"localization.sample": args.sample, "localization.budget_edits": args.budget}
     return load_settings(None, wishes)

@@ -71,9 +71,9 @@ class LocalizationSettings:
         str, ...
     ] = ()  # modules or roles, tried at every layer; none named: all roles, see `structure.roles`
     method: Literal["auto", "grid"] = "auto"  # a signal, short runs for few, whole ones for fewer / whole runs for all
-    sample: int = 64  # edits a place is tried on
-    budget_edits: int = 768  # of a search (auto) in all its trials: the sample's edits, once for each trial
-    budget_minutes: float = 20.0  # of a search (auto); what is not tried by then is left out
+    sample: int = 24  # edits a place is tried on
+    budget_edits: int = 288  # of a search (auto) in all its trials: the sample's edits, once for each trial
+    budget_minutes: float = 3.0  # of a search (auto): as many trials are planned as fit
     weights: dict[str, float] = field(  # of each metric in a place's quality; one that is not named has none
         default_factory=lambda: dict.fromkeys(WEIGHED, 1.0)
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-PLAIN_INTERVAL = 10.0  # seconds between plain lines
+PLAIN_INTERVAL = 30.0  # seconds between plain lines
 
 
 @contextmanager
@@ -42,16 +43,27 @@ def _bar(label: str) -> Iterator[Callable[..., None]]:
 
 
 def _lines(label: str) -> Iterator[Callable[..., None]]:
-    start = last = time.monotonic()
+    """A thread writes them, so that a part that reports nothing for long is not silent."""
+    start, over = time.monotonic(), threading.Event()
+    told = (0, 0, "")
 
     def report(done: int, total: int, note: str = "") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PLAIN_INTERVAL:
-            last = now
-            left = (now - start) * (total - done) / max(done, 1)
-            print(f"{label}: {done}/{total}, about {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+        nonlocal told
+        told = (done, total, note)
+
+    def write() -> None:
+        while not over.wait(PLAIN_INTERVAL):
+            done, total, note = told
+            spent = time.monotonic() - start
+            known = f"{done}/{total}, about {spent * (total - done) / done:.0f} s left" if done else f"{spent:.0f} s"
+            print(f"{label}: {known} {note}".rstrip(), file=sys.stderr, flush=True)
 
     print(label, file=sys.stderr, flush=True)
-    yield report
+    writer = threading.Thread(target=write, name=f"progress of {label}", daemon=True)
+    writer.start()
+    try:
+        yield report
+    finally:
+        over.set()
+        writer.join()
     print(f"{label}: done in {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)

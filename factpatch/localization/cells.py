@@ -11,19 +11,20 @@ from statistics import fmean
 from factpatch.config import Settings, TrainingSettings
 from factpatch.errors import RefusedError
 from factpatch.evaluation.generation import verify
-from factpatch.localization.exam import Exam
+from factpatch.localization.exam import TOKENS, Exam
 from factpatch.models import LoadedModel, preserved, write_values
 from factpatch.structure import Location
 from factpatch.training import breadth_first
 from factpatch.trunk import Rows
 from factpatch.trunk.activations import Activations
-from factpatch.trunk.opening import make_plan
+from factpatch.trunk.opening import proven_plan
 from factpatch.trunk.plan import Plan, kept_bytes
 from factpatch.trunk.replay import capture, head_side
 from factpatch.trunk.store import GIB
 from factpatch.workload import shape_of
 
-SHORT = 6  # a short run has a sixth of the epochs
+EPOCHS = 12  # of a whole run at most: enough to tell places apart, and a third of those that a release may take
+SHORT = 4  # a short run has a quarter of the epochs
 SMALLEST = 8  # rows in a batch, which shrinks with the sample so that an epoch has about as many steps as the real one
 
 Progress = Callable[[float, str], None]  # share of the trial that is done, a word on it
@@ -73,7 +74,7 @@ class SharedTrunk:
         self._kept.clear()
         places: dict[object, int] = {}
         for location in locations:
-            plan = make_plan(self.loaded, location, self._rows) if self._settings.keep else None
+            plan = proven_plan(self.loaded, location, self._rows) if self._settings.keep else None
             wanted: dict[object, int] = {}
             if plan is not None:
                 sizes = kept_bytes(self.loaded.model, plan, self._rows)
@@ -121,13 +122,15 @@ def try_cell(
 
     with trunk.open(location) as (rows, asked):
         try:
-            result = breadth_first(loaded, location, rows, exam.edits, training, report, wordings=exam.wordings)
+            result = breadth_first(loaded, location, rows, exam.edits, training, report)
         except RefusedError as error:
             seconds = round(time.perf_counter() - start, 3)
             return Cell(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))
         with preserved(loaded.model, location.parameters):
             write_values(loaded.model, result.values)
-            verdicts = verify(loaded, asked, settings.evaluation.max_new_tokens, settings.evaluation.batch_size)
+            verdicts = verify(
+                loaded, asked, min(TOKENS, settings.evaluation.max_new_tokens), settings.evaluation.batch_size
+            )
     right = tuple(verdict.answer is not None for verdict in verdicts)
     operations = result.visits * row_operations(loaded, location, rows)
     seconds = round(time.perf_counter() - start, 3)
@@ -137,12 +140,13 @@ def try_cell(
 def trial_training(settings: Settings, exam: Exam, whole: bool) -> TrainingSettings:
     """Training of a trial: breadth-first as configured, in batches as much smaller as the sample is than the edits."""
     training = settings.training
+    epochs = min(training.epochs, EPOCHS)
     return replace(
         training,
         method="breadth-first",
         recipe="own",
         batch_size=training.batch_size and max(SMALLEST, round(training.batch_size * exam.share)),
-        epochs=training.epochs if whole else max(1, training.epochs // SHORT),
+        epochs=epochs if whole else max(1, epochs // SHORT),
     )
 
 

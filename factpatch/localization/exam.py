@@ -1,34 +1,44 @@
 """What a place is tried on: a sample of the edits to train, and what is asked afterwards, the same for all places.
 
-A place is measured by verification alone: an answer counts if one forward pass proves it (see
-`factpatch.evaluation.generation`), and nothing is decoded. A right answer in another form ("the Nile" for "Nile") then
-counts as wrong, so the shares are lower bounds, but they treat all places alike.
+An exam only tells places apart, so it is small: all its parts are bounded, whatever the edits bring, answers are looked
+at up to TOKENS tokens, and the edits are trained in their own wording. A place is measured by verification alone: an
+answer counts if one forward pass proves it (see `factpatch.evaluation.generation`), and nothing is decoded. A right
+answer in another form ("the Nile" for "Nile") then counts as wrong, so the shares are lower bounds, but they treat all
+places alike.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
-from factpatch.answered import remembered
-from factpatch.companions import Companions, find_companions
-from factpatch.config import Settings
+from factpatch.answered import Memory, remembered
+from factpatch.config import EvaluationSettings, Settings
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
 from factpatch.evaluation.generation import verify
+from factpatch.evaluation.portable import read_questions
 from factpatch.files import digest_value
+from factpatch.leakage import Edited
 from factpatch.models import LoadedModel
 from factpatch.protection import answered_rows, asked_prompts, protected_requests, told_silent
+from factpatch.similar import similar_names
+from factpatch.subjects import with_subjects
 from factpatch.trunk import open_rows
+from factpatch.wordings import fill, template_of
 
-UNRELATED = 96  # prompts at most that stand for the model's other abilities
+TOKENS = 3  # of an answer that are looked at, and kept: what it says is told by its beginning
+EACH = 2  # paraphrases, and probes, of an edit that are asked at most
+KEPT = 2  # prompts to keep for each edit of the sample, of each source
+ASKED = 32  # prompts at most that stand for what lies near where there are no probes; as many for other abilities
 ABSENT = {
     "reliability": "there are no edits",
     "generalization": "no edit of the sample has a paraphrase",
-    "locality": "no edit of the sample has a locality probe whose answer a pass proves",
-    "capability": "there are no protected or unrelated prompts whose answer a pass proves",
+    "locality": "there are no locality probes or names like the subjects about which a pass proves the answer",
+    "capability": "there are no unrelated prompts whose answer a pass proves",
 }
 
 
@@ -44,10 +54,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Exam:
-    """The sample's training rows (edits, then further wordings of them, then what is kept) and questions.
+    """The sample's training rows (edits, then what is kept) and questions.
 
     Attributes:
-        edits, wordings: how many of the rows are edits, and further wordings.
+        edits: how many of the rows are edits.
         share: of all edits that the sample is.
         notes: what cannot be measured, and why; a sentence each.
     """
@@ -57,7 +67,6 @@ class Exam:
     share: float
     questions: tuple[Question, ...]
     notes: tuple[str, ...]
-    wordings: int = 0
 
     @property
     def digest(self) -> str:
@@ -70,39 +79,60 @@ class Exam:
         return [*self.training, *(question.row for question in self.questions)]
 
 
-def make_exam(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, size: int) -> Exam:
-    """A seeded sample of `size` edits, with a share of the protected prompts as large as the sample is of all edits.
+def make_exam(
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    size: int,
+    progress: Callable[[str], None] | None = None,
+) -> Exam:
+    """A seeded sample of `size` edits with prompts to keep, and the questions; `progress` is told what comes next.
 
-    Prompts for `capability` are other protected ones, or, where the settings protect none, locality probes of edits
-    outside the sample.
+    Kept are protected prompts, and the sample's questions about names like its subjects. Where edits have no probes,
+    others of these questions are asked in their place. Prompts for `capability` are other protected ones, or, where the
+    settings protect none, locality probes of edits outside the sample, or general questions.
     """
+    tell = progress or (lambda note: None)
     generator = random.Random(settings.training.seed)
     chosen = set(generator.sample(range(len(edits)), size))
-    sample = [edit for index, edit in enumerate(edits) if index in chosen]
+    sample = [edit for index, edit in enumerate(with_subjects(edits)[0]) if index in chosen]
+    tell("names like the subjects")
+    with remembered(loaded, settings) as memory:  # an edit run asks for the same names
+        near = _near(loaded, edits, sample, memory, KEPT * size + ASKED)
+    settings = replace(settings, evaluation=_brief(settings.evaluation))
     share = size / len(edits)
     protected = protected_requests(edits, settings)
     generator.shuffle(protected)
-    held_out = min(UNRELATED, len(protected) // 4)
-    unrelated = protected[:held_out] or _other_probes(edits, sample)
-    trained = protected[held_out:][: round(len(protected) * share)]
+    held_out = min(ASKED, len(protected) // 4)
+    trained = protected[held_out:][: min(round(len(protected) * share), KEPT * size)]
+    unrelated = protected[:held_out] or _other_probes(edits, sample) or _general(edits, generator)
     probes = [
         (number, EditRequest(edit.id, probe.prompt, probe.target))
         for number, edit in enumerate(sample)
-        for probe in edit.locality
+        for probe in edit.locality[:EACH]
     ]
+    if not probes:
+        probes, near = [(-1, request) for request in near[1::2][:ASKED]], near[::2]
+    if settings.training.neighbours:
+        trained += near[: KEPT * size]
+    tell("what the model says to prompts that should keep their answers")
     requests = [*trained, *unrelated, *(probe for _, probe in probes)]
     with remembered(loaded, settings) as memory:
         answered = answered_rows(loaded, requests, settings, memory)
     kept = [
-        *(Question("locality", number, row) for (number, _), row in _pairs(probes, answered[-len(probes) :])),
+        *(
+            Question("locality", number, row)
+            for (number, _), row in _pairs(probes, answered[len(answered) - len(probes) :])
+        ),
         *(Question("capability", -1, row) for _, row in _pairs(unrelated, answered[len(trained) :])),
     ]
+    tell("which of its answers a pass proves")
     chat = settings.edits.chat_template
     asked = [
         *(
             Question("reliability" if prompt == edit.prompt else "generalization", number, row)
             for number, edit in enumerate(sample)
-            for prompt in dict.fromkeys((edit.prompt, *edit.paraphrases))
+            for prompt in dict.fromkeys((edit.prompt, *edit.paraphrases[:EACH]))
             for row in [encode_edit(loaded.tokenizer, prompt, edit.target, chat)]
         ),
         *provable(loaded, kept, settings),
@@ -111,10 +141,9 @@ def make_exam(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Setti
     notes = [f"{name} is unknown: {why}" for name, why in ABSENT.items() if name not in known]
     notes += told_silent(answered, "prompts whose answers should stay; these are neither kept nor measured")
     rows = [question.row for question in asked if question.metric == "reliability"]
-    guarded = [row for row in answered[: len(trained)] if row]
-    also = _companions(loaded, sample, settings)
-    training = (*rows, *also.wordings, *guarded, *also.kept)
-    return Exam(training, len(rows), share, tuple(asked), tuple(notes), len(also.wordings))
+    return Exam(
+        (*rows, *(row for row in answered[: len(trained)] if row)), len(rows), share, tuple(asked), tuple(notes)
+    )
 
 
 def provable(loaded: LoadedModel, questions: Sequence[Question], settings: Settings) -> list[Question]:
@@ -138,15 +167,34 @@ def from_json(value: dict[str, Any]) -> Exam:
     questions = (Question(one["metric"], one["edit"], encoded(one["row"])) for one in value["questions"])
     training = tuple(encoded(row) for row in value["training"])
     notes = tuple(value["notes"])
-    return Exam(training, value["edits"], value["share"], tuple(questions), notes, value["wordings"])
+    return Exam(training, value["edits"], value["share"], tuple(questions), notes)
 
 
-def _companions(loaded: LoadedModel, sample: Sequence[EditRequest], settings: Settings) -> Companions:
-    """Neighbours and further wordings of the sample, where the settings ask for any."""
-    training = settings.training
-    if not (training.neighbours or training.wordings or training.prefixes or training.both_forms):
-        return Companions()
-    return find_companions(loaded, sample, replace(settings, training=replace(training, protect=None)))
+def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
+    """Answers no longer than an exam looks at."""
+    return replace(evaluation, max_new_tokens=min(TOKENS, evaluation.max_new_tokens))
+
+
+def _near(
+    loaded: LoadedModel, edits: Sequence[EditRequest], sample: Sequence[EditRequest], memory: Memory, most: int
+) -> list[EditRequest]:
+    """The sample's questions about names like its subjects, the most alike first, each edit's in turn."""
+    put = [(template, edit.subject) for edit in sample if (template := template_of(edit)) and edit.subject]
+    names = similar_names(loaded, [subject for _, subject in put], memory) if put else []
+    turns = zip_longest(
+        *([fill(template, name) for name in own] for (template, _), own in zip(put, names, strict=True))
+    )
+    asked = {prompt for edit in edits for prompt in asked_prompts(edit)}
+    texts = dict.fromkeys(text for turn in turns for text in turn if text and text not in asked)
+    return [EditRequest("near", text, "") for text in list(texts)[:most]]
+
+
+def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[EditRequest]:
+    """General questions that come along, about none of the edits' subjects."""
+    edited = Edited(edits)
+    free = [one for one in read_questions() if not edited.names(one.subject)]
+    chosen = generator.sample(free, min(ASKED, len(free)))
+    return [EditRequest("general", one.wordings[0], one.target) for one in chosen]
 
 
 def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -> list[EditRequest]:
@@ -160,7 +208,7 @@ def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -
         for probe in edit.locality
         if probe.prompt not in asked
     }
-    return list(others.values())[:UNRELATED]
+    return list(others.values())[:ASKED]
 
 
 def _pairs(requests: Sequence[Any], rows: Sequence[Encoded | None]) -> list[tuple[Any, Encoded]]:

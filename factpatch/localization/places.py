@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -10,6 +11,9 @@ from transformers import PreTrainedModel
 
 from factpatch.config import LocalizationSettings
 from factpatch.structure import Location, decoder_blocks, layers_with, locate, roles
+
+DEPTHS = (0.9, 0.7, 1.0, 0.5)  # of the layers, the first one 0 and the last one 1
+USUAL = ("mlp", "down")  # roles
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,18 @@ def candidate_locations(model: PreTrainedModel, settings: LocalizationSettings) 
         if not having or layer in having[module]
     )
     return list(dict.fromkeys(locate(model, place) for place in places))
+
+
+def usual_places(model: PreTrainedModel, candidates: Sequence[Location]) -> list[Location]:
+    """The candidates that usually serve: an MLP's output projection and whole MLPs, at the depths DEPTHS."""
+    last = len(decoder_blocks(model)[1]) - 1
+    wanted = {}
+    for depth in DEPTHS:
+        layer = round(depth * last)
+        having = roles(model, layer)
+        wanted |= {(layer, having[role]): None for role in USUAL if role in having}
+    place = {(one.layer, one.module): one for one in candidates}
+    return [place[key] for key in wanted if key in place]
 
 
 def known_places(model: PreTrainedModel) -> list[KnownPlace]:

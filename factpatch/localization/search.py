@@ -14,8 +14,9 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.localization.cells import Cell, SharedTrunk, try_cell
 from factpatch.localization.exam import Exam, make_exam
+from factpatch.localization.forecast import Forecast
 from factpatch.localization.memory import Choices, Record, Trials, base_digest
-from factpatch.localization.places import candidate_locations, known_places
+from factpatch.localization.places import candidate_locations, known_places, usual_places
 from factpatch.localization.record import judged, record
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import Ranked, rank_places
@@ -63,7 +64,12 @@ def localize(
                 f"a grid needs at least {LEAST_SAMPLE} edits to tell places apart, there are {size}; use method auto, "
                 "or name localization.location"
             )
-        exam = make_exam(loaded, edits, settings, size)
+
+        def tell(note: str) -> None:
+            if progress:
+                progress(round(time.monotonic() - start), round(60 * own.budget_minutes), note)
+
+        exam = make_exam(loaded, edits, settings, size, tell)
         search = Search(loaded, exam, settings, Trials.start(root, base, exam, settings), start, progress)
         if earlier:
             found = search.check(earlier)
@@ -87,16 +93,19 @@ class Search:
     start: float
     progress: Progress | None
     cells: list[Cell] = field(default_factory=list)  # in the order of the trials
-    cut_short: bool = False  # by the budget's minutes
-    done: float = 0.0
-    total: float = 1.0
+    cut_short: bool = False  # a trial, by the budget's minutes
+    left_out: int = 0  # places that there was no time for
+    planned: float = 0.0  # seconds of the trials to come
+    deadline: float = math.inf  # on the clock
 
     def __post_init__(self) -> None:
         self.scorer = Scorer(self.exam, self.settings.localization.weights)
         self.trunk = SharedTrunk(self.loaded, self.exam, self.settings)
+        self.forecast = Forecast(self.loaded, self.exam, self.settings)
 
     def auto(self, candidates: Sequence[Location]) -> Record:
-        """Rank by signal, then successive halving within the budget."""
+        """Rank by signal, then successive halving within the budget; where there is no time for that, whole runs of the
+        first places, as many as fit."""
         own, size = self.settings.localization, self.exam.edits
         allowed = own.budget_edits // size
         if not allowed and len(candidates) > 1:
@@ -104,30 +113,31 @@ class Search:
                 f"localization.budget_edits is {own.budget_edits}, but one trial takes {size} edits; raise it, "
                 "or lower localization.sample"
             )
+        self.deadline = self.start + 60 * own.budget_minutes
+        self.planned = self.deadline - time.monotonic()
         known = known_places(self.loaded.model)
+        self._tell(0.0, f"a signal of {len(candidates)} places")
         ranking = rank_places(self.loaded, self.exam, candidates)
         places = [one.location for one in ranking]
-        places = list(dict.fromkeys([*(one.location for one in known if one.location in places), *places]))
+        first = [*(one.location for one in known if one.location in places), *usual_places(self.loaded.model, places)]
+        places = list(dict.fromkeys([*first, *places]))
         if size < LEAST_SAMPLE or len(places) == 1:
-            few = f"{size} edits are too few to try places on (at least {LEAST_SAMPLE}), so the signal's first is taken"
+            few = f"{size} edits are too few to try places on (at least {LEAST_SAMPLE}), so the first in order is taken"
             why = "the only candidate" if len(places) == 1 else few
             return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
         finals = max(1, allowed // WHOLE)
         short = places[: allowed - finals]
-        self.total, self.done = 1 + len(short) + WHOLE * finals, 1.0
-        within = own.budget_minutes * 60
         try:
-            if len(short) > finals:
-                self._try(short, whole=False, within=within)
-                places = [one.cell.location for one in self.scorer.rank(self.cells)]
-            self._try(places[:finals], whole=True, within=within)
+            if len(short) > finals and self._in_time(short, finals):
+                self._try(short, whole=False)
+                places = [one.cell.location for one in self.scorer.rank(self.cells)][:finals]
+            self._try(places[:allowed], whole=True)
         except OutOfTime:
             self.cut_short = True
-            if not self.cells:
-                raise InputError(
-                    f"localization.budget_minutes is {own.budget_minutes:g}, and no place could be tried in that time; "
-                    "raise it, or name localization.location"
-                ) from None
+        if not self.cells:
+            why = f"no place could be tried within localization.budget_minutes ({own.budget_minutes:g}), so "
+            why += "the first in order is taken"
+            return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
         return self._judged("auto", ranking)
 
     def grid(self, candidates: Sequence[Location], spread: Spread | None) -> Record:
@@ -135,14 +145,12 @@ class Search:
         missing = [one.name for one in candidates if self.trials.read(self.loaded, one.name, True) is None]
         if spread and missing:
             spread(self.trials.folder, missing)
-        self.total = float(WHOLE * len(candidates))
         self._try(candidates, whole=True)
         return self._judged("grid", ())
 
     def check(self, earlier: Record) -> Record:
         """Keep an earlier choice, and say so if a few of the new edits fit it worse than those that it was made for."""
         location = locate(self.loaded.model, earlier["location"]["name"])
-        self.total = float(WHOLE)
         self._try([location], whole=True)
         now, then = self.scorer.score(self.cells[0]), earlier["choice"]
         shown = f"{now.score:.3f} ± {now.margin:.3f} on {self.exam.edits} of these edits"
@@ -157,34 +165,50 @@ class Search:
 
     def _judged(self, method: str, ranking: Sequence[Ranked]) -> Record:
         notes = list(self.exam.notes)
-        if self.cut_short:
-            notes.append(f"localization.budget_minutes were over after {len(self.cells)} trials; a rerun goes on")
+        if self.left_out or self.cut_short:
+            minutes = f"localization.budget_minutes ({self.settings.localization.budget_minutes:g})"
+            notes.append(f"{minutes} left time for {len(self.cells)} trials, {self.left_out} fewer than planned")
         known = known_places(self.loaded.model)
         return judged(method, self.scorer, self.cells, self.exam.edits, ranking, known, notes)
 
-    def _try(self, locations: Sequence[Location], whole: bool, within: float = math.inf) -> None:
-        weight = WHOLE if whole else 1
-        for number, location in enumerate(locations):
-            cell = self.trials.read(self.loaded, location.name, whole)
+    def _in_time(self, short: Sequence[Location], finals: int) -> bool:
+        """Is there time for these short runs, and for as many whole ones?"""
+        each = sorted(self.forecast.seconds(one, True) for one in short)
+        needed = sum(self.forecast.seconds(one, False) for one in short) + sum(each[-finals:])
+        return needed <= self.deadline - time.monotonic()
+
+    def _try(self, locations: Sequence[Location], whole: bool) -> None:
+        """Those that there is time for; OutOfTime where one takes longer than all the time there is."""
+        found = {one: self.trials.read(self.loaded, one.name, whole) for one in locations}
+        missing = [one for one in locations if found[one] is None]
+        chosen = self.forecast.fitting(missing, whole, self.deadline - time.monotonic())
+        for location in locations:
+            cell = found[location]
             if cell is None:
-                self.trunk.prepare(locations[number:])
-                cell = try_cell(
-                    self.trunk, location, self.settings, whole, self._cell_progress(location, weight, within)
-                )
+                spare = self.deadline - time.monotonic()
+                if location not in chosen or (self.cells and self.forecast.seconds(location, whole) > spare):
+                    self.left_out += 1
+                    continue
+                rest = chosen[chosen.index(location) :]
+                self.planned = sum(self.forecast.seconds(one, whole) for one in rest)
+                self.trunk.prepare(rest)
+                cell = try_cell(self.trunk, location, self.settings, whole, self._cell_progress(location, whole))
+                self.forecast.note(cell)
                 self.trials.write(cell)
             self.cells.append(cell)
-            self.done += weight
-            self._tell(0.0, f"{location.name} scores {self.scorer.score(cell).score:.3f}")
 
-    def _cell_progress(self, location: Location, weight: float, within: float) -> Callable[[float, str], None]:
+    def _cell_progress(self, location: Location, whole: bool) -> Callable[[float, str], None]:
+        each = self.forecast.seconds(location, whole)
+
         def report(share: float, note: str) -> None:
-            if time.monotonic() - self.start > within:
+            if time.monotonic() > self.deadline:
                 raise OutOfTime
-            self._tell(weight * share, f"{location.name} {note}")
+            self._tell(share * each, f"{location.name} {note}")
 
         return report
 
-    def _tell(self, more: float, note: str) -> None:
-        """Progress in percent."""
+    def _tell(self, done: float, note: str) -> None:
+        """Progress in seconds: those spent, of those and the planned ones left."""
         if self.progress:
-            self.progress(round(100 * (self.done + more) / self.total), 100, note)
+            spent = time.monotonic() - self.start
+            self.progress(round(spent), round(spent + max(0.0, self.planned - done)), note)

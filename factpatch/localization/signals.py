@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -30,6 +30,7 @@ from factpatch.structure import Location
 
 SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
 BATCH = 32  # rows of a pass
+ROWS = 32  # questions at most
 AIM = 2.0  # margin (in logits) that every edit should have
 TINY = 1e-20  # least square of a gradient's size
 RIDGE = 0.01  # of the mean squared gradient, added to the products so that nearly equal rows don't blow up the update
@@ -140,6 +141,8 @@ class Ranked:
 
 def rank_places(loaded: LoadedModel, exam: Exam, locations: Sequence[Location]) -> list[Ranked]:
     """Places from the most promising, by the update that the edits need; what has no signal stands in the middle."""
+    asked = [question for question in exam.questions if question.metric != "reliability"]  # that the edits' rows show
+    exam = replace(exam, questions=tuple(asked[:: -(-len(asked) // ROWS) or 1]))
     names = list(dict.fromkeys(name for location in locations for name in location.parameters))
     rows = [*exam.training[: exam.edits], *(question.row for question in exam.questions)]
     gradients = sketch_gradients(loaded, names, rows)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from factpatch.augmentation import plain_text
 from factpatch.config import ModelSettings
 from factpatch.localization import cells
 from factpatch.localization.cells import Cell, SharedTrunk, try_cell
-from factpatch.localization.exam import Exam, Question, from_json, make_exam, to_json
+from factpatch.localization.exam import ASKED, KEPT, Exam, Question, from_json, make_exam, to_json
 from factpatch.localization.pictures import draw
 from factpatch.localization.places import candidate_locations, known_places
 from factpatch.localization.record import judged
@@ -65,14 +66,22 @@ def test_a_cell_leaves_the_model_bit_for_bit_as_found(loaded, edits, settings):
     assert any(cell.right)
 
 
-def test_neighbours_and_further_wordings_are_trained_as_the_settings_ask(loaded, edits, settings):
-    wished = replace(settings, training=replace(settings.training, wordings=1, neighbours=2.0, prefixes=1, epochs=40))
-    exam, plain = make_exam(loaded, edits, wished, 8), make_exam(loaded, edits, settings, 8)
-    assert exam.wordings > 0
-    assert len(exam.training) > exam.edits + exam.wordings
-    assert plain.wordings == 0
-    assert exam.questions == plain.questions
-    assert any(try_cell(SharedTrunk(loaded, exam, wished), locate(loaded.model, "3:mlp"), wished, whole=True).right)
+def test_names_like_the_subjects_are_kept_and_asked_where_there_are_no_probes(loaded, edits, settings):
+    bare = [replace(edit, locality=(), subject=None) for edit in edits]
+    exam, probed = make_exam(loaded, bare, settings, 8), make_exam(loaded, edits, settings, 8)
+    told = [plain_text(loaded, question.row.ids) for question in exam.questions if question.metric == "locality"]
+    kept = [plain_text(loaded, row.ids) for row in exam.training[exam.edits :]]
+    assert 0 < len(told) <= ASKED
+    assert 0 < len(kept) <= KEPT * exam.edits
+    assert all(text.startswith("The capital of ") for text in told + kept)
+    assert not {text for text in told + kept if any(edit.prompt in text for edit in edits)}
+    assert not set(told) & set(kept)
+    assert {question.edit for question in probed.questions if question.metric == "locality"} <= set(range(8))
+
+
+def test_nothing_is_kept_where_the_settings_keep_nothing(loaded, edits, settings):
+    exam = make_exam(loaded, edits, replace(settings, training=replace(settings.training, neighbours=0.0)), 8)
+    assert len(exam.training) == exam.edits == 8
 
 
 def test_memory_bounds_what_is_kept_at_once(loaded, edits, settings):
