@@ -42,14 +42,18 @@ def _bar(label: str) -> Iterator[Callable[..., None]]:
 
 
 def _lines(label: str) -> Iterator[Callable[..., None]]:
-    start = last = time.monotonic()
+    start = last = begun = time.monotonic()
+    first, counted = 0, 0
 
     def report(done: int, total: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal last, begun, first, counted
         now = time.monotonic()
+        if counted and total != counted:  # another part of the work, and of another pace
+            begun, first = now, done - 1
+        counted = total
         if now - last >= PLAIN_INTERVAL:
             last = now
-            left = (now - start) * (total - done) / max(done, 1)
+            left = (now - begun) * (total - done) / max(done - first, 1)
             print(f"{label}: {done}/{total}, about {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
 
     print(label, file=sys.stderr, flush=True)
