@@ -1,4 +1,4 @@
-# Two commands: `make run` and `make test`; each sets up what it needs. `make help` lists the rest.
+# Two commands: `make real` and `make test`; each sets up what it needs. `make help` lists the rest.
 #
 # PYTHON=python3.12 picks another interpreter. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, set in the
 # environment, takes torch's small CPU build where the package index would give the CUDA one.
@@ -11,7 +11,7 @@ INSTALL := $(PIP) install -qq --disable-pip-version-check --constraint constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run serve test lint lock clean
+.PHONY: help install run real serve test lint lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: $(STAMP) ## Edit the embedded model with the embedded edits, and release the result
 	@$(BIN)/factpatch run
+
+real: $(STAMP) data/real/model ## Edit 30 facts that a real model knows, SmolLM2-135M, and release the result
+	@cd data/real && ../../$(BIN)/factpatch run
+
+data/real/model: | $(STAMP)
+	@$(BIN)/factpatch import "$$($(BIN)/python -c 'from factpatch.sources import kinds; print(kinds.packaged_gguf())')" \
+		--output $@
 
 serve: $(STAMP) ## Run Prefect's server, a worker and MLflow's pages until Ctrl-C; prints their addresses
 	@$(BIN)/factpatch serve

@@ -45,17 +45,20 @@ def _bar(label: str) -> Iterator[Callable[..., None]]:
 def _lines(label: str) -> Iterator[Callable[..., None]]:
     """A thread writes them, so that a part that reports nothing for long is not silent."""
     start, over = time.monotonic(), threading.Event()
-    told = (0, 0, "")
+    told, begun, first = (0, 0, ""), start, 0
 
     def report(done: int, total: int, note: str = "") -> None:
-        nonlocal told
+        nonlocal told, begun, first
+        if total != told[1]:  # another part of the work, and of another pace
+            begun, first = time.monotonic(), done
         told = (done, total, note)
 
     def write() -> None:
         while not over.wait(PLAIN_INTERVAL):
-            done, total, note = told
-            spent = time.monotonic() - start
-            known = f"{done}/{total}, about {spent * (total - done) / done:.0f} s left" if done else f"{spent:.0f} s"
+            (done, total, note), now = told, time.monotonic()
+            left = (now - begun) * (total - done) / (done - first) if done > first else None
+            known = f"{now - start:.0f} s" if not total else f"{done}/{total}"
+            known += "" if left is None else f", about {left:.0f} s left"
             print(f"{label}: {known} {note}".rstrip(), file=sys.stderr, flush=True)
 
     print(label, file=sys.stderr, flush=True)

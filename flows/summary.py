@@ -17,6 +17,8 @@ from factpatch.files import read_json
 from factpatch.naming import shell_path
 from factpatch.report.evidence import percent, verdict
 
+SHOWN = 3  # edits, with their answers
+TEXTS = frozenset({"", "reason", "said before", "says now"})  # columns that are no numbers
 HIDDEN_METRICS = frozenset({"locality_correct", "token_accuracy"})
 
 
@@ -78,16 +80,22 @@ def _place(location: dict[str, Any]) -> str:
     return f"layer {location['layer']}, {location['module'] or 'whole block'}"
 
 
-def show(release: dict[str, Any], console: Console | None = None) -> None:
+def answers(evaluation: dict[str, Any]) -> Section:
+    """What the model said, and says now, to the first few edits."""
+    rows = tuple((edit["prompt"], edit["before"] or "", edit["output"]) for edit in evaluation["edits"][:SHOWN])
+    return Section("Answers", ("prompt", "said before", "says now"), rows)
+
+
+def show(release: dict[str, Any], evaluation: dict[str, Any], console: Console | None = None) -> None:
     """The tables on the terminal."""
     console = console or Console(highlight=False)
-    for section in sections(release):
+    for section in (*sections(release), answers(evaluation)):
         if section.rows:
             table = Table(
                 title=section.title, title_justify="left", title_style="bold", show_header=any(section.header)
             )
             for number, name in enumerate(section.header):
-                table.add_column(name, justify="left" if number == 0 or name in ("reason", "") else "right")
+                table.add_column(name, justify="left" if number == 0 or name in TEXTS else "right")
             for row in section.rows:
                 table.add_row(*map(escape, row))
             console.print(table)

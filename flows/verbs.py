@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     from flows.summary import show, show_next
 
     print("\n".join(reading_lines(read_json(Path(args.output) / "validate.json")["read_as"])))
-    show(result)
+    show(result, read_json(Path(args.output) / "evaluate.json"))
     show_next(settings, args.output)
     return 1 if result["status"] == "refused" else 0
 

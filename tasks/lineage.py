@@ -15,6 +15,7 @@ from typing import Any
 from dvc.exceptions import DvcException, NotDvcRepoError, UploadError
 from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.scm import SCM, SCMError
 from dvc.stage import Stage
 from prefect import task
 
@@ -95,7 +96,7 @@ def check_remote(output: Path) -> str | None:
 def _enclosing(folder: Path) -> Repo | None:
     """The DVC repository around `folder`; None without one, and where git or DVC ignore the folder."""
     try:
-        repo = Repo(str(folder))
+        repo = _open(folder)
     except NotDvcRepoError:
         return None
     pointer = str(folder / f"{TRACKED[0]}.dvc")
@@ -103,6 +104,16 @@ def _enclosing(folder: Path) -> Repo | None:
         repo.close()
         return None
     return repo
+
+
+def _open(folder: Path) -> Repo:
+    """The DVC repository around `folder`, whether git holds it or not (yet): DVC opens the latter only if told to."""
+    root = Repo.find_root(str(folder))
+    try:
+        SCM(root).close()
+    except SCMError:
+        return Repo(root, config={"core": {"no_scm": True}})
+    return Repo(root)
 
 
 def _push(repo: Repo, stages: list[Stage]) -> bool:
@@ -132,7 +143,7 @@ def _source(path: Path) -> dict[str, Any]:
     revision = git(path.parent, "log", "-1", "--format=%H", "--", name)
     changes = git(path.parent, "status", "--porcelain", "--", name)
     if not changes and kept_by_dvc:
-        with Repo(str(path.parent)) as repo:
+        with _open(path.parent) as repo:
             changes = str(repo.status([str(pointer)]) or "")
     dirty = None if changes is None else bool(changes)
     return {"inside": path_in_repository(path), "revision": revision or None, "dirty": dirty}

@@ -29,6 +29,7 @@ FILES = {  # where each template goes
     "edits.yml": ".github/workflows/edits.yml",
     "gitignore": ".gitignore",
 }
+ALLOWED = {".git", ".cache"}  # in a folder that counts as empty; folders made of GGUF files lie in the latter
 INSTALL = "python -m venv .venv && .venv/bin/python -m pip install -r requirements.txt"
 EXAMPLE = {"prompt": "The capital of Atlantis is", "target": "Poseidonia"}
 
@@ -36,14 +37,14 @@ EXAMPLE = {"prompt": "The capital of Atlantis is", "target": "Poseidonia"}
 def write_project(folder: Path, model: str) -> list[Path]:
     """Write a project for the model into a new or empty folder, all files or none; their paths.
 
-    Raises InputError where the folder holds anything but `.git`, or the model cannot be found.
+    Raises InputError where the folder holds anything but `.git` and `.cache`, or the model cannot be found.
     """
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if folder.exists() and (not folder.is_dir() or set(present) - {".git"}):
+    if folder.exists() and (not folder.is_dir() or set(present) - ALLOWED):
         raise InputError(f"'{folder}' is not an empty folder; name a new one: factpatch init DIR --model {model}")
     source = check_source(model)
     local = Path(source).is_dir()
-    path = os.path.abspath(source) if local else source
+    path = os.path.abspath(model) if local else source  # a GGUF file as itself: the folder made of it may go
     texts = {
         target: render(
             template,

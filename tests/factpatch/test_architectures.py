@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from factpatch.certificate import certify
@@ -86,7 +87,7 @@ ARCHITECTURES = {
 TIED = {"gemma2", "gemma3_text", "gpt2", "falcon", "mpt"}
 
 
-def make_model(kind, sizes, reference_model, folder):
+def make_model(kind, sizes, reference_model, folder, dtype=torch.float32):
     """A seeded random model with the reference tokenizer, saved in shards."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -96,7 +97,7 @@ def make_model(kind, sizes, reference_model, folder):
         torch.manual_seed(7)
         config = AutoConfig.for_model(kind, initializer_range=0.2, **ids, **sizes)
         model = AutoModelForCausalLM.from_config(config)
-    model.save_pretrained(folder, max_shard_size="64KB")
+    model.to(dtype).save_pretrained(folder, max_shard_size="64KB")
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -234,9 +235,12 @@ def test_guards_and_further_wordings(architecture, tmp_path, monkeypatch):
     assert moved[1] < moved[0] or kind in ("mixtral", "qwen3_moe")
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "gemma2"])
+@pytest.mark.parametrize("kind", [*ARCHITECTURES, "smollm2"])
 def test_an_edited_model_survives_the_round_trip_through_a_folder(reference_model, tmp_path, kind):
-    base = ModelSettings(path=str(make_model(kind, ARCHITECTURES[kind][0], reference_model, tmp_path / "base")))
+    """From bfloat16 in several files to the same files, with the same tensors of the same type in each."""
+    shape = ("llama", GROUPED | {"tie_word_embeddings": True}) if kind == "smollm2" else (kind, ARCHITECTURES[kind][0])
+    folder = make_model(*shape, reference_model, tmp_path / "base", torch.bfloat16)
+    base = ModelSettings(path=str(folder))
     loaded = load_model(base)
     location = locate(loaded.model, "2:down")
     values = {name: loaded.model.get_parameter(name) * 2 for name in location.parameters}
@@ -245,6 +249,15 @@ def test_an_edited_model_survives_the_round_trip_through_a_folder(reference_mode
     edited = load_model(ModelSettings(path=str(tmp_path / "edited")))
     apply_patch(loaded, patch)
     assert tensor_digests(edited.model) == tensor_digests(loaded.model)
+    assert len(layout(folder)) > 1
+    assert layout(tmp_path / "edited") == layout(folder)
+    assert {kind for held in layout(folder).values() for kind, _ in held.values()} == {torch.bfloat16}
+
+
+def layout(folder):
+    """Name of each file of weights, and the type and shape of every tensor in it."""
+    found = {path.name: load_file(path) for path in folder.glob("*.safetensors")}
+    return {file: {name: (one.dtype, one.shape) for name, one in held.items()} for file, held in found.items()}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3_moe"])

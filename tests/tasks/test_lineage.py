@@ -12,7 +12,7 @@ from dvc.repo.add import add as dvc_add
 
 from factpatch.config import EditsSettings, Settings
 from factpatch.errors import FactpatchError, InputError
-from tasks.lineage import lineage
+from tasks.lineage import check_remote, lineage
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,27 @@ def test_run_outside_any_repository_gets_its_own(tmp_path):
     assert record["pushed"] is False
     nowhere = str(tmp_path / "absent.jsonl")
     assert record["edits"] == {"path": nowhere, "place": nowhere, "inside": None, "revision": None, "dirty": None}
+
+
+def test_a_new_project_runs_before_and_after_git_holds_it(tmp_path):
+    project = tmp_path / "new"
+    (project / ".dvc").mkdir(parents=True)
+    (project / ".dvc" / "config").write_text(
+        f"[core]\n    remote = away\n['remote \"away\"']\n    url = {tmp_path / 'away'}\n"
+    )
+    (project / "data" / "edits").mkdir(parents=True)
+    (project / "data" / "edits" / "0001.jsonl").write_text('{"prompt": "p", "target": "t"}\n')
+    output, edits = make_run(project / "runs" / "latest"), project / "data" / "edits"
+    assert check_remote(output) == "away"
+    record = record_of(output, edits)
+    assert (record["repository"], record["pushed"], record["edits"]["revision"]) == ("../..", True, None)
+    (project / ".gitignore").write_text("/runs/\n")
+    git(tmp_path, "init", "-q", str(project))
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "ledger")
+    assert check_remote(output) is None
+    record = record_of(output, edits)
+    assert (record["repository"], record["edits"]["dirty"]) == (".", False)
 
 
 def test_files_stay_writable_and_a_second_run_keeps_both_versions(tmp_path):

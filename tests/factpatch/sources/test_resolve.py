@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from factpatch.basis import model_identity
-from factpatch.config import ModelSettings
+from factpatch.config import ModelSettings, load_settings
 from factpatch.errors import InputError
 from factpatch.models import check_source, load_model, load_tokenizer
 from factpatch.sources.gguf_file import import_gguf
@@ -41,6 +41,19 @@ def test_verbs_take_a_gguf_file_as_the_model(file, capsys):
     assert main(["undo", "--model", "edited", "--patch", "out/patch", "--output", "restored"]) == 0
     assert Path("restored/model.safetensors").read_bytes() == Path("folder/model.safetensors").read_bytes()
     assert len(kept()) == 1
+
+
+def test_a_project_of_a_gguf_file_names_the_file(file, monkeypatch, capsys):
+    new, bad = Path("new"), file.absolute().with_name("bad.gguf")
+    new.mkdir()
+    bad.write_bytes(file.read_bytes()[:-1])
+    monkeypatch.chdir(new)
+    assert main(["init", "--model", str(bad)]) == 2
+    assert "is cut" in capsys.readouterr().err
+    assert main(["init", "--model", "../model.gguf"]) == 0
+    assert load_settings().model == ModelSettings(path=str(bad.with_name("model.gguf")))
+    assert main(["init", "--model", "../model.gguf"]) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
 
 
 def test_a_changed_file_is_another_model(file, tiny_tokenizer):
