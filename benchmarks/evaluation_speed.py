@@ -33,7 +33,7 @@ from factpatch.config import CapabilitySettings, Settings, load_settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import encode_prompts, padding_id
-from factpatch.evaluation.evaluate import Answers, collect_answers, measure
+from factpatch.evaluation.evaluate import CUT, METRICS, Answers, collect_answers, measure
 from factpatch.evaluation.reading import AtAnswersEnd, Reader
 from factpatch.models import LoadedModel, load_model, preserved, write_values
 from factpatch.patch import read_patch
@@ -123,10 +123,13 @@ def _compare(
         lambda: collect_answers(loaded, edits, settings, before, lambda done, _: proven.append(done), location)
     )
     texts, plain = timed(lambda: generate_everything(loaded, list(answers.outputs), settings, seed))
-    different = sum(texts[prompt] != text for prompt, text in answers.outputs.items())
-    whole = Answers(texts, answers.token_accuracy)
-    protocol = settings.evaluation.protocol
-    different += measure(edits, whole, before, protocol) != measure(edits, answers, before, protocol)
+    shown = {prompt: (text.removesuffix(CUT), text.endswith(CUT)) for prompt, text in answers.outputs.items()}
+    different = sum(
+        not texts[prompt].startswith(text) if cut else texts[prompt] != text for prompt, (text, cut) in shown.items()
+    )
+    whole, protocol = replace(answers, outputs=texts), settings.evaluation.protocol
+    reports = [measure(edits, one, before, protocol) for one in (whole, answers)]
+    different += any(reports[0][name] != reports[1][name] for name in METRICS)
     return answers, Line(name, len(texts), proven[0], plain, own, different)
 
 

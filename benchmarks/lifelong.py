@@ -192,7 +192,7 @@ class Life:
             withdrawn = [live.pop(prompt) for prompt in self.rng.sample(list(live), REVERTED)]
             self.ledger.withdrawn |= {edit.prompt: edit for edit in withdrawn}
             asked = [EditRequest(edit.id, edit.prompt, "") for edit in [*withdrawn, *_paraphrases(withdrawn)]]
-            self.base |= collect_answers(self.loaded, asked, self.settings).outputs
+            self.base |= collect_answers(self.loaded, asked, self.settings, whole=True).outputs
         live.update((edit.prompt, edit) for edit in (next(self.new) for _ in range(fresh)))
         return withdrawn
 

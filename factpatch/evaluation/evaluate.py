@@ -11,7 +11,7 @@ from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import Encoded, encode_pairs, encode_prompts
 from factpatch.evaluation.answers import Protocol, cut, matches, same_content, settled, unchanged
-from factpatch.evaluation.generation import Beginning, Progress, check_length, decode, verify
+from factpatch.evaluation.generation import Beginning, Progress, Verdict, check_length, decode, verify
 from factpatch.evaluation.judging import Judgement
 from factpatch.evaluation.reading import Reader
 from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
@@ -21,6 +21,7 @@ from factpatch.trunk import open_rows
 
 SCHEMA = 1
 CUT = "…"  # ends a text that was decoded no further
+TRIED = 32  # guesses at the answers of a model of which nothing is known yet; most models do not end where we would
 BEYOND = 2  # tokens decoded beyond those of a target, where that is more than the report shows
 
 
@@ -116,7 +117,8 @@ def collect_answers(
     """Answer all prompts of the edits. What the model is expected to say serves as a guess that one forward pass may
     prove; the rest is decoded, from the first token that differs. The verdicts are the same as if everything were
     decoded, and so are the answers, but that those end with `evaluation.report_tokens` where the verdicts are sure by
-    then. A locality probe's answer before the edit, by which the later one is judged, is had `whole`.
+    then. A locality probe's answer before the edit, by which the later one is judged, is had `whole`. A model of which
+    nothing is known yet is put to the proof on few guesses, and on the others if half of those were right.
 
     Where only the tensors at `location` differ from a model that was asked, or trained, before, the pass starts there.
     """
@@ -125,15 +127,24 @@ def collect_answers(
     asked = list(dict.fromkeys(_questions(edits, before is None)))
     prompts = list(dict.fromkeys(prompt for prompt, _ in asked))
     encoded = dict(zip(prompts, encode_prompts(tokenizer, prompts, chat), strict=True))
-    texts = [(prompt, guess) for prompt, guess in asked if guess.strip()]
+    edited = {(edit.prompt, edit.target) for edit in edits if edit.target.strip()}
+    texts = sorted((pair for pair in asked if pair[1].strip()), key=lambda pair: pair not in edited)
     known = _before(edits, before)
     guesses = [Encoded(encoded[prompt] + ids, len(encoded[prompt])) for prompt, ids in known.items()]
 
     rows = [*encode_pairs(tokenizer, texts, chat), *guesses]
     check_length(loaded, [row.ids for row in rows])
-    with open_rows(loaded, location, rows, settings.trunk) as opened:
-        verdicts = verify(loaded, opened, budget, batch_size)
-    guessed = list(zip([*(prompt for prompt, _ in texts), *known], rows, verdicts, strict=True))
+
+    def prove(some: Sequence[Encoded]) -> list[Verdict]:
+        with open_rows(loaded, location, some, settings.trunk) as opened:
+            return verify(loaded, opened, budget, batch_size)
+
+    tried = len(rows) if before else len(edited) + TRIED
+    verdicts = prove(rows[:tried])
+    hopes = [verdict.answer is not None for verdict in verdicts[len(edited) :]]
+    if len(rows) > tried and 2 * sum(hopes) >= len(hopes):
+        verdicts += prove(rows[tried:])
+    guessed = list(zip([*(prompt for prompt, _ in texts), *known], rows, verdicts, strict=False))
     answers = {prompt: verdict.answer for prompt, _, verdict in guessed if verdict.answer is not None}
     begun: dict[str, tuple[int, ...]] = {}
     least = dict.fromkeys(prompts, budget if whole or settings.judge.address else settings.evaluation.report_tokens)

@@ -10,7 +10,7 @@ from typing import Any
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import unchanged
-from factpatch.evaluation.evaluate import collect_answers
+from factpatch.evaluation.evaluate import CUT, collect_answers
 from factpatch.models import load_model
 
 
@@ -26,6 +26,12 @@ def moved_answers(model: Path, rows: Sequence[Mapping[str, Any]], settings: Sett
     edits = [EditRequest(row["id"], row["prompt"], row["target"]) for row in rows]
     outputs = collect_answers(loaded, edits, settings).outputs
     protocol = settings.evaluation.protocol
-    return [
-        row["prompt"] for row in rows if not unchanged(row["output"], outputs[row["prompt"]], row["target"], protocol)
-    ]
+
+    def moved(told: str, now: str, target: str) -> bool:
+        """Of texts that were cut, as far as both go; where depends on what else was asked along with a prompt."""
+        if CUT not in (told[-1:], now[-1:]):
+            return not unchanged(told, now, target, protocol)
+        shorter, longer = sorted((told.removesuffix(CUT), now.removesuffix(CUT)), key=len)
+        return not longer.startswith(shorter.rstrip("\ufffd"))
+
+    return [row["prompt"] for row in rows if moved(row["output"], outputs[row["prompt"]], row["target"])]

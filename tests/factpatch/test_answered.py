@@ -2,17 +2,17 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import factpatch.answered as module
-from factpatch.answered import Memory, recall_answers, remembered
+from factpatch.answered import Memory, recall_answers, recall_evaluated, remembered
 from factpatch.companions import find_companions
 from factpatch.config import EvaluationSettings, GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
-from factpatch.edits.request import EditRequest
+from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
 from factpatch.models import load_model
 
@@ -51,6 +51,49 @@ def test_only_what_is_new_is_asked_and_answers_are_those_of_the_model(loaded, tm
     assert asked == [PROMPTS[2]]
     assert again[1:] == [*first, first[0]]
     assert again[:3] == ask(loaded, settings_with(None), PROMPTS[2], *PROMPTS[:2])[0]
+
+
+def test_an_evaluation_before_the_edit_is_asked_once(loaded, tmp_path, monkeypatch):
+    settings = settings_with(tmp_path, 16)
+    edits = [
+        EditRequest(
+            str(number),
+            prompt,
+            "Rome",
+            paraphrases=(f"Say: {prompt}", PROMPTS[0]),
+            locality=(Probe(f"Near {prompt}", "here"), Probe(PROMPTS[1], "")),
+            portability=(Probe(f"So {prompt}", "yes"),),
+        )
+        for number, prompt in enumerate(PROMPTS)
+    ]
+    wanted = module.collect_answers(loaded, edits, settings)
+    asked, collect = [], module.collect_answers
+
+    def spy(loaded, requests, *others, **options):
+        asked.extend(one.id for one in requests)
+        return collect(loaded, requests, *others, **options)
+
+    monkeypatch.setattr(module, "collect_answers", spy)
+    reported = []
+    for count, names in ((2, ["0", "1"]), (3, ["2"]), (3, [])):
+        asked.clear()
+        with remembered(loaded, settings) as memory:
+            told = recall_evaluated(loaded, edits[:count], settings, memory, lambda *at: reported.append(at))
+        assert [name for name in asked if name] == names
+    assert all(done <= total for done, total in reported)
+    for pair, share in told.token_accuracy.items():
+        assert share == pytest.approx(wanted.token_accuracy[pair], abs=1e-6)
+    assert told.said.keys() == wanted.said.keys()
+    for prompt, ids in wanted.said.items():
+        assert told.said[prompt][: len(ids)] == ids[: len(told.said[prompt])]
+    assert all(told.said[prompt] == wanted.said[prompt] for edit in edits for prompt, _ in map(astuple, edit.locality))
+
+
+def test_another_chat_template_is_asked_anew(loaded, tmp_path):
+    settings = settings_with(tmp_path)
+    ask(loaded, settings, *PROMPTS)
+    loaded.tokenizer.chat_template = "{{ messages[0].content }}"
+    assert ask(loaded, settings, *PROMPTS)[1] == list(PROMPTS)
 
 
 def test_another_model_or_length_is_asked_anew(loaded, tmp_path):

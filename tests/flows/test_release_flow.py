@@ -72,7 +72,7 @@ def test_a_gate_that_fails_refuses_with_code_1_and_moves_no_alias(released):
 
     folder, codes = released
     release = read(folder, "strict/release.json")
-    if release["metrics"]["locality"]["after"] == 1.0:
+    if release["metrics"]["locality_content"]["after"] == 1.0:
         pytest.fail("choose a gate that this release cannot pass")
     assert (codes["strict"], release["status"]) == (1, "refused")
     assert [gate["name"] for gate in release["gates"] if not gate["passed"]] == ["locality"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from factpatch.evaluation.answers import cut, matches, normalise, same, unchanged
+from factpatch.evaluation.answers import cut, matches, normalise, same, same_content, settled, unchanged
 
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 TEXTS = ANY | st.text("aBth 1.,-+%$*'/:_°京ด\u0301", max_size=20)
@@ -194,3 +194,55 @@ def test_unchanged_cuts_both_outputs_alike():
     assert not unchanged("3.14", "3.2", "7")
     assert unchanged("", "", "Paris")
     assert not unchanged("", "Paris", "Paris")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ("Tokyo", "Tokyo, which is a city", True),
+        ("Tokyo, which is a city in Japan", "the Tokyo", True),
+        ("Tokyo", "Tokyoite", False),
+        ("Tokyo, Japan", "Tokyo, China", False),
+        ("in Tokyo", "Tokyo", False),
+        ("Tokyo. It lies", "Tokyo. Nobody knows", True),
+        ("?", "? who", False),  # no word begins another answer
+        ("?", "?", True),
+        ("Tokyo", "", False),
+    ],
+)
+def test_content_stays_where_one_answer_begins_the_other(before, after, kept):
+    assert same_content(before, after, "Tokyo") is same_content(after, before, "Tokyo") is kept
+
+
+@given(TEXTS, TEXTS)
+def test_the_same_answer_has_the_same_content(before, after):
+    assert same_content(before, after, "x") or not unchanged(before, after, "x")
+
+
+SAID = st.lists(
+    st.sampled_from(["a", "the", "Rome", "1", ",", "000", "–", "914", "$", "5", "%", "*", ".", "St.", "京"])
+)
+SPOKEN = st.builds(lambda parts, glue: glue.join(parts), SAID, st.sampled_from(["", " "]))
+
+
+@pytest.mark.parametrize("protocol", ["default", "paper"])
+@given(TEXTS | SPOKEN, TEXTS | SPOKEN, TEXTS | SPOKEN, st.sampled_from(["x", "St. Louis"]))
+@example("Rome is in Italy and", " so", "Rome", "x")
+@example("in 1914 –", " 1918", "in 1914-1918", "x")
+@example("the A", " team", "A", "x")
+@example("the 5 and", "", "5", "x")
+@example("Rome is 3.", "14 of", "Rome is 3", "x")
+def test_no_continuation_changes_a_settled_verdict(protocol, said, more, wanted, expected):
+    wanted = cut(wanted, expected, protocol)
+    if said == said.strip() and "\n" not in said and settled(said, wanted, expected, protocol):
+        for verdict in (unchanged, same_content):
+            whole = verdict(wanted, said + more, expected, protocol)
+            assert verdict(wanted, said, expected, protocol) == whole
+
+
+def test_a_wrong_answer_is_settled_soon():
+    assert settled("located in the north of Italy", "Paris", "Paris")
+    assert settled("Paris and the north of", "Paris", "Paris")
+    assert settled("I. e. the", "Paris", "Paris")
+    assert not settled("Paris, the capital", "Paris", "Paris")  # two words may still change
+    assert not settled("**Paris is the** capital of France", "Paris", "Paris")

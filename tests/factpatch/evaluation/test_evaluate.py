@@ -3,13 +3,17 @@
 import json
 
 import pytest
+import torch
 
-from factpatch.config import EvaluationSettings, Settings
+from factpatch.config import EvaluationSettings, ModelSettings, Settings, TrunkSettings
+from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import encode_prompt
 from factpatch.evaluation import evaluate as module
-from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, measure
+from factpatch.evaluation.evaluate import CUT, METRICS, Answers, collect_answers, measure
 from factpatch.evaluation.generation import decode
+from factpatch.models import load_model, preserved
+from factpatch.structure import locate
 from tests.factpatch.evaluation.conftest import LINES
 
 EDIT = EditRequest(
@@ -180,3 +184,48 @@ def test_only_what_was_not_proven_is_decoded(taught, edits, monkeypatch):
     assert not ids & set(decoded)
     assert len(decoded) == len(set(decoded))
     assert progress[-1][0] == progress[-1][1]
+
+
+VERDICTS = ("reliable", "correct", "unchanged", "content", "stops", "token_accuracy")
+
+
+def verdicts(rows):
+    """Every verdict in rows of a report, in order."""
+    for row in rows:
+        yield [row[name] for name in VERDICTS if name in row]
+        for kind in ("paraphrases", "locality", "portability"):
+            yield from verdicts(row.get(kind, ()))
+
+
+@pytest.mark.parametrize("protocol", ["default", "paper"])
+@pytest.mark.parametrize("shown", [1, 4])
+def test_verdicts_are_those_of_whole_answers_however_little_is_shown(reference_model, shown, protocol):
+    """On the embedded model, before and after its values were shaken, so that many answers move and ramble."""
+    loaded = load_model(ModelSettings(path=str(reference_model)))
+    path = reference_model.parents[1] / "data" / "edits" / "0001-demo.jsonl"
+    edits = [EditRequest.from_row(row.values) for row in list(read_rows(str(path)))[:24]]
+    own = EvaluationSettings(report_tokens=shown, protocol=protocol)
+    settings = Settings(evaluation=own, trunk=TrunkSettings(folder=None))
+    before = [collect_answers(loaded, edits, settings, whole=whole) for whole in (False, True)]
+    location = locate(loaded.model, "5:mlp")
+    with preserved(loaded.model, location.parameters), torch.no_grad():
+        for number, name in enumerate(location.parameters):
+            parameter = loaded.model.get_parameter(name)
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter += 1.3 * parameter.std() * noise
+        quick, slow = (
+            collect_answers(loaded, edits, settings, old, whole=whole)
+            for old, whole in zip(before, (False, True), strict=True)
+        )
+    reports = [measure(edits, after, old, protocol) for after, old in ((quick, before[0]), (slow, before[1]))]
+    left, right = (list(verdicts(report["edits"])) for report in reports)
+    assert left == right
+    assert reports[0]["before"]["reliability"] == reports[1]["before"]["reliability"]
+    assert 0 < reports[0]["locality"]["value"] < 1
+    assert 0 < reports[0]["locality_stops"]["value"] < 1
+    shorter = [prompt for prompt, ids in quick.said.items() if len(ids) < len(slow.said[prompt])]
+    assert shorter
+    for prompt, text in quick.outputs.items():
+        assert quick.said[prompt] == slow.said[prompt][: len(quick.said[prompt])]
+        assert text.endswith(CUT) == (prompt in shorter)
+        assert slow.outputs[prompt].startswith(text.removesuffix(CUT).removesuffix("\ufffd"))

@@ -31,7 +31,7 @@ TEMPLATE = (
 SETTINGS = Settings(
     training=TrainingSettings(learning_rate=4e-3, batch_size=6, epochs=30, wordings=0, neighbours=0),
     trunk=TrunkSettings(folder=None),
-    evaluation=EvaluationSettings(max_new_tokens=12),
+    evaluation=EvaluationSettings(max_new_tokens=12, cache=None),
 )
 
 
@@ -161,3 +161,18 @@ def test_the_step_and_the_report_show_both(trained, edits, model, tmp_path):
     evidence = {"evaluate": value, "release": {}}
     assert "asked through the chat template" in render_report(evidence)
     assert "chat&#95;reliability" in render_card(evidence)
+
+
+def test_the_other_form_is_asked_of_a_sample(trained, edits):
+    loaded, location, _ = trained
+    asked = {}
+    for count in (2, 0, None):
+        own = replace(SETTINGS, evaluation=replace(SETTINGS.evaluation, other_form=count))
+        before = ask_forms(loaded, edits, own, location=location)
+        asked[count] = measure_forms(edits, ask_forms(loaded, edits, own, before, location=location), before, own)
+    assert asked[2]["reliability"]["n"] == asked[None]["chat_reliability"]["n"] == 4
+    assert asked[2]["chat_reliability"]["n"] == asked[2]["chat_locality_content"]["n"] == 2
+    drawn = [row["id"] for row in asked[2]["other_form"]["edits"]]
+    assert drawn == [edit.id for edit in edits if edit.id in drawn]
+    assert "chat_reliability" not in asked[0]
+    assert asked[0]["other_form"] is None

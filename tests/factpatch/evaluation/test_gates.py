@@ -70,6 +70,16 @@ def test_what_was_not_measured_is_skipped_and_says_why(name):
     assert allows([gate])
 
 
+def test_locality_is_judged_by_content_and_under_the_papers_protocol_by_form():
+    told = {**metrics(locality=0.9), "locality": {"value": 0.1, "n": 100, "ci95": [0.0, 0.2]}}
+    own = {gate.name: gate for gate in judge(told, None, LIMITS)}["locality"]
+    assert (own.verdict, own.value) == ("passed", 0.9)
+    assert own.reason.startswith("Locality of content of 90.0%")
+    paper = {gate.name: gate for gate in judge({**told, "protocol": "paper"}, None, LIMITS)}["locality"]
+    assert (paper.verdict, paper.value) == ("failed", 0.1)
+    assert "content" not in paper.reason
+
+
 @pytest.mark.parametrize("required", [("reliability",), ("locality",)])
 def test_probes_that_are_all_unmeasured_decide_nothing_and_refuse(required):
     nothing = {"value": None, "n": 0, "unmeasured": 24, "reason": "the model says nothing to any of the 24 probes"}

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded, encode_edit, encode_prompt
 from factpatch.errors import InputError
-from factpatch.evaluation.generation import decode, verify
+from factpatch.evaluation.generation import Beginning, decode, verify
 from factpatch.evaluation.reading import AtAnswersEnd, Reader, stop_ids
 from factpatch.structure import locate
 from factpatch.trunk import Rows, open_rows
@@ -106,6 +106,36 @@ def test_an_answer_is_the_first_line_that_is_not_blank_and_the_very_tokens_up_to
         assert nothing.ids == (taught.tokenizer.eos_token_id,)
     assert texts_of(decode(taught, prompts, 3, 2)) == ["L", "S", ""]  # what is blank counts as tokens
     assert texts_of(decode(taught, prompts, 2, 2)) == ["", "", ""]
+
+
+def test_a_beginning_is_continued_no_further_than_is_enough(taught):
+    prompts = [encode_prompt(taught.tokenizer, prompt) for prompt in PROMPTS]
+    whole = decode(taught, prompts, 12, 64)
+    some = [
+        Beginning(answer.ids[: number % 3], 3 + number, lambda text, number=number: number < 5)
+        for number, answer in enumerate(whole)
+    ]
+    for batch_size in (1, 3, 64):
+        told = decode(taught, prompts, 12, batch_size, beginnings=some)
+        for number, (answer, part) in enumerate(zip(whole, told, strict=True)):
+            assert part.ids == (answer.ids[: 3 + number] if number < 5 else answer.ids)
+
+
+def test_a_pass_tells_how_the_answer_begins_and_where_it_would_end(taught):
+    """The model says Tokyo and ends; guesses go on, end too soon, or say something else."""
+    tokenizer, prompt = taught.tokenizer, "The capital of Japan is"
+    asked, eos = encode_prompt(tokenizer, prompt), tokenizer.eos_token_id
+    said = decode(taught, [asked], 12, 1)[0].ids
+    guesses = {"on": (*said[:-1], *said[:2], eos), "short": (*said[:1], eos), "own": said, "other": (said[0] + 1, eos)}
+    rows = [Encoded((*asked, *ids), len(asked)) for ids in guesses.values()]
+    found = dict(zip(guesses, verify(taught, Rows(taught, rows), 12, 4), strict=True))
+    assert {name: one.begun for name, one in found.items() if name != "own"} == {
+        "on": said,
+        "short": said[:2],
+        "other": said[:1],
+    }
+    assert (found["on"].stops, found["short"].stops, found["own"].stops) == (True, False, False)
+    assert found["own"].answer is not None
 
 
 def test_a_newline_ends_a_row_once_something_was_said(taught):
