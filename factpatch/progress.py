@@ -45,17 +45,18 @@ def _bar(label: str) -> Iterator[Callable[..., None]]:
 def _lines(label: str) -> Iterator[Callable[..., None]]:
     """A thread writes them, so that a part that reports nothing for long is not silent."""
     start, over = time.monotonic(), threading.Event()
-    told = (0, 0, "")
+    told = (0, 0, "", start)
 
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal told
-        told = (done, total, note)
+        told = (done, total, note, time.monotonic())
 
     def write() -> None:
         while not over.wait(PLAIN_INTERVAL):
-            done, total, note = told
-            spent = time.monotonic() - start
-            known = f"{done}/{total}, about {spent * (total - done) / done:.0f} s left" if done else f"{spent:.0f} s"
+            done, total, note, then = told
+            now = time.monotonic()
+            left = (then - start) * (total - done) / max(done, 1) - (now - then)
+            known = f"{done}/{total}, about {max(left, 0):.0f} s left" if done else f"{now - start:.0f} s"
             print(f"{label}: {known} {note}".rstrip(), file=sys.stderr, flush=True)
 
     print(label, file=sys.stderr, flush=True)
