@@ -25,7 +25,11 @@ def test_auto_ranks_all_tries_few_and_chooses_a_whole_run(loaded, edits, with_se
     record = localize(loaded, edits, with_search(budget_edits=32))
     places = {f"{layer}:{module}" for layer in range(4) for module in ("mlp.down_proj", "mlp")}
     assert {one["location"] for one in record["ranking"]} == places
-    assert set(names(record)) == {"3:mlp", "3:mlp.down_proj", "2:mlp"}  # 32 edits are four trials of 8: three short runs, and a whole one
+    assert set(names(record)) == {
+        "3:mlp",
+        "3:mlp.down_proj",
+        "2:mlp",
+    }  # 32 edits are four trials of 8: three short runs, and a whole one
     assert len(names(record, "whole")) == 1
     assert record["location"]["name"] in names(record, "whole")
     assert record["choice"]["location"] == record["location"]["name"]
@@ -157,8 +161,13 @@ def test_where_there_is_no_time_for_a_trial_the_first_of_the_order_is_taken(load
     assert "no place could be tried within localization.budget_minutes (1e-06)" in record["reason"]
 
 
+def test_few_edits_take_a_share_of_the_minutes():
+    assert [round(search.minutes(3.0, edits), 2) for edits in (0, 20, 200, 2000)] == [1.0, 1.2, 3.0, 3.0]
+
+
 def test_as_many_trials_are_planned_as_there_is_time_for(loaded, edits, with_search, monkeypatch):
     settings = with_search(budget_edits=64, budget_minutes=13)
+    monkeypatch.setattr(search, "minutes", lambda budget, edits: budget)
 
     def seconds(self, location, whole):
         return 5000.0 if location.name == "2:mlp" else 250.0
