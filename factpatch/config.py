@@ -73,7 +73,7 @@ class LocalizationSettings:
     method: Literal["auto", "grid"] = "auto"  # a signal, short runs for few, whole ones for fewer / whole runs for all
     sample: int = 24  # edits a place is tried on
     budget_edits: int = 288  # of a search (auto) in all its trials: the sample's edits, once for each trial
-    budget_minutes: float = 3.0  # of a search (auto): as many trials are planned as fit
+    budget_minutes: float = 3.0  # of a search (auto) among 200 edits, fewer take less; trials are planned to fit
     weights: dict[str, float] = field(  # of each metric in a place's quality; one that is not named has none
         default_factory=lambda: dict.fromkeys(WEIGHED, 1.0)
     )

@@ -45,20 +45,22 @@ def _bar(label: str) -> Iterator[Callable[..., None]]:
 def _lines(label: str) -> Iterator[Callable[..., None]]:
     """A thread writes them, so that a part that reports nothing for long is not silent."""
     start, over = time.monotonic(), threading.Event()
-    told, begun, first = (0, 0, ""), start, 0
+    told, begun, first = (0, 0, "", start), start, 0
 
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal told, begun, first
+        now = time.monotonic()
         if total != told[1]:  # another part of the work, and of another pace
-            begun, first = time.monotonic(), done
-        told = (done, total, note)
+            begun, first = now, done
+        told = (done, total, note, now)
 
     def write() -> None:
         while not over.wait(PLAIN_INTERVAL):
-            (done, total, note), now = told, time.monotonic()
-            left = (now - begun) * (total - done) / (done - first) if done > first else None
-            known = f"{now - start:.0f} s" if not total else f"{done}/{total}"
-            known += "" if left is None else f", about {left:.0f} s left"
+            (done, total, note, then), now = told, time.monotonic()
+            known = f"{done}/{total}" if total else f"{now - start:.0f} s"
+            if done > first:
+                left = (then - begun) * (total - done) / (done - first) - (now - then)
+                known += f", about {max(left, 0):.0f} s left"
             print(f"{label}: {known} {note}".rstrip(), file=sys.stderr, flush=True)
 
     print(label, file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from factpatch.config import LocalizationSettings
 from factpatch.structure import Location, decoder_blocks, layers_with, locate, roles
 
-DEPTHS = (0.9, 0.7, 1.0, 0.5)  # of the layers, the first one 0 and the last one 1
+DEPTHS = (0.9, 1.0, 0.7, 0.5)  # of the layers, the first one 0 and the last one 1
 USUAL = ("mlp", "down")  # roles
 
 
@@ -41,13 +41,11 @@ def candidate_locations(model: PreTrainedModel, settings: LocalizationSettings) 
 
 
 def usual_places(model: PreTrainedModel, candidates: Sequence[Location]) -> list[Location]:
-    """The candidates that usually serve: an MLP's output projection and whole MLPs, at the depths DEPTHS."""
+    """The candidates that usually serve: whole MLPs, then their output projections, at the depths DEPTHS."""
     last = len(decoder_blocks(model)[1]) - 1
-    wanted = {}
-    for depth in DEPTHS:
-        layer = round(depth * last)
-        having = roles(model, layer)
-        wanted |= {(layer, having[role]): None for role in USUAL if role in having}
+    layers = [round(depth * last) for depth in DEPTHS]
+    having = {layer: roles(model, layer) for layer in layers}
+    wanted = dict.fromkeys((layer, having[layer][role]) for role in USUAL for layer in layers if role in having[layer])
     place = {(one.layer, one.module): one for one in candidates}
     return [place[key] for key in wanted if key in place]
 

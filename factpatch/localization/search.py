@@ -24,6 +24,7 @@ from factpatch.models import LoadedModel
 from factpatch.structure import Location, locate
 
 WHOLE = 4  # one trial in four is a whole run
+MANY = 200  # edits from which on a search takes all of its minutes
 CHECKED = 16  # edits that an earlier choice is checked on
 
 Progress = Callable[[int, int, str], None]  # done, of how much, a word on it
@@ -67,7 +68,8 @@ def localize(
 
         def tell(note: str) -> None:
             if progress:
-                progress(round(time.monotonic() - start), round(60 * own.budget_minutes), note)
+                total = round(60 * minutes(own.budget_minutes, len(edits)))
+                progress(round(time.monotonic() - start), total, note)
 
         exam = make_exam(loaded, edits, settings, size, tell)
         search = Search(loaded, exam, settings, Trials.start(root, base, exam, settings), start, progress)
@@ -80,6 +82,11 @@ def localize(
         if not search.cut_short:  # else another run goes on from the trials
             choices.keep(found, searched=found["choice"] is not None and not earlier)
         return found
+
+
+def minutes(budget: float, edits: int) -> float:
+    """Those that a search takes: all of the budget for MANY edits, a third at least, as few edits are soon trained."""
+    return budget * min(1.0, 1 / 3 + edits / (1.5 * MANY))
 
 
 @dataclass
@@ -108,12 +115,13 @@ class Search:
         first places, as many as fit."""
         own, size = self.settings.localization, self.exam.edits
         allowed = own.budget_edits // size
+        allowed = min(allowed, max(1, own.budget_edits // own.sample))  # of few edits no more trials than of many
         if not allowed and len(candidates) > 1:
             raise InputError(
                 f"localization.budget_edits is {own.budget_edits}, but one trial takes {size} edits; raise it, "
                 "or lower localization.sample"
             )
-        self.deadline = self.start + 60 * own.budget_minutes
+        self.deadline = self.start + 60 * minutes(own.budget_minutes, round(size / self.exam.share))
         self.planned = self.deadline - time.monotonic()
         known = known_places(self.loaded.model)
         self._tell(0.0, f"a signal of {len(candidates)} places")
@@ -166,8 +174,8 @@ class Search:
     def _judged(self, method: str, ranking: Sequence[Ranked]) -> Record:
         notes = list(self.exam.notes)
         if self.left_out or self.cut_short:
-            minutes = f"localization.budget_minutes ({self.settings.localization.budget_minutes:g})"
-            notes.append(f"{minutes} left time for {len(self.cells)} trials, {self.left_out} fewer than planned")
+            budget = f"localization.budget_minutes ({self.settings.localization.budget_minutes:g})"
+            notes.append(f"{budget} left time for {len(self.cells)} trials, {self.left_out} fewer than planned")
         known = known_places(self.loaded.model)
         return judged(method, self.scorer, self.cells, self.exam.edits, ranking, known, notes)
 

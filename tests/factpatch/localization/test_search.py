@@ -25,8 +25,11 @@ def test_auto_ranks_all_tries_few_and_chooses_a_whole_run(loaded, edits, with_se
     record = localize(loaded, edits, with_search(budget_edits=32))
     places = {f"{layer}:{module}" for layer in range(4) for module in ("mlp.down_proj", "mlp")}
     assert {one["location"] for one in record["ranking"]} == places
-    first = [one["location"] for one in record["ranking"]][:3]
-    assert set(names(record)) == set(first)  # 32 edits are four trials of 8: three short runs, and a whole one
+    assert set(names(record)) == {
+        "3:mlp",
+        "3:mlp.down_proj",
+        "2:mlp",
+    }  # 32 edits are four trials of 8: three short runs, and a whole one
     assert len(names(record, "whole")) == 1
     assert record["location"]["name"] in names(record, "whole")
     assert record["choice"]["location"] == record["location"]["name"]
@@ -123,10 +126,12 @@ def test_edits_without_paraphrases_are_told_and_searched(loaded, make_edits, wit
     assert "generalization is unknown: no edit of the sample has a paraphrase" in record["notes"]
 
 
-def test_too_few_edits_take_the_signals_first(loaded, make_edits, with_search):
+def test_too_few_edits_take_the_first_in_order(loaded, make_edits, with_search):
     record = localize(loaded, make_edits(3), with_search())
     assert record["candidates"] == []
-    assert record["location"]["name"] == record["ranking"][0]["location"]
+    assert record["location"]["name"] == "3:mlp"  # an MLP at nine tenths of the depth
+    bare = localize(loaded, make_edits(3), with_search(modules=("q", "o")))  # no usual place
+    assert bare["location"]["name"] == bare["ranking"][0]["location"]
     assert "3 edits are too few" in record["reason"]
     with pytest.raises(InputError, match=r"a grid needs at least 8 edits .* there are 3"):
         localize(loaded, make_edits(3), with_search(method="grid"))
@@ -152,15 +157,20 @@ def test_a_budget_that_allows_no_trial_is_refused(loaded, edits, with_search):
 def test_where_there_is_no_time_for_a_trial_the_first_of_the_order_is_taken(loaded, edits, with_search):
     record = localize(loaded, edits, with_search(budget_minutes=1e-6))
     assert record["candidates"] == []
-    assert record["location"]["name"] == record["ranking"][0]["location"]
+    assert record["location"]["name"] == "3:mlp"
     assert "no place could be tried within localization.budget_minutes (1e-06)" in record["reason"]
 
 
+def test_few_edits_take_a_share_of_the_minutes():
+    assert [round(search.minutes(3.0, edits), 2) for edits in (0, 20, 200, 2000)] == [1.0, 1.2, 3.0, 3.0]
+
+
 def test_as_many_trials_are_planned_as_there_is_time_for(loaded, edits, with_search, monkeypatch):
-    settings = with_search(budget_edits=64, budget_minutes=10.5)
+    settings = with_search(budget_edits=64, budget_minutes=13)
+    monkeypatch.setattr(search, "minutes", lambda budget, edits: budget)
 
     def seconds(self, location, whole):
-        return 250.0 if location.layer > 1 else 5000.0
+        return 5000.0 if location.name == "2:mlp" else 250.0
 
     monkeypatch.setattr(Forecast, "seconds", seconds)
     clock, real = [0.0], search.try_cell
@@ -172,10 +182,8 @@ def test_as_many_trials_are_planned_as_there_is_time_for(loaded, edits, with_sea
 
     monkeypatch.setattr(search, "try_cell", slow)
     record = localize(loaded, edits, settings)
-    ranked = [one["location"] for one in record["ranking"]]
-    late = [name for name in ranked if int(name[0]) > 1]
-    assert sorted(names(record, "whole")) == sorted([late[0], late[1]])
-    assert "left time for 2 trials, 6 fewer than planned" in record["notes"][-1]
+    assert set(names(record, "whole")) == {"3:mlp", "3:mlp.down_proj", "2:mlp.down_proj"}
+    assert "left time for 3 trials, 5 fewer than planned" in record["notes"][-1]
 
 
 def test_an_unknown_module_is_refused_with_what_there_is(loaded, edits, with_search):
