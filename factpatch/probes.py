@@ -9,7 +9,7 @@ than training uses: half of the names are for measuring (`factpatch.similar.meas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,12 +22,12 @@ from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import Encoded, encode_prompts
 from factpatch.evaluation.answers import cut, normalise
 from factpatch.evaluation.chances import SURE, token_chances
-from factpatch.evaluation.generation import decode
+from factpatch.evaluation.generation import Progress, decode
 from factpatch.evaluation.reading import Answer
 from factpatch.files import digest_value
 from factpatch.leakage import Edited, HeldOut
 from factpatch.models import LoadedModel
-from factpatch.protection import asked_prompts
+from factpatch.protection import asked_prompts, listed_requests
 from factpatch.similar import measures, similar_names
 from factpatch.subjects import with_subjects
 from factpatch.wordings import fill, template_of
@@ -57,6 +57,9 @@ _SMALL = frozenset(  # words that are no answer by themselves
 )
 _CLAUSE = re.compile(r"[,;:()\n]|\s[-–—]\s")
 
+Beginning = tuple[Answer, list[float]]  # how an answer begins, and how probable each of its tokens is
+Ask = Callable[[Sequence[str]], list[Beginning]]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -83,11 +86,17 @@ def _draw(seed: int, edit: EditRequest) -> str:
     return digest_value([seed, edit.prompt])
 
 
-def make_probes(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> Made:
+def make_probes(
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, progress: Progress | None = None
+) -> Made:
     """Paraphrases and locality probes for the edits that lack them; `loaded` is the base model."""
     with remembered(loaded, settings) as memory:
-        wordings = _paraphrases(loaded, lacking(edits, "paraphrases", settings), settings, memory)
-        probes = _neighbours(loaded, edits, lacking(edits, "locality", settings), settings, memory)
+
+        def ask(prompts: Sequence[str]) -> list[Beginning]:
+            return _beginnings(loaded, prompts, settings, memory, progress)
+
+        wordings = _paraphrases(lacking(edits, "paraphrases", settings), ask)
+        probes = _neighbours(loaded, edits, lacking(edits, "locality", settings), settings, memory, ask)
     rows: dict[str, dict[str, Any]] = {}
     for edit in edits:
         if found := wordings.get(edit.id):
@@ -112,14 +121,12 @@ def _notes(wordings: dict[str, list[str]], probes: dict[str, list[Probe]]) -> li
     return notes
 
 
-def _paraphrases(
-    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: Memory
-) -> dict[str, list[str]]:
+def _paraphrases(edits: Sequence[EditRequest], ask: Ask) -> dict[str, list[str]]:
     """By the edit's id its question in EACH frames, drawn by digest; those first in which the model begins as without,
     then those in which it says anything."""
     framed = {edit.id: [frame.replace("{}", edit.prompt) for frame in _frames(edit)] for edit in edits}
     texts = dict.fromkeys([edit.prompt for edit in edits] + [text for own in framed.values() for text in own])
-    said = dict(zip(texts, _beginnings(loaded, list(texts), settings, memory), strict=True))
+    said = dict(zip(texts, ask(list(texts)), strict=True))
     found = {}
     for edit in edits:
         bare, own = _first_words(said[edit.prompt][0].text), framed[edit.id]
@@ -142,15 +149,22 @@ def _neighbours(
     bare: Sequence[EditRequest],
     settings: Settings,
     memory: Memory,
+    ask: Ask,
 ) -> dict[str, list[Probe]]:
     """By the edit's id its question about EACH names at most, the most alike first. Names that any edit speaks of are
-    left out, and prompts that are, or nearly are, asked anywhere."""
+    left out, and prompts that are, or nearly are, asked or protected anywhere."""
     found: dict[str, list[Probe]] = {edit.id: [] for edit in bare}
     subjects = {edit.id: edit for edit in with_subjects(edits)[0]}
     named = [
         (edit, template, subject) for edit in bare for template, subject in [_question(subjects[edit.id])] if template
     ]
-    edited, asked = Edited(edits), HeldOut(prompt for edit in edits for prompt in asked_prompts(edit))
+    edited, asked = (
+        Edited(edits),
+        HeldOut(
+            [prompt for edit in edits for prompt in asked_prompts(edit)]
+            + [one.prompt for one in listed_requests(settings)]
+        ),
+    )
     names = similar_names(loaded, [subject for _, _, subject in named], memory) if named else []
     left = {
         edit.id: _askable(template, own, settings, edited, asked)
@@ -160,8 +174,7 @@ def _neighbours(
     for start in range(0, TRIED, AT_ONCE):
         turn = {name: texts[: start + AT_ONCE] for name, texts in left.items() if not _enough(texts[:start], known)}
         texts = list(dict.fromkeys(text for own in turn.values() for text in own if text not in known))
-        answers = _beginnings(loaded, texts, settings, memory)
-        known |= {text: sure_part(loaded.tokenizer, text, *one) for text, one in zip(texts, answers, strict=True)}
+        known |= {text: sure_part(loaded.tokenizer, text, *one) for text, one in zip(texts, ask(texts), strict=True)}
     taken: set[str] = set()
     for name, texts in left.items():
         sure = [text for text in texts if text in known and text not in taken and known[text][0] >= LEAST]
@@ -188,14 +201,14 @@ def _askable(template: str, names: Sequence[str], settings: Settings, edited: Ed
 
 
 def _beginnings(
-    loaded: LoadedModel, prompts: Sequence[str], settings: Settings, memory: Memory
-) -> list[tuple[Answer, list[float]]]:
+    loaded: LoadedModel, prompts: Sequence[str], settings: Settings, memory: Memory, progress: Progress | None
+) -> list[Beginning]:
     """How the model's greedy answer to each prompt begins, and how probable each of its tokens is."""
     chat, batch_size = settings.edits.chat_template, settings.evaluation.batch_size
 
     def ask(places: list[int]) -> list[list[Any]]:
         asked = encode_prompts(loaded.tokenizer, [prompts[place] for place in places], chat)
-        answers = decode(loaded, asked, BEGINNING, batch_size)
+        answers = decode(loaded, asked, BEGINNING, batch_size, progress)
         rows = [Encoded(prompt + answer.ids, len(prompt)) for prompt, answer in zip(asked, answers, strict=True)]
         chances = token_chances(loaded, rows, settings)
         return [[one.text, list(one.ids), sure] for one, sure in zip(answers, chances, strict=True)]

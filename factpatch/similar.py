@@ -29,13 +29,13 @@ def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: Memory) 
 
     def find(places: list[int]) -> list[list[str]]:
         kinds = known_names()
-        names = list(kinds)
+        names, folded = list(kinds), {name.casefold(): kind for name, kind in kinds.items()}
         states = _states(loaded, [*names, *(subjects[place] for place in places)])
         mean, spread = states[: len(names)].mean(0), states[: len(names)].std(0) + 1e-6
         directions = torch.nn.functional.normalize((states - mean) / spread, dim=-1)
         nearness = directions[len(names) :] @ directions[: len(names)].T
         for row, place in zip(nearness, places, strict=True):
-            own = kinds.get(subjects[place])
+            own = folded.get(subjects[place].casefold())
             row += torch.tensor([2.0 * (kind == own) for kind in kinds.values()])  # more than cosines differ by
         ranked = nearness.topk(min(FOUND + 1, len(names)), dim=-1).indices.tolist()
         return [

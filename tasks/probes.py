@@ -11,6 +11,7 @@ from prefect import task
 from factpatch.config import Settings
 from factpatch.edits.accepted import PROBES, accepted_to_write
 from factpatch.files import write_json, write_jsonl
+from factpatch.progress import show_progress
 
 
 @task(name="probes", timeout_seconds=12 * 3600)
@@ -30,7 +31,8 @@ def probes(output: str, settings: Settings) -> str:
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
         from factpatch.models import load_model
 
-        made = make_probes(load_model(settings.model), edits, settings)
+        with show_progress("probes") as report:
+            made = make_probes(load_model(settings.model), edits, settings, report)
         for note in made.notes:
             print(f"probes: {note}", file=sys.stderr)
     write_jsonl(folder / PROBES, made.rows)

@@ -65,8 +65,8 @@ def test_stages_run_their_step_and_depend_on_its_code(pipeline):
 def test_stages_hold_every_parameter_that_they_read(pipeline):
     sections = {field.name for field in dataclasses.fields(Settings)}
     named = {name for stage in pipeline.values() for name in stage.get("params", ())}
-    # of the gates only these are measured, and so by a step; of training only its seed draws probes
-    read = named - {"gates.canaries", "training.seed"}
+    # keys of sections that no step reads whole: probes are drawn by seed, and keep off what is protected
+    read = named - {"gates.canaries", "training.seed", "training.protect"}
     assert read == sections - NOT_REPRODUCED
     assert read <= set(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
 

@@ -57,7 +57,11 @@ def test_a_new_project_is_read_by_everything(tmp_path, monkeypatch, tiny_model, 
     assert [entry.state for entry in read_ledger(settings.edits.path)] == ["active"]
     stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
     assert list(stages) == ["validate", "probes", "localize", "edit", "evaluate", "regress"]
-    sections = {name for stage in stages.values() for name in stage["params"]} - {"gates.canaries", "training.seed"}
+    sections = {name for stage in stages.values() for name in stage["params"]} - {
+        "gates.canaries",
+        "training.seed",
+        "training.protect",
+    }
     assert sections <= set(yaml.safe_load(Path("params.yaml").read_text()))
     depended = {dep for stage in stages.values() for dep in stage["deps"]}
     assert not {dep for dep in depended if not dep.startswith(("${edits.path}", "${model.path}", "${output}/"))}
