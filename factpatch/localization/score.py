@@ -19,6 +19,8 @@ from factpatch.evaluation.paired import score_interval
 from factpatch.localization.cells import Cell
 from factpatch.localization.exam import ABSENT, Exam
 
+CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's interval would let any place be equal
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -76,7 +78,8 @@ class Scorer:
         the others by score."""
         scored = [self.score(cell) for cell in cells]
         best = max(scored, key=lambda one: one.score)
-        equal = [one for one in scored if one is best or self.fall(best.cell, one.cell)[1] <= 0]
+        falls = [(one, *self.fall(best.cell, one.cell)[:2]) for one in scored]
+        equal = [one for one, fall, low in falls if one is best or (low <= 0 and fall <= CLOSE)]
         others = [one for one in scored if one not in equal]
         return sorted(equal, key=_cheapest) + sorted(others, key=lambda one: -one.score)
 
