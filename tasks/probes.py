@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import task
 
 from factpatch.config import Settings
-from factpatch.edits.accepted import PROBES, accepted_to_write
+from factpatch.edits.accepted import PROBES, read_accepted
 from factpatch.files import write_json, write_jsonl
 from factpatch.progress import show_progress
 
@@ -26,7 +26,7 @@ def probes(output: str, settings: Settings) -> str:
     start = time.perf_counter()
     folder = Path(output)
     (folder / PROBES).unlink(missing_ok=True)
-    edits = accepted_to_write(folder)
+    edits = read_accepted(folder)
     made = Made((), ())
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
         from factpatch.models import load_model

@@ -223,6 +223,7 @@ def test_a_preview_shows_the_first_edits_as_read_and_writes_nothing(tmp_path, ca
         '  id           "two"',
         '  prompt       "p"',
         '  target       "t"',
+        '  subject      "p" (found in the prompt)',
         "",
         "rows.jsonl row 3, columns",
         '  prompt       "Who rules Mali?"',
