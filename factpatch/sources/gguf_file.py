@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gguf import GGMLQuantizationType
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+from transformers.utils import logging as transformers_logging
 
 from factpatch.errors import InputError
 from factpatch.files import new_folder
@@ -42,7 +43,7 @@ def import_gguf(file: Path, output: Path) -> Made:
     _check_architecture(file, header)
     dtype = stored_dtype(header)
     _check_room(file, header, dtype, output)
-    with new_folder(output) as folder, _without_bars():
+    with new_folder(output) as folder, _quietly():
         config = _read_config(file, header)
         tokenizer = read_tokenizer(file, header)
         model = _read_model(file, header, config, dtype)
@@ -150,10 +151,13 @@ def _told(error: Exception) -> str:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """No progress bars where nobody watches; the reader draws its own in any case."""
-    if sys.stderr.isatty():
-        yield
-        return
-    with redirect_stderr(StringIO()):
-        yield
+def _quietly() -> Iterator[None]:
+    """No progress bars where nobody watches, as the reader draws its own in any case; and no tables of what a file
+    lacks, which is told in a line."""
+    told = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO()):
+            yield
+    finally:
+        transformers_logging.set_verbosity(told)
