@@ -55,11 +55,13 @@ def _other_templates(edit: EditRequest, wordings: Wordings, generator: random.Ra
     return generator.sample(texts, len(texts))
 
 
-def sample_ids(loaded: LoadedModel, count: int, seed: int, tokens: int = PREFIX_TOKENS) -> list[tuple[int, ...]]:
-    """Short texts drawn from the model's own distribution, from the end-of-text token on: what was drawn, token by
-    token, the first token left out and each but once."""
+def sample_ids(
+    loaded: LoadedModel, count: int, seed: int, start: Sequence[int], tokens: int = PREFIX_TOKENS
+) -> list[tuple[int, ...]]:
+    """Short texts drawn from the model's own distribution after the tokens `start`: what was drawn, token by token,
+    each but once."""
     model, end = loaded.model, loaded.tokenizer.eos_token_id
-    start = torch.full((count, 1), end, device=model.device)
+    start_BT = torch.tensor([list(start)] * count, device=model.device)
     config = GenerationConfig(
         do_sample=True,
         top_k=0,
@@ -70,14 +72,15 @@ def sample_ids(loaded: LoadedModel, count: int, seed: int, tokens: int = PREFIX_
     )
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        drawn = model.generate(start, attention_mask=torch.ones_like(start), generation_config=config)  # type: ignore[operator]
-    rows = (row[: row.index(end) + 1] if end in row else row for row in drawn[:, 1:].tolist())
+        drawn = model.generate(start_BT, attention_mask=torch.ones_like(start_BT), generation_config=config)  # type: ignore[operator]
+    rows = (row[: row.index(end) + 1] if end in row else row for row in drawn[:, len(start) :].tolist())
     return list(dict.fromkeys(map(tuple, rows)))
 
 
 def sample_texts(loaded: LoadedModel, count: int, seed: int) -> list[str]:
     """The same as texts on one line, but for blank ones."""
-    texts = [plain_text(loaded, ids) for ids in sample_ids(loaded, count, seed)]
+    drawn = sample_ids(loaded, count, seed, (loaded.tokenizer.eos_token_id,))
+    texts = [plain_text(loaded, ids) for ids in drawn]
     return list(dict.fromkeys(text for text in texts if text))
 
 

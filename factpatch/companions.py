@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from factpatch.answered import remembered
-from factpatch.augmentation import augment, plain_text, sample_ids, sample_texts
+from factpatch.augmentation import augment, plain_text, sample_texts
 from factpatch.blanks import join
 from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Wording
@@ -19,6 +19,7 @@ from factpatch.inheritance import NOTHING, Inheritance
 from factpatch.leakage import HeldOut, check_leakage, held_out
 from factpatch.models import LoadedModel
 from factpatch.neighbours import neighbours, still_neighbours
+from factpatch.own_texts import own_question_rows, own_text_rows
 from factpatch.protection import answered_rows, listed_requests, told_silent
 from factpatch.rewording import reword
 from factpatch.similar import measures, similar_names
@@ -28,6 +29,7 @@ from factpatch.wordings import Wordings, find_wordings
 
 PREFIXES = 64  # unrelated beginnings of each source
 SAMPLED = 256  # texts of the model's own where nothing else is kept
+OWN_TEXTS, OWN_QUESTIONS = 48, 32  # that are kept beside neighbours: what lies far from the edits
 KEPT_TOKENS = 12  # of an answer that is kept or compared, at most: longer ones cost more and say little more
 AGAIN = 2560  # inherited wordings, and as many inherited neighbours, that an increment verifies and keeps at most
 
@@ -98,6 +100,7 @@ def find_companions(
         )
         kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
         rows = answered_rows(loaded, [*kept, *gone], brief, memory)
+        sampled = own_question_rows(loaded, OWN_QUESTIONS, held, brief, memory) if training.neighbours else []
         reworded, told = reword(loaded, edits, settings, memory) if training.wordings else ({}, [])
     notes += told
     if wordings.silent:
@@ -105,9 +108,10 @@ def find_companions(
         notes.append(f"{asked} by which wordings are compared")
     notes += told_silent(rows, "prompts that were to be kept")
     answered = [(request, row) for request, row in zip(kept, rows[: len(kept)], strict=True) if row]
-    sampled: list[Encoded] = []
-    if not answered and training.neighbours:
-        sampled = _sampled_rows(loaded, edits, held, settings)
+    if training.neighbours:
+        count = OWN_TEXTS if answered else min(SAMPLED, max(1, round(training.neighbours * len(edits))))
+        sampled += own_text_rows(loaded, count, held, settings)
+    if sampled and not answered:
         notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
     taken = {edit.prompt for edit in everything}
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
@@ -225,13 +229,3 @@ def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded
     chosen = random.Random(seed).sample(list(answered), min(PREFIXES, len(answered)))
     said = [join(request.prompt, plain_text(loaded, row.ids[row.prompt_length :])) for request, row in chosen]
     return [f"{text}." for text in said] + sample_texts(loaded, PREFIXES, seed)
-
-
-def _sampled_rows(
-    loaded: LoadedModel, edits: Sequence[EditRequest], held: HeldOut, settings: Settings
-) -> list[Encoded]:
-    """Texts of the model's own, all of each to be predicted from the end-of-text token on."""
-    count = min(SAMPLED, max(1, round(settings.training.neighbours * len(edits))))
-    drawn = [(ids, plain_text(loaded, ids)) for ids in sample_ids(loaded, count, settings.training.seed)]
-    end = loaded.tokenizer.eos_token_id
-    return [Encoded((end, *ids), 1) for ids, text in drawn if text and held.twin(text) is None]

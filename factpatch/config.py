@@ -104,7 +104,7 @@ class EvaluationSettings:
     protocol: Literal["default", "paper"] = "default"  # paper: "." ends every answer, even one that holds a "."
     max_new_tokens: int = 32  # generation budget of an answer
     report_tokens: int = 12  # shown of an answer whose verdict is sure by then; it ends in "…" where it would go on
-    other_form: int | None = 64  # edits asked in the chat form that is not trained too, drawn by seed; null: all
+    other_form: int | None = 16  # edits asked in the chat form that is not trained too, drawn by seed; null: all
     batch_size: int = 64  # prompts a forward pass
     cache: str | None = ".cache/answers"  # folder where the base model's answers stay for later runs; null keeps none
     make_probes: bool = (

@@ -27,6 +27,7 @@ from factpatch.training.strength import Parts, likely, look_at, next_weight
 from factpatch.trunk import Rows
 
 FEW, AGAIN = 16, 3  # wrong rows in the last epochs of a run that adds to an earlier one's, and more visits to each
+PATIENCE = 4  # epochs in which no fewer rows are unsure, after which a run ends where all edits are right
 SPARED = 0.05  # share of further wordings, but of an earlier run's, that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
 
@@ -53,7 +54,15 @@ class Position:
     total: float = 0.0  # loss summed over the rows visited in this epoch
     weight: float = 1.0  # of kept rows
     first: int = 0  # rows of edits due in the first epoch of a run that adds to an earlier one's values; 0 in others
+    fewest: int = -1  # rows that were unsure when an epoch ended, at the least; -1 before the first
+    since: int = 0  # epochs that have ended since then
     losses: list[float] = field(default_factory=list)
+
+    def note(self, unsure: int) -> None:
+        """Take down how many rows are unsure when an epoch ends."""
+        self.fewest, self.since = (
+            (unsure, 0) if unsure < self.fewest or self.fewest < 0 else (self.fewest, self.since + 1)
+        )
 
 
 @dataclass
@@ -83,8 +92,9 @@ def breadth_first(
 
     The first `edits` of the rows are edits, the next `wordings` are their further wordings; the rest are kept, and an
     epoch visits `protect_ratio` of them, drawn anew, for each row of an edit that it visits. With `revisit`, rows that
-    are learnt wait longer and longer, and training ends when a check of all finds each target token at least as
-    probable as `confidence` (but for a few wordings); without it, when an epoch's mean loss is below `stop_loss`.
+    are learnt wait longer and longer. Training then ends when a check of all finds each target token at least as
+    probable as `confidence` (but for a few wordings), or right where no more of them became so for long; without
+    `revisit` it ends when an epoch's mean loss is below `stop_loss`.
     `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
     epoch, and then visited in turn along with what is due; kept rows come in turn too, those that moved at once. Such a
     run is gentler and shorter: batches are sized by what is due alone, steps are half as large and fall within the
@@ -116,6 +126,7 @@ def breadth_first(
                 if survival and time.monotonic() >= due:
                     due = _save(run, survival)
             position.losses.append(position.total / len(run.order) if len(run.order) else position.losses[-1])
+            position.note(len(run.revisits.unsure()))
             finished = _finished(run, parts, settings)
             if settings.adaptive:
                 signals = look_at(stepper, parts.wordings, still)
@@ -198,10 +209,15 @@ def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
     if _late(position, settings, position.epoch + 1):
         check(run.stepper, parts.taught, revisits, position.epoch)
         return _learnt(revisits.wrong(), run, parts)
-    if not _learnt(revisits.unsure(), run, parts):
+    if not _learnt(revisits.unsure(), run, parts) and not _stuck(run, parts):
         return False
     check(run.stepper, parts.taught, revisits, position.epoch)
-    return _learnt(revisits.unsure(), run, parts)
+    return _learnt(revisits.unsure(), run, parts) or _stuck(run, parts)
+
+
+def _stuck(run: Run, parts: Parts) -> bool:
+    """Is every edit right, and has none become sure for long? What is kept holds some back for good."""
+    return run.position.since >= PATIENCE and _learnt(run.revisits.wrong(), run, parts)
 
 
 def _right(run: Run, parts: Parts) -> bool:

@@ -1,6 +1,7 @@
 """Further wordings and what is kept, made from edits of the embedded world with the reference model."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from data.world.facts import all_facts
 from factpatch.answered import Memory
 from factpatch.augmentation import sample_ids
-from factpatch.companions import find_companions
+from factpatch.companions import OWN_QUESTIONS, OWN_TEXTS, find_companions
 from factpatch.config import ModelSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
@@ -77,7 +78,8 @@ def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
 
 def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
     companions = find_companions(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
-    assert companions.checked == len(companions.wordings) + len(companions.kept) > 200
+    asked = [row for row in companions.kept if row.prompt_length > 1]  # not the model's own texts
+    assert companions.checked == len(companions.wordings) + len(asked) > 200
     asked = {text for one in demo for text in (*one.paraphrases, *(probe.prompt for probe in one.locality))}
     trained = set(prompts(loaded, companions.wordings))
     assert len(trained) > 2 * len(demo)
@@ -91,7 +93,7 @@ def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
     settings = settings_with(wordings=2, neighbours=4.0)
     new, settled = demo[:20], demo[20:]
     companions = find_companions(loaded, new, settings, settled)
-    assert len(companions.kept) <= 1.5 * 4 * len(new)  # half as many again for those that join others
+    assert len(companions.kept) <= 1.5 * 4 * len(new) + OWN_TEXTS  # half as many again for those that join others
     own = {text.prompt for text in demo}
     groups = find_wordings(loaded, demo, settings, Memory({}))
     questions = {(groups.of(one), one.subject) for one in demo}
@@ -221,7 +223,8 @@ def test_texts_of_the_model_s_own_are_kept_as_they_were_drawn(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     settings = settings_with(neighbours=16.0)
     edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
-    drawn, end = set(sample_ids(loaded, 32, settings.training.seed)), loaded.tokenizer.eos_token_id
+    end = loaded.tokenizer.eos_token_id
+    drawn = set(sample_ids(loaded, 32, settings.training.seed, (end,)))
     rows = find_companions(loaded, edits, settings).kept
     assert len(rows) > 16
     assert all(row.ids[0] == end and row.ids[1:] in drawn and end not in row.ids[1:-1] for row in rows)
@@ -241,7 +244,7 @@ def test_a_model_that_says_nothing_keeps_nothing_groups_nothing_and_it_is_told(t
     assert "the base model says nothing to 9 of 9 prompts by which wordings are compared" in companions.notes
     assert any("says nothing to 12 of 12 prompts that were to be kept" in note for note in companions.notes)
     exam = make_exam(loaded, edits, settings_with(protect=str(path)), 4)
-    assert any("the base model says nothing to 1 of 1 prompts whose answers should stay" in note for note in exam.notes)
+    assert any(re.search(r"says nothing to (\d+) of \1 prompts whose answers should stay", note) for note in exam.notes)
     assert {question.metric for question in exam.questions} == {"reliability"}
 
 
@@ -271,3 +274,20 @@ def test_a_model_s_own_lines_are_the_same_every_time_and_none_come_without_a_cha
         "the model put 0 of the first 8 prompts in words of its own, so it was not asked to put the others"
     ]
     assert named == {}
+
+
+def test_beside_neighbours_the_model_s_own_texts_and_answers_to_its_own_questions_are_kept(tiny_model):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    edits = [edit("Where is {}?", name) for name in ("Peru", "Chad", "Mali", "Oman")]
+    plain = find_companions(loaded, edits, settings_with(neighbours=2.0)).kept
+    end = loaded.tokenizer.eos_token_id
+    assert sum(row.ids[0] == end and row.prompt_length == 1 for row in plain) > OWN_TEXTS / 2
+    loaded.tokenizer.chat_template = "{% for one in messages %}User: {{ one.content }} Reply:{% endfor %}"
+    try:
+        chat = find_companions(loaded, edits, settings_with(neighbours=2.0)).kept
+    finally:
+        loaded.tokenizer.chat_template = None
+    start = tuple(loaded.tokenizer("User: ").input_ids)
+    asked = [row for row in set(chat) - set(plain) if row.ids[: len(start)] == start]
+    assert 0 < len(asked) <= OWN_QUESTIONS
+    assert all(row.prompt_length > len(start) for row in asked)

@@ -1,0 +1,57 @@
+"""What the model says by itself, to be kept as it is: texts from its own distribution, and its answers to questions
+that it makes up as a user would.
+
+Neighbours guard what lies near the edits; these guard all else, without any text of others.
+"""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from factpatch.answered import Memory, recall_decoded
+from factpatch.augmentation import plain_text, sample_ids
+from factpatch.config import Settings
+from factpatch.encoding import Encoded, encode_prompts
+from factpatch.errors import InputError
+from factpatch.leakage import HeldOut
+from factpatch.models import LoadedModel
+from factpatch.tokenization import in_chat
+
+QUESTION_TOKENS = 24  # at most, of a question that the model makes up
+MARK = "\ue000"  # a private character: no template writes it by itself
+
+
+def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Settings) -> list[Encoded]:
+    """Short texts of the model's own, all of each to be predicted from the end-of-text token on."""
+    end = loaded.tokenizer.eos_token_id
+    drawn = [(ids, plain_text(loaded, ids)) for ids in sample_ids(loaded, count, settings.training.seed, (end,))]
+    return [Encoded((end, *ids), 1) for ids, text in drawn if text and held.twin(text) is None]
+
+
+def own_question_rows(
+    loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, memory: Memory
+) -> list[Encoded]:
+    """Questions that the model makes up where its chat template has a user speak, with its own answers; none where it
+    has no template, or one that does not begin a user's turn."""
+    start = _users_turn(loaded.tokenizer)
+    if start is None:
+        return []
+    drawn = sample_ids(loaded, count, settings.training.seed, start, QUESTION_TOKENS)
+    texts = list(dict.fromkeys(plain_text(loaded, ids) for ids in drawn))
+    questions = [text for text in texts if text and held.twin(text) is None]
+    answers = recall_decoded(loaded, questions, True, settings, memory)
+    prompts = encode_prompts(loaded.tokenizer, questions, True)
+    return [
+        Encoded(prompt + answer.ids, len(prompt))
+        for prompt, answer in zip(prompts, answers, strict=True)
+        if answer.text
+    ]
+
+
+def _users_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:
+    """The ids of a chat up to where a user's words begin."""
+    try:
+        before, found, _ = in_chat(tokenizer, MARK).partition(MARK) if tokenizer.chat_template else ("", "", "")
+    except InputError:
+        return None
+    return tuple(tokenizer(before, add_special_tokens=False).input_ids) if found and before else None
