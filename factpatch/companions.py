@@ -30,7 +30,7 @@ from factpatch.wordings import Wordings, find_wordings
 PREFIXES = 64  # unrelated beginnings of each source
 SAMPLED = 256  # texts of the model's own where nothing else is kept
 OWN_TEXTS, OWN_QUESTIONS = 48, 32  # that are kept beside neighbours: what lies far from the edits
-KEPT_TOKENS = 12  # of an answer that is kept or compared, at most: longer ones cost more and say little more
+KEPT_TOKENS = 8  # of an answer that is kept or compared, at most: longer ones cost more and say little more
 AGAIN = 2560  # inherited wordings, and as many inherited neighbours, that an increment verifies and keeps at most
 
 

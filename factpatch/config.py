@@ -107,9 +107,7 @@ class EvaluationSettings:
     other_form: int | None = 16  # edits asked in the chat form that is not trained too, drawn by seed; null: all
     batch_size: int = 64  # prompts a forward pass
     cache: str | None = ".cache/answers"  # folder where the base model's answers stay for later runs; null keeps none
-    make_probes: bool = (
-        True  # paraphrases and locality probes for rows without any, to measure by (factpatch/probes.py)
-    )
+    make_probes: bool = True  # paraphrases and locality probes for rows without any; docs/gates.md
 
 
 @dataclass(frozen=True)

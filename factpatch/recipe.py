@@ -18,7 +18,7 @@ class TrainingSettings:
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
     batch_size: int | None = None  # rows a step; null: a twentieth of those an epoch visits, but 8 to 100
     micro_batch: int | None = None  # rows a forward pass at most; halves by itself when memory runs out
-    epochs: int = 20  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
+    epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
     revisit: bool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
     confidence: float = 0.9  # probability of every target token from which on an edit counts as learnt
     stop_loss: float = 0.01  # without revisits: stop once an epoch's mean loss is below

@@ -14,6 +14,8 @@ GROUPS = 40  # of one kind at most; what is beyond is one group more
 OTHERS = "(others)"
 JUDGEABLE = ("reliability", "generalization", "portability")  # metrics that compare an answer with a target
 
+MADE = {"generalization": "paraphrases", "locality": "locality", "locality_content": "locality"}  # of what items
+
 Row = Mapping[str, Any]
 
 
@@ -40,7 +42,7 @@ def metrics(rows: Sequence[Row], judged: bool = False) -> dict[str, Any]:
         "portability": share(pooled("portability", "correct"), "no edit has a portability probe"),
         "token_accuracy": share([row["token_accuracy"] for row in rows], no_edit),
     }
-    for name, kind in (("generalization", "paraphrases"), ("locality", "locality")):
+    for name, kind in MADE.items():
         if made := sum(len(row[kind]) for row in rows if kind in row.get("made", ())):
             found[name]["made"] = made
     if not judged:

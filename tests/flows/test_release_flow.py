@@ -31,7 +31,7 @@ def released(prefect_home, reference_model, tmp_path_factory):
             "strict": main(
                 [
                     *("run", *options, "--output", "strict", "--location", "4:mlp.down_proj"),
-                    *("--set", "gates.locality=1.0", "--set", "gates.reliability=0.5"),
+                    *("--set", "gates.generalization=1.0", "--set", "gates.reliability=0.5"),
                 ]
             ),
         }
@@ -72,10 +72,10 @@ def test_a_gate_that_fails_refuses_with_code_1_and_moves_no_alias(released):
 
     folder, codes = released
     release = read(folder, "strict/release.json")
-    if release["metrics"]["locality_content"]["after"] == 1.0:
+    if release["metrics"]["generalization"]["after"] == 1.0:
         pytest.fail("choose a gate that this release cannot pass")
     assert (codes["strict"], release["status"]) == (1, "refused")
-    assert [gate["name"] for gate in release["gates"] if not gate["passed"]] == ["locality"]
+    assert [gate["name"] for gate in release["gates"] if not gate["passed"]] == ["generalization"]
     client = MlflowClient(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     assert {alias: str(version) for alias, version in client.get_registered_model("factpatch").aliases.items()} == {
         "candidate": "1",
