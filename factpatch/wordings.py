@@ -29,6 +29,7 @@ BLANK = "{}"
 TEMPLATES = 96  # the most frequent ones are compared
 LONE = 24  # where there are more, only so many that a single edit brings: what is alike there serves few
 GROUPS = 24  # are looked for; templates left then stand alone
+TRIED = 4  # groups in a row with no second member, after which none is looked for: the rows share no questions
 ASKED = 3  # subjects that a template is compared on
 ALIKE = 0.75  # share of equal answers from which on two templates ask the same
 LEAST = 2  # answers that must have been compared
@@ -145,7 +146,7 @@ def _alike(
     """Groups of templates with equal answers, each grown around its most frequent template."""
     groups: list[list[str]] = []
     left = list(asked)
-    while left and len(groups) < GROUPS:
+    while left and len(groups) < GROUPS and (len(groups) < TRIED or max(map(len, groups[-TRIED:])) > 1):
         first, *left = left
         crossed = {other: _crossed(first, other, asked, said) for other in left}
         pairs = {other: questions for other, questions in crossed.items() if len(questions) >= LEAST}

@@ -21,7 +21,7 @@ from factpatch.inheritance import NAME, NOTHING, read_inheritance, write_inherit
 from factpatch.localization.exam import make_exam
 from factpatch.models import load_model
 from factpatch.rewording import reword
-from factpatch.wordings import find_wordings, template_of
+from factpatch.wordings import TRIED, find_wordings, template_of
 from tests.factpatch.test_neighbours import SUBJECTS, TEMPLATES, edit, settings_with
 
 DEMO = Path(__file__).parents[2] / "data" / "edits" / "0001-demo.jsonl"
@@ -291,3 +291,23 @@ def test_beside_neighbours_the_model_s_own_texts_and_answers_to_its_own_question
     asked = [row for row in set(chat) - set(plain) if row.ids[: len(start)] == start]
     assert 0 < len(asked) <= OWN_QUESTIONS
     assert all(row.prompt_length > len(start) for row in asked)
+
+
+def test_the_search_for_equal_questions_ends_where_the_rows_share_none(loaded):
+    texts = [
+        "{} was",
+        "Of {} one says",
+        "{} and",
+        "For {} the",
+        "{} has a",
+        "Near {} is",
+        "{} or",
+        "When {} came",
+        "{}'s",
+    ]
+    edits = [edit(text, name) for text, name in zip(texts, ("Peru", "Chad", "Mali", "Oman") * 3, strict=False)]
+    memory = Memory({})
+    groups = find_wordings(loaded, edits, settings_with(), memory).groups
+    asked = len(memory.known) - len(edits)
+    assert all(len(group) == 1 for group in groups)
+    assert asked <= 2 * TRIED * (len(texts) - 1) < len(texts) * (len(texts) - 1)
