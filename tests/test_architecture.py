@@ -18,8 +18,8 @@ MAX_LINES = 350
 
 
 def modules(package: str) -> dict[str, Path]:
-    """Dotted names of a package's modules, with their files."""
-    files = sorted((ROOT / package).rglob("*.py"))
+    """Dotted names of a package's modules, with their files; not those that a registry holds copies of."""
+    files = sorted(file for file in (ROOT / package).rglob("*.py") if "mlruns" not in file.parts)
     return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
