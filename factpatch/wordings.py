@@ -170,9 +170,8 @@ def _counted(
     asked: Mapping[str, Sequence[tuple[str, Answer]]], loaded: LoadedModel, settings: Settings, memory: Memory
 ) -> dict[str, int]:
     """How many of each template's questions have the answer beside them."""
-    right = iter(
-        _proven(loaded, [question for questions in asked.values() for question in questions], settings, memory)
-    )
+    questions = [question for own in asked.values() for question in own]
+    right = iter(_proven(loaded, questions, settings, memory))
     return {other: sum(next(right) for _ in own) for other, own in asked.items()}
 
 
@@ -207,6 +206,5 @@ def _proven(
             verdicts = verify(loaded, opened, measuring.max_new_tokens, measuring.batch_size)
         return [verdict.answer is not None for verdict in verdicts]
 
-    return memory.recall(
-        "proven", [[prompt, answer.ids, chat, measuring.max_new_tokens] for prompt, answer in questions], ask
-    )
+    named = [[prompt, answer.ids, chat, measuring.max_new_tokens] for prompt, answer in questions]
+    return memory.recall("proven", named, ask)

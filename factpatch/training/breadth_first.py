@@ -60,9 +60,8 @@ class Position:
 
     def note(self, unsure: int) -> None:
         """Take down how many rows are unsure when an epoch ends."""
-        self.fewest, self.since = (
-            (unsure, 0) if unsure < self.fewest or self.fewest < 0 else (self.fewest, self.since + 1)
-        )
+        fewer = self.fewest < 0 or unsure < self.fewest
+        self.fewest, self.since = (unsure, 0) if fewer else (self.fewest, self.since + 1)
 
 
 @dataclass
