@@ -6,15 +6,19 @@ Neighbours guard what lies near the edits; these guard all else, without any tex
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from transformers import PreTrainedTokenizerBase
 
-from factpatch.answered import Memory, recall_decoded
+from factpatch.answered import Memory
 from factpatch.augmentation import plain_text, sample_ids
 from factpatch.config import Settings
-from factpatch.encoding import Encoded, encode_prompts
+from factpatch.edits.request import EditRequest
+from factpatch.encoding import Encoded
 from factpatch.errors import InputError
 from factpatch.leakage import HeldOut
 from factpatch.models import LoadedModel
+from factpatch.protection import answered_rows
 from factpatch.tokenization import in_chat
 
 QUESTION_TOKENS = 24  # at most, of a question that the model makes up
@@ -39,13 +43,9 @@ def own_question_rows(
     drawn = sample_ids(loaded, count, settings.training.seed, start, QUESTION_TOKENS)
     texts = list(dict.fromkeys(plain_text(loaded, ids) for ids in drawn))
     questions = [text for text in texts if text and held.twin(text) is None]
-    answers = recall_decoded(loaded, questions, True, settings, memory)
-    prompts = encode_prompts(loaded.tokenizer, questions, True)
-    return [
-        Encoded(prompt + answer.ids, len(prompt))
-        for prompt, answer in zip(prompts, answers, strict=True)
-        if answer.text
-    ]
+    asked = [EditRequest("own", text, "") for text in questions]
+    in_a_chat = replace(settings, edits=replace(settings.edits, chat_template=True))
+    return [row for row in answered_rows(loaded, asked, in_a_chat, memory) if row]
 
 
 def _users_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:
