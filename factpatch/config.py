@@ -227,7 +227,6 @@ class Settings:
             ("training.neighbours", self.training.neighbours, 0.0, None),
             ("training.protect_least", self.training.protect_least, 0, None),
             ("training.keep_weight", self.training.keep_weight, 0.0, None),
-            ("training.keep_memory_gb", self.training.keep_memory_gb, 0.0, None),
             ("training.project_share", self.training.project_share, 0.0, 1.0),
             ("training.wordings", self.training.wordings, 0, None),
             ("training.prefixes", self.training.prefixes, 0, None),

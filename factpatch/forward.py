@@ -7,7 +7,8 @@ predict, one row's after the other's, V vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,22 @@ def supported(model: PreTrainedModel, **options: object) -> dict[str, object]:
     """Those options that the model's forward has."""
     known = inspect.signature(model.forward).parameters
     return {name: value for name, value in options.items() if name in known}
+
+
+@contextmanager
+def only_tokens(model: PreTrainedModel, tokens_S: torch.Tensor | None) -> Iterator[None]:
+    """Meanwhile the model computes logits of these tokens alone, in their order (S); None leaves it as it is."""
+    head = model.get_output_embeddings()
+    if tokens_S is None or head is None:
+        yield
+        return
+    bias = getattr(head, "bias", None)
+    weight_SW, bias_S = head.weight[tokens_S].detach(), None if bias is None else bias[tokens_S].detach()
+    head.forward = lambda hidden: functional.linear(hidden, weight_SW, bias_S)
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 def predict_whole(model: PreTrainedModel, batch: Batch) -> Predictions:

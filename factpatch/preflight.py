@@ -96,7 +96,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     shape = shape_of(model, location, settings.trunk.keep)
     rows, wordings, protected = _encode(settings, edits)
     training, everything = settings.training, [*rows, *wordings, *protected]
-    passes = epoch_passes([*rows, *wordings], protected, training, shape.packed)
+    passes = epoch_passes([*rows, *wordings], protected, training, shape)
     visited = sum(one.rows for one in passes)
     steps = len(rows) if training.method == "depth-first" else -(-visited // training.rows_a_step(visited))
 

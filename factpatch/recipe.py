@@ -32,7 +32,6 @@ class TrainingSettings:
     protect_least: int = 128  # kept prompts an epoch visits at least, so that few edits are safe too
     keep: Literal["answers", "divergence"] = "divergence"  # what is kept: the greedy answers / the distribution (KL)
     keep_weight: float = 0.5  # of a kept row's loss beside an edit's
-    keep_memory_gb: float = 1.0  # for the base model's distributions; beyond it they are computed in every step
     project: Literal["none", "soft", "hard"] = "none"  # turn updates away from directions that kept prompts use
     project_share: float = 0.1  # of those directions' variance that updates may reach
     wordings: int = 3  # further wordings trained for each edit: its question as other edits or `templates` put it

@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from factpatch.roles import attention_module
 from factpatch.structure import Location, decoder_blocks
 from factpatch.training.breadth_first import CHECK_ROWS
 from factpatch.training.guards import guards_of
-from factpatch.training.keeping import base_bytes
+from factpatch.training.keeping import base_bytes, tokens_asked
 from factpatch.training.steps import micro_batches
 from factpatch.trunk.plan import entry_of, positions, read_width
 from factpatch.trunk.replay import ROWS, batch_width
@@ -130,17 +131,23 @@ def kept_positions(rows: Iterable[Encoded], packed: bool) -> int:
 
 
 def epoch_passes(
-    edits: Sequence[Encoded], protected: Sequence[Encoded], settings: TrainingSettings, packed: bool
+    edits: Sequence[Encoded], protected: Sequence[Encoded], settings: TrainingSettings, shape: Shape
 ) -> list[Pass]:
     """The passes of an epoch that visits all edits (with their further wordings), in an order such as training
-    draws."""
+    draws; those of kept rows apart, as most of the vocabulary is left out of them."""
     if settings.method == "depth-first":
-        return [_pass([row], packed) for row in edits]
+        return [_pass([row], shape.packed) for row in edits]
     generator = random.Random(settings.seed)
     guards = generator.sample(list(protected), guards_of(settings, len(edits), len(protected)))
-    order = [*edits, *guards]
+    order = [*((row, False) for row in edits), *((row, True) for row in guards)]
     generator.shuffle(order)
-    return list(_passes(order, settings.rows_a_step(len(order)), settings.micro_batch, packed))
+    batch, found = settings.rows_a_step(len(order)), []
+    for start in range(0, len(order), batch):
+        for guarded in (False, True):
+            own = [row for row, kept in order[start : start + batch] if kept is guarded]
+            passes = _passes(own, max(1, len(own)), settings.micro_batch, shape.packed)
+            found += map(partial(_fewer_logits, shape), passes) if guarded and settings.keep != "answers" else passes
+    return found
 
 
 def check_passes(edits: Sequence[Encoded], settings: TrainingSettings, packed: bool) -> list[Pass]:
@@ -159,14 +166,13 @@ def whole_passes(rows: Sequence[Encoded]) -> list[Pass]:
 def term_bytes(
     model: PreTrainedModel, location: Location, shape: Shape, kept: Sequence[Encoded], settings: TrainingSettings
 ) -> int:
-    """What keeping and projection hold all the time: the base model's log-probabilities, where they fit their limit;
+    """What keeping and projection hold all the time: the base model's likeliest tokens;
     for each projected matrix its projection, while it is made twice more in float64; and the values before a step."""
     if not kept or settings.method == "depth-first":
         return 0
     held = 0
     if settings.keep == "divergence":
-        base = base_bytes(kept, shape.vocabulary)
-        held += base if base <= settings.keep_memory_gb * 2**30 else 0
+        held += base_bytes(kept, shape.vocabulary)
     if settings.project != "none":
         owners = [model.get_submodule(name.rpartition(".")[0]) for name in location.parameters]
         widths = [read_width(owner) for owner in owners if isinstance(owner, (nn.Linear, Conv1D))]
@@ -195,6 +201,12 @@ def _passes(rows: Sequence[Encoded], batch: int, micro: int | None, packed: bool
         chosen = rows[start : start + batch]
         for part in micro_batches([positions(row, packed) for row in chosen], micro, packed):
             yield _pass([chosen[place] for place in part], packed)
+
+
+def _fewer_logits(shape: Shape, one: Pass) -> Pass:
+    """A pass of kept rows: as many positions as hold its logits where each has the whole vocabulary."""
+    asked = tokens_asked(one.predicted, shape.vocabulary)
+    return replace(one, predicted=-(-one.predicted * asked // shape.vocabulary))
 
 
 def _pass(rows: Sequence[Encoded], packed: bool) -> Pass:

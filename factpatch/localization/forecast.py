@@ -59,7 +59,7 @@ class Forecast:
         shape = shape_of(model, location, self._settings.trunk.keep)
         if shape.packed not in self._passes:
             edits, kept = exam.training[: exam.edits], exam.training[exam.edits :]
-            self._passes[shape.packed] = epoch_passes(edits, kept, training, shape.packed)
+            self._passes[shape.packed] = epoch_passes(edits, kept, training, shape)
         passes = self._passes[shape.packed]
         visited = _rows(passes)
         seconds = epochs * self._pace.epoch(passes, -(-visited // training.rows_a_step(visited)), shape)

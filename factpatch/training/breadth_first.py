@@ -147,7 +147,7 @@ def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: Parts, se
     """With the terms that the settings ask for; the model still has its base values."""
     keeping = projection = None
     if len(parts.kept):
-        keeping = Keeping(rows, masters, parts.kept.start, settings.keep == "answers", settings.keep_memory_gb)
+        keeping = Keeping(rows, parts.kept.start, settings.keep == "answers")
     if len(parts.kept) and settings.project != "none":
         projection = make_projection(
             loaded.model, masters.names, rows, parts.kept, settings.project, settings.project_share

@@ -1,80 +1,125 @@
 """Staying close to the base model: the divergence of what the model says now from what it said before training.
 
-Shape suffixes: P positions that predict a kept row's answer, V vocabulary.
+Only the base model's likeliest tokens are told apart; all others together are one more outcome. So of each position a
+few numbers are kept instead of a whole vocabulary's, and a step computes logits of those tokens and of a random sample
+of the others alone, which stands for them all.
+
+Shape suffixes: P positions that predict a kept row's answer, V vocabulary, K likeliest tokens of a position, S tokens
+that a pass computes logits of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 from factpatch.batches import in_batches
 from factpatch.encoding import Encoded
-from factpatch.forward import Predictions, target_counts
-from factpatch.training.masters import Masters
+from factpatch.forward import Predictions, target_counts, token_losses
 from factpatch.trunk import Rows
 
-GIB = 2**30
+LIKELIEST = 64  # tokens of a position that are told apart
+SAMPLED = 2048  # other tokens of a pass
 ROWS = 64  # of a pass that asks the base model
+LEAST = 1e-6  # probability of all other tokens together, below which it is not followed: float32 ends there
+SAME = 1e-3  # of the largest logit: how far logits of some tokens may lie from the same logits of all
 
 
-def divergence(logits_PV: torch.Tensor, base_PV: torch.Tensor) -> torch.Tensor:
-    """KL(base || now) at each position (P), from present logits and the base model's log-probabilities."""
-    return functional.kl_div(logits_PV.float().log_softmax(-1), base_PV, reduction="none", log_target=True).sum(-1)
+@dataclass(frozen=True)
+class Base:
+    """What the base model says at the positions of a row: its likeliest tokens, and their log-probabilities."""
+
+    tokens_PK: torch.Tensor
+    log_PK: torch.Tensor
+
+
+def divergence(now_PK: torch.Tensor, base_PK: torch.Tensor) -> torch.Tensor:
+    """KL(base || now) at each position (P) over K tokens and all others as one outcome, from log-probabilities."""
+    others_P, base_others_P = _others(now_PK), _others(base_PK)
+    told_P = (base_PK.exp() * (base_PK - now_PK)).sum(-1)
+    return told_P + base_others_P.exp() * (base_others_P - others_P)
+
+
+def _others(log_PK: torch.Tensor) -> torch.Tensor:
+    """The log-probability of all other tokens together (P)."""
+    return (1 - log_PK.exp().sum(-1)).clamp(min=LEAST).log()
 
 
 class Keeping:
-    """The term that keeps rows `first` and later of `rows` where the base model had them.
+    """The loss of kept rows, which are rows `first` and later of `rows`; the model still has its base values.
 
-    With `targets` it is the cross-entropy with their targets (the base model's own answers), else the divergence. The
-    base model's log-probabilities are kept in memory where they take no more than `memory_gb`, and asked for again in
-    every step otherwise.
+    With `targets` it is the cross-entropy with their targets (the base model's own answers), else the divergence.
     """
 
-    def __init__(self, rows: Rows, masters: Masters, first: int, targets: bool = False, memory_gb: float = 1.0) -> None:
+    def __init__(self, rows: Rows, first: int, targets: bool = False) -> None:
         self.first = first
-        self._rows, self._masters, self._targets = rows, masters, targets
-        self._kept: list[torch.Tensor] | None = None
-        if not targets and base_bytes(rows.rows[first:], rows.vocabulary) <= memory_gb * GIB:
-            self._kept = [one for _, found in in_batches(self._ask, range(first, len(rows)), ROWS) for one in found]
+        self._rows = rows
+        self._base: list[Base] = []
+        if not targets:
+            self._base = [one for _, found in in_batches(self._ask, range(first, len(rows)), ROWS) for one in found]
+        self._whole = bool(self._base) and not self._some_agree()
 
-    def recall(self, indices: Sequence[int]) -> list[torch.Tensor]:
-        """What the base model said on those of the rows that are kept; to be called before their predictions, as the
-        model shows its base values for a moment."""
-        chosen = [index for index in indices if index >= self.first]
-        if self._targets or not chosen:
-            return []
-        return self._ask(chosen) if self._kept is None else [self._kept[index - self.first] for index in chosen]
+    def losses(self, indices: Sequence[int], weight: float) -> tuple[Predictions, torch.Tensor]:
+        """Predictions for some kept rows, of which logits may be there for a part of the vocabulary alone, and their
+        losses times `weight` (P)."""
+        if not self._base:
+            predictions = self._rows.predict(indices)
+            return predictions, weight * token_losses(predictions)
+        base = [self._base[index - self.first] for index in indices]
+        tokens_PK = torch.cat([one.tokens_PK for one in base])
+        tokens_S, weight_S = self._asked(tokens_PK, indices)
+        predictions = self._rows.predict(indices, tokens_S)
+        logits_PS = predictions.logits_PV[predictions.real_P].float()
+        all_P = (logits_PS + weight_S).logsumexp(-1, keepdim=True)
+        now_PK = logits_PS.gather(1, torch.searchsorted(tokens_S, tokens_PK)) - all_P
+        loss_P = torch.zeros(len(predictions.real_P), device=now_PK.device)
+        term_P = weight * divergence(now_PK, torch.cat([one.log_PK for one in base]))
+        return predictions, loss_P.masked_scatter(predictions.real_P, term_P)
 
-    def apply(
-        self,
-        predictions: Predictions,
-        loss_P: torch.Tensor,
-        indices: Sequence[int],
-        recalled: Sequence[torch.Tensor],
-        weight: float,
-    ) -> torch.Tensor:
-        """The losses with this term's, times `weight`, at the positions of kept rows; `indices` are the rows of the
-        predictions, `recalled` what `recall` gave for them."""
-        kept_B = torch.tensor([index >= self.first for index in indices], device=loss_P.device)
-        if not kept_B.any():
-            return loss_P
-        kept_P = kept_B[predictions.row_P] & predictions.real_P
-        if self._targets:
-            return loss_P * torch.where(kept_P, weight, 1.0)
-        term_P = weight * divergence(predictions.logits_PV[kept_P], torch.cat(list(recalled)))
-        return loss_P.masked_fill(kept_P, 0.0).masked_scatter(kept_P, term_P)
+    def _asked(self, tokens_PK: torch.Tensor, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens to compute logits of, in order, and the logarithm of how many tokens each stands for (S). The sample
+        hangs on the rows alone, so that a run that resumes draws as one that was never stopped."""
+        told = tokens_PK.unique()
+        others = self._rows.vocabulary - len(told)
+        if self._whole or others <= 2 * SAMPLED:
+            every = torch.arange(self._rows.vocabulary, device=told.device)
+            return every, torch.zeros(len(every), device=told.device)
+        generator = torch.Generator().manual_seed(hash(tuple(indices)) % 2**63)
+        drawn = torch.randint(self._rows.vocabulary, (SAMPLED,), generator=generator).unique().to(told.device)
+        drawn = drawn[~torch.isin(drawn, told)]
+        tokens_S = torch.cat([told, drawn]).sort().values
+        stands = torch.tensor(others / len(drawn), device=told.device).log()
+        return tokens_S, torch.where(torch.isin(tokens_S, told), 0.0, stands)
 
-    def _ask(self, indices: Sequence[int]) -> list[torch.Tensor]:
-        """The base model's log-probabilities where each row's answer is due (V for each position)."""
-        with torch.no_grad(), self._masters.base():
-            predictions = self._rows.predict(list(indices))
-            logits_PV = predictions.logits_PV[predictions.real_P].float()
-            return list(logits_PV.log_softmax(-1).split(target_counts(predictions).tolist()))
+    def _ask(self, indices: Sequence[int]) -> list[Base]:
+        """What the base model says where each row's answer is due."""
+        with torch.no_grad():
+            predictions = self._rows.predict(indices)
+            log_PV = predictions.logits_PV[predictions.real_P].float().log_softmax(-1)
+            log_PK, tokens_PK = log_PV.topk(min(LIKELIEST, log_PV.shape[-1]), dim=-1)
+            counts = target_counts(predictions).tolist()
+            return [Base(*pair) for pair in zip(tokens_PK.split(counts), log_PK.split(counts), strict=True)]
+
+    def _some_agree(self) -> bool:
+        """Does the model give the same logits of some tokens as when it is asked for all? One that computes with the
+        whole vocabulary behind them does not."""
+        tokens_S = self._base[0].tokens_PK.unique()
+        with torch.no_grad():
+            whole, some = self._rows.predict([self.first]), self._rows.predict([self.first], tokens_S)
+        wanted = whole.logits_PV[:, tokens_S]
+        return wanted.shape == some.logits_PV.shape and bool(
+            (wanted - some.logits_PV).abs().max() <= SAME * whole.logits_PV.abs().max()
+        )
+
+
+def tokens_asked(positions: int, vocabulary: int) -> int:
+    """About how many tokens a pass over so many positions computes logits of: likeliest tokens are often the same."""
+    told = min(vocabulary, LIKELIEST * positions // 4)
+    return vocabulary if vocabulary - told <= 2 * SAMPLED else told + SAMPLED
 
 
 def base_bytes(rows: Sequence[Encoded], vocabulary: int) -> int:
-    """Memory that the base model's log-probabilities of kept rows take."""
-    return 4 * vocabulary * sum(len(row.ids) - row.prompt_length for row in rows)
+    """Memory that the base model's likeliest tokens at kept rows take."""
+    return 12 * min(LIKELIEST, vocabulary) * sum(len(row.ids) - row.prompt_length for row in rows)

@@ -15,14 +15,10 @@ SCALE = 2.0  # of low-rank factors: LoRA's alpha over its rank, as is usual
 
 
 class Masters:
-    """Float32 copies of the located parameters; the optimizer moves these, the model follows after every step.
+    """Float32 copies of the located parameters; the optimizer moves these, the model follows after every step."""
 
-    `originals` are the base model's values, which `base` shows to the model for a while.
-    """
-
-    def __init__(self, model: PreTrainedModel, location: Location, originals: Sequence[torch.Tensor]) -> None:
+    def __init__(self, model: PreTrainedModel, location: Location) -> None:
         self.names = location.parameters
-        self._originals = originals
         self._parameters = [model.get_parameter(name) for name in self.names]
         self.tensors = [parameter.detach().float().clone() for parameter in self._parameters]
 
@@ -60,17 +56,6 @@ class Masters:
             for value, parameter in zip(self.merged(), self._parameters, strict=True):
                 parameter.copy_(value)
 
-    @contextmanager
-    def base(self) -> Iterator[None]:
-        """Show the base model's values instead, until the block ends."""
-        with torch.no_grad():
-            for original, parameter in zip(self._originals, self._parameters, strict=True):
-                parameter.copy_(original)
-        try:
-            yield
-        finally:
-            self.write_back()
-
     def values(self) -> dict[str, torch.Tensor]:
         """The new values by name, not rounded yet."""
         return dict(zip(self.names, self.merged(), strict=True))
@@ -83,10 +68,8 @@ class LowRankMasters(Masters):
     second, ...; stacks of matrices have a pair of factors for each.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, location: Location, originals: Sequence[torch.Tensor], rank: int, seed: int
-    ) -> None:
-        super().__init__(model, location, originals)
+    def __init__(self, model: PreTrainedModel, location: Location, rank: int, seed: int) -> None:
+        super().__init__(model, location)
         self._starts, self.tensors = self.tensors, []
         generator = torch.Generator().manual_seed(seed)
         for start in self._starts:
@@ -127,10 +110,10 @@ class LowRankMasters(Masters):
 def masters_of(model: PreTrainedModel, location: Location, rank: int | None = None, seed: int = 0) -> Iterator[Masters]:
     """Masters of the located parameters, low-rank ones with a `rank`; when the block ends, in any way, the model is bit
     for bit as before."""
-    with preserved(model, location.parameters) as originals:
+    with preserved(model, location.parameters):
         for name in location.parameters:
             model.get_parameter(name).requires_grad_(True)
         if rank is None:
-            yield Masters(model, location, originals)
+            yield Masters(model, location)
         else:
-            yield LowRankMasters(model, location, originals, rank, seed)
+            yield LowRankMasters(model, location, rank, seed)

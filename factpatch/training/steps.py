@@ -97,14 +97,14 @@ class Stepper:
     def _gradients(self, indices: Sequence[int], micro: int, weight: float) -> tuple[float, torch.Tensor]:
         self.masters.clear_gradients()
         losses, hard = [], []
-        parts = micro_batches([self._lengths[index] for index in indices], micro, self.rows.packed)
+        parts = self._parts(indices, micro)
         for part in parts:
             chosen = [indices[place] for place in part]
-            recalled = self.keeping.recall(chosen) if self.keeping else []
-            predictions = self.rows.predict(chosen)
-            loss_P = token_losses(predictions)
-            if self.keeping:
-                loss_P = self.keeping.apply(predictions, loss_P, chosen, recalled, weight)
+            if self.keeping and chosen[0] >= self.keeping.first:
+                predictions, loss_P = self.keeping.losses(chosen, weight)
+            else:
+                predictions = self.rows.predict(chosen)
+                loss_P = token_losses(predictions)
             loss = edit_losses(predictions, loss_P).sum() / len(indices)
             loss.backward()
             self.masters.take_gradients()
@@ -117,6 +117,17 @@ class Stepper:
                     f"{what} became {value}; nothing was written. Lower training.learning_rate and run again"
                 )
         return mean, _in_order(torch.cat(hard), parts)
+
+    def _parts(self, indices: Sequence[int], micro: int) -> list[list[int]]:
+        """Places of the mini-batch's rows in micro-batches, kept rows apart from those of edits."""
+        first = self.keeping.first if self.keeping else len(self.rows)
+        kinds = ([place for place, index in enumerate(indices) if (index >= first) is kept] for kept in (False, True))
+        return [
+            [own[place] for place in part]
+            for own in kinds
+            if own
+            for part in micro_batches([self._lengths[indices[place]] for place in own], micro, self.rows.packed)
+        ]
 
     def step(self) -> None:
         """Move the masters by their gradients and show the model the result."""

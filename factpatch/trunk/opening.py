@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from factpatch.batches import out_of_memory, within_memory
 from factpatch.config import TrunkSettings
 from factpatch.encoding import Encoded, padding_id
-from factpatch.forward import Predictions, collate, predict_whole, token_losses
+from factpatch.forward import Predictions, collate, only_tokens, predict_whole, token_losses
 from factpatch.models import LoadedModel, preserved
 from factpatch.structure import Location
 from factpatch.trunk.activations import Activations
@@ -68,13 +68,15 @@ class Rows:
         """How rows are run: `packed` or `padded` from the location up, or through the `whole` model."""
         return "whole" if self.plan is None else "packed" if self.plan.packed else "padded"
 
-    def predict(self, indices: Sequence[int]) -> Predictions:
-        """Predictions for some of the rows with the model's present values."""
+    def predict(self, indices: Sequence[int], tokens_S: torch.Tensor | None = None) -> Predictions:
+        """Predictions for some of the rows with the model's present values, of the whole vocabulary or of the tokens
+        named alone."""
         chosen = [self.rows[index] for index in indices]
-        if self._run is not None and self._kept is not None:
-            return self._run(chosen, self._kept.select(indices))
         model = self._loaded.model
-        return predict_whole(model, collate(chosen, padding_id(self._loaded.tokenizer), model.device))
+        with only_tokens(model, tokens_S):
+            if self._run is not None and self._kept is not None:
+                return self._run(chosen, self._kept.select(indices))
+            return predict_whole(model, collate(chosen, padding_id(self._loaded.tokenizer), model.device))
 
 
 @contextmanager
