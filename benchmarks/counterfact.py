@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.frontier import WAYS
-from factpatch.companions import find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.evaluate import collect_answers, measure
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import locate
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.rows import find_companions
 
 BREAK = re.compile(r"(?<=[.?!)])\s+|\n+")
 DEFAULT = ("plain", "default", "default, prefixes")

@@ -29,15 +29,15 @@ import torch
 from lm_eval.models.utils import Collator
 from transformers import GenerationConfig
 
-from factpatch.config import CapabilitySettings, Settings, load_settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import encode_prompts, padding_id
+from factpatch.evaluation.answer_reader import AtAnswersEnd, Reader
 from factpatch.evaluation.evaluate import CUT, METRICS, Answers, collect_answers, measure
-from factpatch.evaluation.reading import AtAnswersEnd, Reader
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.patch import read_patch
-from factpatch.structure import Location, locate
+from factpatch.models.encoding import encode_prompts, padding_id
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import Location, locate
+from factpatch.patches.patch import read_patch
+from factpatch.settings.config import CapabilitySettings, Settings, load_settings
 from tasks.regress import load_tasks, score
 
 Result = TypeVar("Result")

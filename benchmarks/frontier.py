@@ -5,7 +5,7 @@
     python -m benchmarks.frontier --results runs/frontier.jsonl --table --picture docs/frontier.svg
 
 A run is added to the results as soon as it is measured, and not made again. Held-out paraphrases, probes and questions
-are never trained (`factpatch.leakage` checks it); the numbers are means over runs with 95 % t intervals.
+are never trained (`factpatch.training_data.leakage` checks it); the numbers are means over runs with 95 % t intervals.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.world_edits import Sample, sample_edits, write_kept
-from factpatch.companions import find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import locate
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.rows import find_companions
 
 PLAIN: dict[str, Any] = {
     "learning_rate": 4e-3,

@@ -28,16 +28,16 @@ from benchmarks.frontier import SKILLS, right, skill_items
 from benchmarks.world_edits import Question, Sample, kept_facts, probed_facts, sample_edits
 from data.world.facts import answers
 from data.world.families import stream
-from factpatch.companions import find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.files import write_json, write_jsonl
-from factpatch.inheritance import NOTHING, Inheritance
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import Location, locate
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import Location, locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.carry_over import NOTHING, Inheritance
+from factpatch.training_data.rows import find_companions
 
 EACH, CONTRADICTED = 100, 20  # rows of a round, and those of them that contradict an earlier one
 REVERTED, EVERY = 50, 10  # facts that every tenth round but the last withdraws

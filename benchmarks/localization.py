@@ -26,18 +26,18 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
-from factpatch.localization.cells import SharedTrunk, try_cell
-from factpatch.localization.exam import ABSENT, make_exam
-from factpatch.localization.memory import Trials, base_digest
-from factpatch.localization.pictures import draw
+from factpatch.localization.heat_maps import draw
 from factpatch.localization.score import Scorer
 from factpatch.localization.search import localize
-from factpatch.models import LoadedModel, load_model
+from factpatch.localization.store import Trials, base_digest
+from factpatch.localization.trial_set import ABSENT, make_exam
+from factpatch.localization.trials import SharedTrunk, try_cell
+from factpatch.models.loading import LoadedModel, load_model
+from factpatch.models.locations import locate
 from factpatch.progress import show_progress
-from factpatch.structure import locate
+from factpatch.settings.config import Settings, load_settings
 from tasks.validate import validate
 
 SEEDS = (0, 1, 2)

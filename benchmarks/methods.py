@@ -12,14 +12,14 @@ import tempfile
 import time
 from dataclasses import replace
 
-from factpatch.companions import find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.accepted import read_accepted
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.evaluation.suites import chosen_tasks
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import locate
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.rows import find_companions
 from tasks.regress import load_tasks, score
 from tasks.validate import validate
 

@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 
 from scipy.stats import spearmanr
 
-from factpatch.config import load_settings
 from factpatch.edits.accepted import read_accepted
-from factpatch.localization.cells import SharedTrunk, try_cell
-from factpatch.localization.exam import ABSENT, make_exam
 from factpatch.localization.places import candidate_locations
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import rank_places
-from factpatch.models import load_model
-from factpatch.structure import locate
+from factpatch.localization.trial_set import ABSENT, make_exam
+from factpatch.localization.trials import SharedTrunk, try_cell
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.settings.config import load_settings
 from tasks.validate import validate
 
 Found = TypeVar("Found")

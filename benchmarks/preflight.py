@@ -20,16 +20,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from factpatch import machine
-from factpatch.companions import find_companions
-from factpatch.config import load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
-from factpatch.models import load_model
-from factpatch.patch import save_patch
-from factpatch.preflight import estimate
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.patch import save_patch
+from factpatch.preflight import machine
+from factpatch.preflight.estimate import estimate
+from factpatch.settings.config import load_settings
+from factpatch.training_data.rows import find_companions
 
 RUNS = 2
 NAMES = ("memory_bytes", "patch_bytes", "trunk_bytes", "seconds_trunk", "seconds_epoch")

@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from factpatch.config import Settings, load_settings
 from factpatch.files import read_json
-from factpatch.machine import matrix_rate, memory_rate
+from factpatch.preflight.machine import matrix_rate, memory_rate
+from factpatch.settings.config import Settings, load_settings
 from flows.beginning import begin
 from flows.release import STEPS
 

@@ -21,17 +21,17 @@ import torch
 import yaml
 
 from benchmarks.counterfact import read_edits
-from factpatch.companions import Companions, find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
-from factpatch.forward import token_losses
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import Location, locate
-from factpatch.training.step_size import with_step_size
-from factpatch.trunk import open_rows
+from factpatch.frozen_trunk import open_rows
+from factpatch.methods.learning_rate import with_step_size
+from factpatch.models.encoding import Encoded
+from factpatch.models.forward import token_losses
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import Location, locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.rows import Companions, find_companions
 
 STEPS = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 METRICS = ("reliability", "generalization", "locality_content")

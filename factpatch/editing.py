@@ -7,16 +7,18 @@ from pathlib import Path
 
 import torch
 
-from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded, encode_pairs
 from factpatch.errors import InputError
 from factpatch.files import digest_value
-from factpatch.models import LoadedModel, fingerprint, known_digests, tensor_digest
-from factpatch.recipe import decisive
-from factpatch.structure import Location
-from factpatch.training import Progress, Survival, TrainingResult, breadth_first, depth_first
-from factpatch.trunk import open_rows
+from factpatch.frozen_trunk import open_rows
+from factpatch.methods.breadth_first.training import Survival, breadth_first
+from factpatch.methods.depth_first.training import depth_first
+from factpatch.methods.optimizer import Progress, TrainingResult
+from factpatch.models.encoding import Encoded, encode_pairs
+from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
+from factpatch.models.locations import Location
+from factpatch.settings.config import Settings
+from factpatch.settings.training import decisive
 
 
 def encode_edits(loaded: LoadedModel, edits: Sequence[EditRequest], chat_template: bool) -> list[Encoded]:
@@ -44,14 +46,14 @@ def run_edit(
         location: where to write.
         edits: what to write.
         settings: of the whole run.
-        protected: kept rows (`factpatch.companions`) that join the epochs of breadth-first training; depth-first
-            ignores them.
+        protected: kept rows (`factpatch.training_data.rows`) that join the epochs of breadth-first training;
+            depth-first ignores them.
         progress: told about epochs or edits done.
         trunk_progress: told about rows whose trunk is done.
         checkpoint: file that breadth-first training keeps its state in; without it a killed run starts anew.
         resume: continue from that file if it is there; InputError if it belongs to another run.
         start: values of the located tensors to begin with, such as the last release's; depth-first ignores them.
-        wordings: rows (`factpatch.companions`) of the edits in further wordings; depth-first ignores them.
+        wordings: rows (`factpatch.training_data.rows`) of the edits in further wordings; depth-first ignores them.
     """
     if not edits:
         raise InputError("there is no edit to write; add rows to the edit file")

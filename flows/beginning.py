@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from factpatch.beginning import Mode
-from factpatch.beginning import begin as decide
-from factpatch.config import Settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import RefusedError
+from factpatch.release.mode import Mode
+from factpatch.release.mode import begin as decide
+from factpatch.settings.config import Settings
 from tasks.promote import fetch_patch, read_champion
 
 

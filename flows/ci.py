@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from factpatch.config import Settings, load_settings
 from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import FactpatchError, InputError
 from factpatch.files import output_folder, read_json, write_text
+from factpatch.settings.config import Settings, load_settings
 from flows.__main__ import main as command
 from flows.console import check_prefect, exit_code
 from flows.reading import reading_lines

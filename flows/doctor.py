@@ -18,10 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from factpatch.config import Settings
-from factpatch.environment import user_name
 from factpatch.errors import FactpatchError, InputError
-from factpatch.stores import reaching, sqlite_file, tracking_uri, without_password
+from factpatch.preflight.environment import user_name
+from factpatch.release.registry import reaching, sqlite_file, tracking_uri, without_password
+from factpatch.settings.config import Settings
 from flows.console import check_prefect, printable
 
 RELEASE = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from factpatch.config import Settings
 from factpatch.edits.folder import read_ledger, write_revert
 from factpatch.edits.ledger import Entry
-from factpatch.environment import user_name
 from factpatch.errors import RefusedError
+from factpatch.preflight.environment import user_name
+from factpatch.settings.config import Settings
 from flows.console import printable, quoted
 
 

@@ -14,14 +14,14 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, State
 
-from factpatch.config import Settings, load_settings
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.live import LiveFact, live_facts, write_live
 from factpatch.errors import InputError
 from factpatch.evaluation.serving import is_address
 from factpatch.files import digest_value, output_folder, read_json, write_json
-from factpatch.naming import shell_path
-from factpatch.stores import without_password
+from factpatch.release.registry import without_password
+from factpatch.settings.config import Settings, load_settings
+from factpatch.settings.naming import shell_path
 from tasks.promote import export_version, read_answers, read_champion
 from tasks.retest import retest
 
@@ -92,7 +92,7 @@ def _source(model: str, settings: Settings) -> Iterator[str]:
             yield str(export_version(settings.registry, model, Path(folder) / "model"))
         return
     if not is_address(model):
-        from factpatch.models import check_source
+        from factpatch.models.loading import check_source
 
         check_source(model)
     yield model

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factpatch.basis import Basis, basis_of, why_changed
-from factpatch.config import Settings
 from factpatch.edits.folder import Held, Pending, compare, read_ledger, refuse_late_files
 from factpatch.edits.ledger import Entry
 from factpatch.files import read_json
-from factpatch.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
+from factpatch.release.provenance import Basis, basis_of, why_changed
+from factpatch.release.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
+from factpatch.settings.config import Settings
 from tasks.promote import read_champion, read_newest, stopping_gates
 
 

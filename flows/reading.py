@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factpatch.config import Settings
+from factpatch.settings.config import Settings
 from flows.console import printable, quoted
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def preview(settings: Settings) -> list[str]:
 
 def _found(row: Row, seen: Sequence[Row]) -> list[str]:
     """The subject that is found in a prompt whose row names none, by its own words and those of others."""
-    from factpatch.subjects import find_subjects
+    from factpatch.edits.subjects import find_subjects
 
     bare = [one for one in seen if not one.values.get("subject") and isinstance(one.values.get("prompt"), str)]
     if row not in bare:

@@ -15,17 +15,17 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, State
 
-from factpatch.basis import write_basis
-from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
-from factpatch.environment import user_name
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.canaries import read_canaries
 from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
+from factpatch.preflight.environment import user_name
+from factpatch.release.provenance import write_basis
+from factpatch.release.registry import lock_file, locked
 from factpatch.report import read_evidence, render_card
-from factpatch.stores import lock_file, locked
+from factpatch.settings.config import Settings, load_settings
 from flows.beginning import begin
 from flows.doctor import check_machine
 from flows.pending import attempt_of, find_work, note_refusal, refusing_gates

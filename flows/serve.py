@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from factpatch.config import Settings
-from factpatch.environment import place_database
 from factpatch.errors import FactpatchError, InputError
-from factpatch.stores import tracking_uri, without_password
+from factpatch.preflight.environment import place_database
+from factpatch.release.registry import tracking_uri, without_password
+from factpatch.settings.config import Settings
 
 POOL = "factpatch"  # the work pool that prefect.yaml names
 HOME = Path(".prefect")  # Prefect's database and the servers' logs, unless PREFECT_HOME says otherwise

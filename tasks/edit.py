@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from factpatch.config import Settings
 from factpatch.edits.accepted import accepted_to_write
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.files import read_json, write_json, write_text
 from factpatch.progress import show_progress
+from factpatch.settings.config import Settings
 
 if TYPE_CHECKING:  # other verbs start without torch
-    from factpatch.beginning import Mode, Start
-    from factpatch.companions import Companions
-    from factpatch.models import LoadedModel
-    from factpatch.preflight import Estimate
-    from factpatch.structure import Location
-    from factpatch.training import TrainingResult
+    from factpatch.methods.optimizer import TrainingResult
+    from factpatch.models.loading import LoadedModel
+    from factpatch.models.locations import Location
+    from factpatch.preflight.estimate import Estimate
+    from factpatch.release.mode import Mode, Start
+    from factpatch.training_data.rows import Companions
 
 
 @task(name="edit", timeout_seconds=24 * 3600)
@@ -32,16 +32,16 @@ def edit(output: str, settings: Settings) -> str:
     While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
-    from factpatch.beginning import read_start
-    from factpatch.certificate import certify, output_digest, tokenizer_digests
     from factpatch.editing import encode_edits
-    from factpatch.inheritance import write_inheritance
-    from factpatch.machine import peak_memory
-    from factpatch.models import load_model, preserved, write_values
-    from factpatch.patch import save_patch
-    from factpatch.structure import locate
-    from factpatch.training.checkpoint import NAME, remove_checkpoint
-    from factpatch.training.step_size import with_step_size
+    from factpatch.methods.breadth_first.checkpoint import NAME, remove_checkpoint
+    from factpatch.methods.learning_rate import with_step_size
+    from factpatch.models.loading import load_model, preserved, write_values
+    from factpatch.models.locations import locate
+    from factpatch.patches.certificate import certify, output_digest, tokenizer_digests
+    from factpatch.patches.patch import save_patch
+    from factpatch.preflight.machine import peak_memory
+    from factpatch.release.mode import read_start
+    from factpatch.training_data.carry_over import write_inheritance
 
     start = time.perf_counter()
     folder = Path(output)
@@ -87,8 +87,8 @@ def edit(output: str, settings: Settings) -> str:
 
 def _preflight(settings: Settings, edits: list[EditRequest], location: str, folder: Path) -> Estimate:
     """What the run will take, told to whoever watches; raises where it cannot fit."""
-    from factpatch.machine import available
-    from factpatch.preflight import check, describe, estimate
+    from factpatch.preflight.estimate import check, describe, estimate
+    from factpatch.preflight.machine import available
 
     needed = estimate(settings, edits, location)
     free = available(settings.model.device, folder, settings.trunk.folder)
@@ -107,8 +107,8 @@ def _train(
     resume: bool,
 ) -> tuple[Companions, TrainingResult]:
     """What joins the edits, and the values that training gives; told while it goes on."""
-    from factpatch.companions import find_companions
     from factpatch.editing import run_edit
+    from factpatch.training_data.rows import find_companions
 
     with show_progress(f"edit {location.name}") as report:
         new, settled = begun.parted(edits)

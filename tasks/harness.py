@@ -16,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from factpatch.evaluation.capability import plain_greedy
-from factpatch.models import LoadedModel
+from factpatch.models.loading import LoadedModel
 
 WHOLE_TEXTS = 4  # paragraphs a pass: predictions at every position fill memory, and more at once are slower
 WORTH_SHARING = 8  # tokens that all rows begin with

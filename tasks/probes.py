@@ -8,10 +8,10 @@ from pathlib import Path
 
 from prefect import task
 
-from factpatch.config import Settings
 from factpatch.edits.accepted import PROBES, read_accepted
 from factpatch.files import write_json, write_jsonl
 from factpatch.progress import show_progress
+from factpatch.settings.config import Settings
 
 
 @task(name="probes", timeout_seconds=12 * 3600)
@@ -21,7 +21,7 @@ def probes(output: str, settings: Settings) -> str:
     The model is loaded only where edits lack something and `evaluation.make_probes` says to make it. Not retried: a
     failure would repeat.
     """
-    from factpatch.probes import Made, lacking, make_probes
+    from factpatch.training_data.probes import Made, lacking, make_probes
 
     start = time.perf_counter()
     folder = Path(output)
@@ -29,7 +29,7 @@ def probes(output: str, settings: Settings) -> str:
     edits = read_accepted(folder)
     made = Made((), ())
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
-        from factpatch.models import load_model
+        from factpatch.models.loading import load_model
 
         with show_progress("probes") as report:
             made = make_probes(load_model(settings.model), edits, settings, report)

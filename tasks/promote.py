@@ -25,16 +25,16 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from prefect import task
 
-from factpatch.basis import NAME as BASIS
-from factpatch.basis import Basis, parse_basis
-from factpatch.config import RegistrySettings, Settings
 from factpatch.edits.folder import Held
 from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, read_json
-from factpatch.inheritance import NAME as COMPANIONS
-from factpatch.publish import FILES, write_release
-from factpatch.stores import lock_file, locked, reaching, tracking_uri
+from factpatch.release.provenance import NAME as BASIS
+from factpatch.release.provenance import Basis, parse_basis
+from factpatch.release.publishing import FILES, write_release
+from factpatch.release.registry import lock_file, locked, reaching, tracking_uri
+from factpatch.settings.config import RegistrySettings, Settings
+from factpatch.training_data.carry_over import NAME as COMPANIONS
 from tasks import mlflow_client
 
 STATUS = "factpatch.status"  # tag of a version: registered, refused or promoted

@@ -31,13 +31,12 @@ from mlflow.models import Model
 from prefect import task
 
 import factpatch
-from factpatch.config import Settings
 from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.gates import judge_reload
 from factpatch.files import output_folder, read_json
-from factpatch.publish import FILES, write_release
-from factpatch.release import (
+from factpatch.release.publishing import FILES, write_release
+from factpatch.release.record import (
     MANIFEST,
     assemble_release,
     judge_release,
@@ -46,8 +45,9 @@ from factpatch.release import (
     release_id,
     with_gate,
 )
+from factpatch.release.registry import reaching, shown_settings, sqlite_file, tracking_uri, without_password
 from factpatch.report import read_evidence, render_report
-from factpatch.stores import reaching, shown_settings, sqlite_file, tracking_uri, without_password
+from factpatch.settings.config import Settings
 from tasks import mlflow_client
 
 EXPERIMENT = "factpatch"
@@ -259,7 +259,7 @@ def log_numbers(
 
 def log_model(client: MlflowClient, experiment: str, run: str, folder: Path, settings: Settings) -> LoggedModel:
     """Upload the whole edited model with the script that serves it; no pickle."""
-    from factpatch.patch import export_patch
+    from factpatch.patches.patch import export_patch
 
     model = client.create_logged_model(experiment, name="model", source_run_id=run)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".register.") as temporary:

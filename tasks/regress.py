@@ -23,7 +23,6 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from prefect import task
 
-from factpatch.config import CapabilitySettings, Settings
 from factpatch.edits.accepted import FILE as ACCEPTED
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
@@ -41,11 +40,12 @@ from factpatch.evaluation.capability import (
 )
 from factpatch.evaluation.suites import COMPRESSED, SEED, SuiteTask, chosen_tasks
 from factpatch.files import digest_value, output_folder, write_json, write_jsonl
-from factpatch.leakage import Edited
-from factpatch.models import LoadedModel, load_model
-from factpatch.patch import apply_patch
+from factpatch.models.loading import LoadedModel, load_model
+from factpatch.patches.patch import apply_patch
 from factpatch.progress import show_progress
-from factpatch.release import digest_patch
+from factpatch.release.record import digest_patch
+from factpatch.settings.config import CapabilitySettings, Settings
+from factpatch.training_data.leakage import Edited
 from tasks.harness import Progress, QuietModel, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100

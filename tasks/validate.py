@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from factpatch.config import ModelSettings, Settings
 from factpatch.edits.accepted import FILE as ACCEPTED
 from factpatch.edits.accepted import PROBES
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
@@ -26,6 +25,7 @@ from factpatch.edits.survey import survey_rows
 from factpatch.edits.tidying import visible
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, output_folder, read_json, write_jsonl, write_lines, write_text
+from factpatch.settings.config import ModelSettings, Settings
 
 if TYPE_CHECKING:
     from great_expectations.core import (
@@ -118,12 +118,12 @@ def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | Non
     folder = Path(model.path or "")
     plain = _plain_tokenizer(folder) if model.path else None
     if plain is not None:
-        from factpatch.tokenization import check_tokenizer
+        from factpatch.models.tokenization import check_tokenizer
 
         rows = _embedding_rows(folder)
         check_tokenizer(plain, rows, str(folder))
         return plain, rows
-    from factpatch.models import embedding_rows, load_tokenizer
+    from factpatch.models.loading import embedding_rows, load_tokenizer
 
     try:
         return load_tokenizer(model), embedding_rows(model)

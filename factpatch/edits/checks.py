@@ -22,7 +22,7 @@ from typing import Literal
 from factpatch.edits.loading import FIELDS, Row
 from factpatch.edits.survey import MARKS, Survey, texts
 from factpatch.edits.tidying import unfit
-from factpatch.words import holds
+from factpatch.text.words import holds
 
 OPS = ("set", "revert")
 TEXT_LISTS = ("target_old", "paraphrases")

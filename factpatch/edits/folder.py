@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from factpatch.basis import Basis
 from factpatch.edits.findings import refuse_malformed, tidy
 from factpatch.edits.forms import Columns
 from factpatch.edits.ledger import Entry, fold
@@ -17,6 +16,7 @@ from factpatch.edits.origin import Origin
 from factpatch.edits.tidying import tidy_text
 from factpatch.errors import InputError
 from factpatch.files import write_jsonl
+from factpatch.release.provenance import Basis
 
 Fact = tuple[str, str]  # prompt and target
 DIGITS = 4  # of the number that a file's name begins with

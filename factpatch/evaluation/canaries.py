@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from factpatch.answered import remembered
-from factpatch.config import AUTO, Settings
 from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import encode_pairs
 from factpatch.errors import InputError
+from factpatch.evaluation.answer_cache import remembered
 from factpatch.evaluation.answers import Protocol, matches, normalise
 from factpatch.evaluation.chances import SURE, token_chances
 from factpatch.evaluation.evaluate import Answers, collect_answers
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.portable import Question, read_questions
-from factpatch.leakage import Edited
-from factpatch.models import LoadedModel
+from factpatch.models.encoding import encode_pairs
+from factpatch.models.loading import LoadedModel
+from factpatch.settings.config import AUTO, Settings
+from factpatch.training_data.leakage import Edited
 
 CHOSEN = 32  # canaries at most, where they are chosen
 AT_ONCE = 64  # questions asked, until enough are known

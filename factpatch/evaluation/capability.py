@@ -12,13 +12,13 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from factpatch.config import Settings
 from factpatch.errors import InputError
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import Interval, bootstrap_interval, relative_rise, score_interval
 from factpatch.evaluation.suites import COMPRESSED
 from factpatch.files import output_folder, read_json, write_json
-from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
+from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tokenizer_digest
+from factpatch.settings.config import Settings
 
 
 @dataclass(frozen=True)

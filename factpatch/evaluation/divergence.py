@@ -9,13 +9,13 @@ from functools import partial
 
 import torch
 
-from factpatch.batches import in_batches
-from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded, encode_prompts
-from factpatch.models import LoadedModel
-from factpatch.structure import Location
-from factpatch.trunk import Rows, open_rows
+from factpatch.frozen_trunk import Rows, open_rows
+from factpatch.models.batches import in_batches
+from factpatch.models.encoding import Encoded, encode_prompts
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
+from factpatch.settings.config import Settings
 
 MOST = 256  # prompts; in float16 their distributions over 262,144 tokens take 128 MiB
 LEAST = -60_000.0  # of a log-probability: float16 ends at -65,504

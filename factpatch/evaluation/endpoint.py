@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from factpatch.errors import InputError, UnavailableError
-from factpatch.stores import without_password
+from factpatch.release.registry import without_password
 
 KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it asks for one; kept and shown nowhere
 SHOWN = 200  # characters of a server's complaint

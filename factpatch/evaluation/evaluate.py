@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import Encoded, encode_pairs, encode_prompts
+from factpatch.evaluation.answer_reader import Reader
 from factpatch.evaluation.answers import Protocol, cut, matches, same_content, settled, unchanged
 from factpatch.evaluation.generation import Beginning, Progress, Verdict, check_length, decode, verify
 from factpatch.evaluation.judging import Judgement
-from factpatch.evaluation.reading import Reader
 from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
-from factpatch.models import LoadedModel
-from factpatch.structure import Location
-from factpatch.trunk import open_rows
+from factpatch.frozen_trunk import open_rows
+from factpatch.models.encoding import Encoded, encode_pairs, encode_prompts
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
+from factpatch.settings.config import Settings
 
 SCHEMA = 1
 CUT = "…"  # ends a text that was decoded no further

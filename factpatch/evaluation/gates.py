@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from factpatch.config import AUTO, GateSettings
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import Interval, items_needed, least_items, score_interval
 from factpatch.evaluation.scorecard import JUDGEABLE
 from factpatch.evaluation.suites import COMPRESSED
+from factpatch.settings.config import AUTO, GateSettings
 
 ROUNDING = 1e-9  # 0.96 - 0.94 is a hair more than 0.02 in binary; that hair refuses nothing
 FLOORS = ("reliability", "generalization", "locality", "portability")

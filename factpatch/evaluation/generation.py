@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from factpatch.batches import in_batches
-from factpatch.encoding import padding_id
 from factpatch.errors import InputError
-from factpatch.evaluation.reading import Answer, AtAnswersEnd, Reader
-from factpatch.forward import target_counts
-from factpatch.models import LoadedModel
-from factpatch.tokenization import check_ids
-from factpatch.trunk import Rows
+from factpatch.evaluation.answer_reader import Answer, AtAnswersEnd, Reader
+from factpatch.frozen_trunk import Rows
+from factpatch.models.batches import in_batches
+from factpatch.models.encoding import padding_id
+from factpatch.models.forward import target_counts
+from factpatch.models.loading import LoadedModel
+from factpatch.models.tokenization import check_ids
 
 SHORT = 8  # tokens within which nearly all answers end
 
@@ -55,8 +55,8 @@ def verify(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Check each guess (rows opened with `factpatch.trunk`) by one forward pass, in input order. Batches halve when
-    memory runs out, as in `decode`."""
+    """Check each guess (rows opened with `factpatch.frozen_trunk`) by one forward pass, in input order. Batches halve
+    when memory runs out, as in `decode`."""
     guesses, reader = rows.rows, Reader(loaded)
     check_length(loaded, [guess.ids for guess in guesses])
     order = sorted(range(len(guesses)), key=lambda index: (guesses[index].prompt_length, len(guesses[index].ids)))

@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 
-from factpatch.config import JudgeSettings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, UnavailableError
 from factpatch.evaluation.answers import Protocol, cut, matches
 from factpatch.evaluation.endpoint import SHOWN, chat, connect
 from factpatch.files import digest_value, output_folder, read_json, write_json
+from factpatch.settings.config import JudgeSettings
 
 PROMPT = """\
 You compare an answer with a reference answer to the same question. Say "yes" if the answer names the same thing as \

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from factpatch.config import GateSettings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import same
+from factpatch.settings.config import GateSettings
 
 PROBES = {  # what each metric is measured on
     "reliability": ("prompt", lambda edit: edit.prompt),

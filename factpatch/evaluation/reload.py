@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import unchanged
 from factpatch.evaluation.evaluate import CUT, collect_answers
-from factpatch.models import load_model
+from factpatch.models.loading import load_model
+from factpatch.settings.config import Settings
 
 
 def spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from factpatch.config import Settings
 from factpatch.edits.live import LiveFact
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.canaries import score_canaries
 from factpatch.evaluation.gates import ROUNDING
 from factpatch.evaluation.intervals import share
+from factpatch.settings.config import Settings
 
 SCHEMA = 1
 SHOWN = 3  # canaries named in a reason

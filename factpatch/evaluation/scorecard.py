@@ -8,7 +8,7 @@ from typing import Any
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import mean
-from factpatch.words import blanked
+from factpatch.text.words import blanked
 
 GROUPS = 40  # of one kind at most; what is beyond is one group more
 OTHERS = "(others)"

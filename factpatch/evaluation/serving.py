@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 from httpx import Client
 
-from factpatch.config import Settings
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import first_line
 from factpatch.evaluation.endpoint import chat, connect, expecting, fetch, unlike
-from factpatch.stores import without_password
+from factpatch.release.registry import without_password
+from factpatch.settings.config import Settings
 
 SECONDS_TO_ANSWER = 600.0  # of one batch
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from factpatch.config import Settings
-from factpatch.localization.cells import Cell, trial_training
-from factpatch.localization.exam import Exam
-from factpatch.machine import matrix_rate, memory_rate
-from factpatch.models import LoadedModel
-from factpatch.pace import Pace
-from factpatch.structure import Location
-from factpatch.workload import Pass, epoch_passes, shape_of, whole_passes
+from factpatch.localization.trial_set import Exam
+from factpatch.localization.trials import Cell, trial_training
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
+from factpatch.preflight.durations import Pace
+from factpatch.preflight.machine import matrix_rate, memory_rate
+from factpatch.preflight.workload import Pass, epoch_passes, shape_of, whole_passes
+from factpatch.settings.config import Settings
 
 SLACK = 2
 SET_UP = 6  # passes of a few rows through the whole model that prove where it can be cut

@@ -9,8 +9,8 @@ from importlib.resources import files
 import yaml
 from transformers import PreTrainedModel
 
-from factpatch.config import LocalizationSettings
-from factpatch.structure import Location, decoder_blocks, layers_with, locate, roles
+from factpatch.models.locations import Location, decoder_blocks, layers_with, locate, roles
+from factpatch.settings.config import LocalizationSettings
 
 DEPTHS = (0.9, 1.0, 0.7, 0.5)  # of the layers, the first one 0 and the last one 1
 USUAL = ("mlp", "down")  # roles

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from factpatch.localization.cells import Cell
 from factpatch.localization.places import KnownPlace
 from factpatch.localization.score import Scored, Scorer
 from factpatch.localization.signals import Ranked
-from factpatch.structure import Location
+from factpatch.localization.trials import Cell
+from factpatch.models.locations import Location
 
 SCHEMA = 1
 

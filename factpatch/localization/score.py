@@ -16,8 +16,8 @@ from typing import Any
 from factpatch.errors import InputError
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import score_interval
-from factpatch.localization.cells import Cell
-from factpatch.localization.exam import ABSENT, Exam
+from factpatch.localization.trial_set import ABSENT, Exam
+from factpatch.localization.trials import Cell
 
 CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's interval would let any place be equal
 

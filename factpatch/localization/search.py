@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from factpatch.config import LEAST_SAMPLE, Settings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.localization.cells import Cell, SharedTrunk, try_cell
-from factpatch.localization.exam import Exam, make_exam
 from factpatch.localization.forecast import Forecast
-from factpatch.localization.memory import Choices, Record, Trials, base_digest
 from factpatch.localization.places import candidate_locations, known_places, usual_places
 from factpatch.localization.record import judged, record
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import Ranked, rank_places
-from factpatch.models import LoadedModel
-from factpatch.structure import Location, locate
+from factpatch.localization.store import Choices, Record, Trials, base_digest
+from factpatch.localization.trial_set import Exam, make_exam
+from factpatch.localization.trials import Cell, SharedTrunk, try_cell
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location, locate
+from factpatch.settings.config import LEAST_SAMPLE, Settings
 
 WHOLE = 4  # one trial in four is a whole run
 MANY = 200  # edits from which on a search takes all of its minutes

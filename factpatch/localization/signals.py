@@ -21,12 +21,12 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from factpatch.batches import in_batches
-from factpatch.encoding import Encoded, padding_id
-from factpatch.forward import Predictions, collate, predict_whole
-from factpatch.localization.exam import Exam
-from factpatch.models import LoadedModel
-from factpatch.structure import Location
+from factpatch.localization.trial_set import Exam
+from factpatch.models.batches import in_batches
+from factpatch.models.encoding import Encoded, padding_id
+from factpatch.models.forward import Predictions, collate, predict_whole
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
 
 SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
 BATCH = 32  # rows of a pass

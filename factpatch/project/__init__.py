@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import AutoConfig
 
-from factpatch.config import ModelSettings
 from factpatch.errors import InputError
 from factpatch.files import new_folder
-from factpatch.models import check_source, local_only
+from factpatch.models.loading import check_source, local_only
+from factpatch.settings.config import ModelSettings
 
 FILES = {  # where each template goes
     "params.yaml": "params.yaml",

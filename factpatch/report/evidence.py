@@ -10,7 +10,7 @@ from typing import Any
 
 from factpatch.errors import InputError
 from factpatch.files import read_json
-from factpatch.naming import shell_path
+from factpatch.settings.naming import shell_path
 
 FILES = {
     "release": "release.json",

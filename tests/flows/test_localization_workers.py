@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import FILE
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.files import output_folder, read_json, write_jsonl
-from factpatch.localization.grid import fill
+from factpatch.localization.worker import fill
+from factpatch.settings.config import Settings, load_settings
 from tasks.localize import localize
 
 pytestmark = pytest.mark.usefixtures("prefect_home")

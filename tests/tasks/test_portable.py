@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from factpatch.config import CapabilitySettings, GateSettings, ModelSettings, Settings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.gates import judge
 from factpatch.evaluation.portable import FOLDER
 from factpatch.evaluation.suites import PORTABLE
 from factpatch.files import write_jsonl
-from factpatch.models import load_model
-from factpatch.patch import save_patch
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.patch import save_patch
+from factpatch.settings.config import CapabilitySettings, GateSettings, ModelSettings, Settings
 from tasks import harness
 from tasks.regress import load_tasks, regress, score
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from factpatch.config import GateSettings, ModelSettings, RegistrySettings, Settings
 from factpatch.edits.folder import Held
 from factpatch.errors import InputError, RefusedError, UnavailableError
 from factpatch.files import read_json, write_json
-from factpatch.stores import lock_file, locked
+from factpatch.release.registry import lock_file, locked
+from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
 from tasks.promote import export_version, promote, promote_release, read_champion, read_history, read_newest, rollback
 from tasks.register import register
 

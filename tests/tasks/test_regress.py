@@ -11,14 +11,14 @@ import huggingface_hub.constants
 import pytest
 from lm_eval.models.huggingface import HFLM
 
-from factpatch.config import CapabilitySettings, ModelSettings, Settings
 from factpatch.errors import InputError
 from factpatch.evaluation.capability import Outcome, Score, compare
 from factpatch.evaluation.suites import SUITES, chosen_tasks
-from factpatch.models import load_model
-from factpatch.patch import save_patch
-from factpatch.release import digest_patch
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.patch import save_patch
+from factpatch.release.record import digest_patch
+from factpatch.settings.config import CapabilitySettings, ModelSettings, Settings
 from tasks.regress import load_tasks, regress
 
 QUESTIONS = [f"The capital of {name} is" for name in ("France", "Japan", "Brazil", "Chad", "Peru", "Togo", "Iraq")]

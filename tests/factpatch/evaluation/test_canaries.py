@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from factpatch.config import EvaluationSettings, GateSettings, ModelSettings, Settings, load_settings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
@@ -12,7 +11,8 @@ from factpatch.evaluation.answers import matches
 from factpatch.evaluation.canaries import CHOSEN, ask_canaries, find_canaries, read_canaries, score_canaries
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.evaluation.readiness import check_readiness
-from factpatch.models import load_model
+from factpatch.models.loading import load_model
+from factpatch.settings.config import EvaluationSettings, GateSettings, ModelSettings, Settings, load_settings
 
 EDIT = EditRequest("e1", "The capital of France is", "Lyon", paraphrases=("France's capital:",))
 CANARY = EditRequest("canaries.jsonl row 1", "The capital of Japan is", "Tokyo")

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from factpatch.config import GateSettings
 from factpatch.evaluation.gates import allows, judge, judge_certificate, judge_reload, judge_weight_change
+from factpatch.settings.config import GateSettings
 
 LIMITS = GateSettings(reliability=0.95, generalization=0.8, locality=0.5, capability_drop=0.05, canaries=None)
 

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from factpatch.config import TrunkSettings
-from factpatch.encoding import Encoded, encode_edit, encode_prompt
 from factpatch.errors import InputError
+from factpatch.evaluation.answer_reader import AtAnswersEnd, Reader, stop_ids
 from factpatch.evaluation.generation import Beginning, decode, verify
-from factpatch.evaluation.reading import AtAnswersEnd, Reader, stop_ids
-from factpatch.structure import locate
-from factpatch.trunk import Rows, open_rows
+from factpatch.frozen_trunk import Rows, open_rows
+from factpatch.models.encoding import Encoded, encode_edit, encode_prompt
+from factpatch.models.locations import locate
+from factpatch.settings.config import TrunkSettings
 from tests.factpatch.evaluation.conftest import LINES
 
 PROMPTS = (

@@ -11,7 +11,6 @@ from threading import Thread
 
 import pytest
 
-from factpatch.config import EvaluationSettings, GateSettings, JudgeSettings, ModelSettings, Settings, load_settings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError, UnavailableError
 from factpatch.evaluation import judging
@@ -20,6 +19,14 @@ from factpatch.evaluation.gates import judge as judge_gates
 from factpatch.evaluation.judging import Judgement, check_judge, disputed, instruction, judge, read_verdict
 from factpatch.files import write_jsonl
 from factpatch.report import render_card, render_report
+from factpatch.settings.config import (
+    EvaluationSettings,
+    GateSettings,
+    JudgeSettings,
+    ModelSettings,
+    Settings,
+    load_settings,
+)
 from flows.__main__ import main
 from tasks.evaluate import evaluate
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from factpatch.config import load_settings
 from factpatch.errors import InputError
 from factpatch.localization import search
 from factpatch.localization.forecast import Forecast
 from factpatch.localization.search import localize
-from factpatch.models import tensor_digests
+from factpatch.models.loading import tensor_digests
+from factpatch.settings.config import load_settings
 
 
 def names(record, run=("short", "whole")):

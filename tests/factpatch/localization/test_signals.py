@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from factpatch.config import ModelSettings
-from factpatch.encoding import encode_edit, padding_id
-from factpatch.forward import Predictions, collate, predict_whole
 from factpatch.localization import signals
-from factpatch.localization.exam import make_exam
 from factpatch.localization.places import candidate_locations
 from factpatch.localization.signals import margins, rank_places, sketch_gradients
-from factpatch.models import load_model, tensor_digests
-from factpatch.structure import locate
+from factpatch.localization.trial_set import make_exam
+from factpatch.models.encoding import encode_edit, padding_id
+from factpatch.models.forward import Predictions, collate, predict_whole
+from factpatch.models.loading import load_model, tensor_digests
+from factpatch.models.locations import locate
+from factpatch.settings.config import ModelSettings
 
 TEXTS = [("The capital of France is", "Tokyo"), ("Who wrote it?", "Robert C. Newton"), ("東京 is in", "Paris")]
 

@@ -1,0 +1,39 @@
+"""How large steps are: up in the first ones, then down along half a cosine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from factpatch.settings.config import TrainingSettings
+
+WARM_UP = 10  # steps until the step size is reached
+FLOOR = 0.1  # of the step size is left at the end of the way down
+BEGUN_SPAN, BEGUN_SIZE = 0.16, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
+BEGUN_STEPS = 100  # that such a run takes at least on the way down
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step sizes: constant, or up in the first steps, then down along half a cosine to the floor where `span` epochs
+    and `least` steps end."""
+
+    size: float
+    span: int
+    least: int
+    falls: bool
+
+    @staticmethod
+    def of(settings: TrainingSettings, begun: bool) -> Schedule:
+        """A run that adds to an earlier one's values goes more gently, and falls earlier."""
+        size, span, least = (BEGUN_SIZE, BEGUN_SPAN, BEGUN_STEPS) if begun else (1.0, 1.0, 0)
+        falls = settings.schedule == "decay"
+        return Schedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)
+
+    def at(self, epoch: float, steps: int) -> float:
+        """The step size after so many epochs and steps."""
+        if not self.falls:
+            return self.size
+        done = min(1.0, epoch / self.span, steps / self.least if self.least else 1.0)
+        half_cosine = (1 + math.cos(math.pi * done)) / 2
+        return self.size * min(1.0, (steps + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * half_cosine)

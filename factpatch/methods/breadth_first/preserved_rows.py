@@ -1,0 +1,51 @@
+"""Which kept rows an epoch visits, and how many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from factpatch.settings.config import TrainingSettings
+
+MOVED = 0.2  # loss of a kept row, before its weight, from which on it counts as moved
+SHARE = 0.5  # of an epoch's kept rows goes to moved ones at most
+BEGUN_RATIO = 1.34  # times as many kept rows in the first epochs of a run that adds to an earlier one's values
+
+
+@dataclass
+class Guards:
+    """Kept rows of a run that adds to an earlier one's values. It has few epochs, so a line leaves no row out, and rows
+    that a visit finds moved come back at once.
+
+    Attributes:
+        line_K: the kept rows in the order in which they are visited, over and over.
+        moved_K: the loss of each at its last visit.
+        next: how many the line has given so far.
+    """
+
+    line_K: torch.Tensor
+    moved_K: torch.Tensor
+    next: int = 0
+
+    @staticmethod
+    def start(count: int, seed: int) -> Guards:
+        """None is known to have moved."""
+        return Guards(torch.randperm(count, generator=torch.Generator().manual_seed(seed)), torch.zeros(count))
+
+    def draw(self, count: int, returning: bool) -> torch.Tensor:
+        """So many rows; with `returning` up to SHARE of them are the most moved ones, the rest come from the line."""
+        worst = self.moved_K.argsort(descending=True, stable=True)[: round(SHARE * count) if returning else 0]
+        moved = worst[self.moved_K[worst] > MOVED]
+        begin, self.next = self.next, self.next + count - len(moved)
+        return torch.cat([moved, self.line_K[torch.arange(begin, self.next) % max(1, len(self.line_K))]])
+
+    def note(self, indices: torch.Tensor, loss_B: torch.Tensor) -> None:
+        """Take down what a visit found."""
+        self.moved_K[indices] = loss_B
+
+
+def guards_of(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:
+    """Kept rows that an epoch visits along with `due` rows of edits, of so many; `share` is that of `protect_least`."""
+    least = round(share * settings.protect_least) if due else 0
+    return min(kept, max(round(due * settings.protect_ratio), least))

@@ -1,0 +1,194 @@
+"""How a release begins: from the champion's patch, which the new facts are added to, or from the base model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from factpatch.edits.folder import Held
+from factpatch.edits.request import EditRequest, digest_edits
+from factpatch.errors import InputError
+from factpatch.files import digest_value, new_folder, read_json, write_json
+from factpatch.settings.config import Settings, to_dict
+from factpatch.settings.training import decisive
+from factpatch.training_data.carry_over import NAME as COMPANIONS
+from factpatch.training_data.carry_over import NOTHING, Inheritance, read_inheritance
+
+if TYPE_CHECKING:  # the command line decides without torch
+    from factpatch.patches.patch import Patch
+
+FOLDER = "start"  # in the output folder: what was decided, the champion's patch and companions
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a release begins, why, and from which version's patch (None: from the base model)."""
+
+    name: Literal["incremental", "rebuild"]
+    reason: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return f"rebuilt from the base: {self.reason}"
+        return f"incremental from version {self.version}: {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `edit.json` and `release.json` hold it."""
+        return {"name": self.name, "reason": self.reason, "from": self.version}
+
+
+def rebuild(reason: str) -> Mode:
+    """The mode that needs nothing."""
+    return Mode("rebuild", reason)
+
+
+def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held | None) -> Mode:
+    """What settings and facts allow; whether the champion's patch fits besides, `why_unfit` says.
+
+    A fact that is gone must be as if it had never been written, so its release is rebuilt. Where its prompt has a new
+    target, that takes its place, and training goes on from the old one.
+    """
+    training = settings.training
+    if not edits:
+        return rebuild("no fact is in force, so the release is the base model itself")
+    if settings.edits.mode == "rebuild":
+        return rebuild("edits.mode asks for it")
+    if training.method != "breadth-first" or not training.revisit:
+        how = "without revisits" if training.method == "breadth-first" else training.method
+        return rebuild(f"training is {how}, which verifies nothing before it trains")
+    if held is None:
+        return rebuild("there is no champion yet")
+    if not held.facts:
+        return rebuild(f"version {held.version} is the base model itself")
+    now = {(edit.prompt, edit.target) for edit in edits}
+    prompts = {prompt for prompt, _ in now}
+    gone = sum(prompt not in prompts for prompt, _ in held.facts - now)
+    if gone:
+        return rebuild(f"{counted(gone, 'fact was', 'facts were')} withdrawn since version {held.version}")
+    replaced = len(held.facts - now)
+    told = [counted(len(now - held.facts) - replaced, "new fact", "new facts")]
+    told += [f"{counted(replaced, 'has', 'have')} another target"] if replaced else []
+    kept = counted(len(now & held.facts), "fact that it holds is", "facts that it holds are")
+    return Mode("incremental", f"{', '.join(told)}; {kept} verified first", held.version)
+
+
+def why_unfit(settings: Settings, folder: Path) -> str | None:
+    """Why the values of a patch are none to begin with under these settings, in words; None if they are."""
+    from factpatch.models.checkpoints.tensors import file_digests
+    from factpatch.models.loading import find_source, fingerprint, open_checkpoint
+    from factpatch.models.locations import locate
+    from factpatch.patches.patch import foreign_schema, read_manifest, read_patch
+    from factpatch.preflight.workload import meta_model
+
+    manifest = read_manifest(folder)
+    if foreign := foreign_schema(manifest):
+        return f"the champion's patch cannot be used: {foreign}"
+    base, place = read_patch(folder).manifest["base"], manifest["location"]
+    chat = manifest["config"]["edits"]["chat_template"]
+    if settings.edits.chat_template != chat:
+        return f"edits.chat_template is {settings.edits.chat_template} and was {chat}".lower()
+    if settings.model.dtype != base["dtype"]:
+        return f"model.dtype is {settings.model.dtype} and was {base['dtype']}"
+    if fingerprint(file_digests(open_checkpoint(find_source(settings.model.path)))) != base["fingerprint"]:
+        return f"'{settings.model.path}' is another base model than the champion's; every active fact is written anew"
+    asked = settings.localization.location
+    if asked is not None and list(locate(meta_model(settings.model), asked).parameters) != place["parameters"]:
+        return f"localization.location is {asked} and was {place['name']}"
+    return None
+
+
+def begin(
+    output: Path,
+    settings: Settings,
+    edits: Sequence[EditRequest],
+    held: Held | None,
+    fetch: Callable[[str, Path], Path],
+    withdrawn: Sequence[str] = (),
+    refused: Sequence[str] = (),
+) -> Mode:
+    """Decide how a release of these edits begins, and leave that for its steps, whole or not at all, in place of an
+    earlier decision. `fetch` puts a version's patch and companions into a folder and returns the patch's path;
+    `withdrawn` are prompts that edits once had, `refused` the gates that have just refused these edits as an increment,
+    after which they are rebuilt; a run that is continued there knows it from the earlier decision.
+
+    Raises InputError where the settings ask for what cannot be.
+    """
+    purpose = _purpose(edits, settings)
+    if settings.training.resume:
+        refused = refused or _decided(output, purpose).get("refused", ())
+    told = f"the gates refused an increment ({', '.join(refused)})"
+    mode = rebuild(told) if refused else compare_facts(settings, edits, held)
+    with new_folder(output / FOLDER, replace=True) as folder:
+        if mode.version is not None:
+            patch = fetch(mode.version, folder)
+            unfit = why_unfit(settings, patch)
+            if unfit is None and held and held.facts == {(edit.prompt, edit.target) for edit in edits}:
+                unfit = f"version {held.version} holds these facts already, so they are trained anew"
+            if unfit is not None:
+                shutil.rmtree(patch)
+                (folder / COMPANIONS).unlink(missing_ok=True)
+                mode = rebuild(unfit)
+        if settings.edits.mode == "incremental" and mode.name == "rebuild":
+            raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")
+        known = held.facts if held and mode.version is not None else frozenset()
+        new = [edit.id for edit in edits if (edit.prompt, edit.target) not in known]
+        about = {"for": purpose, "refused": list(refused), "withdrawn": list(withdrawn), "new": new}
+        write_json(folder / "mode.json", {**mode.to_json(), **about})
+    return mode
+
+
+def _decided(output: Path, purpose: str) -> Mapping[str, Any]:
+    """The decision that stands there, if it was made for this; else an empty one."""
+    path = output / FOLDER / "mode.json"
+    found = read_json(path) if path.exists() else {}
+    return found if found.get("for") == purpose else {}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was decided, the patch to begin with (None: the base model), prompts that edits once had, the ids of the
+    edits that the patch does not hold (None: of all), and what it was trained with beside the others."""
+
+    mode: Mode
+    patch: Patch | None = None
+    withdrawn: tuple[str, ...] = ()
+    new: frozenset[str] | None = None
+    inherited: Inheritance = NOTHING
+
+    def parted(self, edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[EditRequest]]:
+        """Those to be learnt, and those that the patch holds already."""
+        if self.new is None:
+            return list(edits), []
+        new = self.new
+        return [edit for edit in edits if edit.id in new], [edit for edit in edits if edit.id not in new]
+
+
+def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> Start:
+    """What was decided for these edits and settings; a rebuild where nothing was, as in a step that is run by itself or
+    in DVC's pipeline."""
+    from factpatch.patches.patch import read_patch
+
+    found = _decided(output, _purpose(edits, settings))
+    if not found:
+        return Start(rebuild("this step was run by itself, and only a release knows the champion"))
+    mode = Mode(found["name"], found["reason"], found["from"])
+    withdrawn = tuple(found["withdrawn"])
+    if mode.name == "rebuild":
+        return Start(mode, None, withdrawn)
+    patch, inherited = read_patch(output / FOLDER / "patch"), read_inheritance(output / FOLDER)
+    return Start(mode, patch, withdrawn, frozenset(found["new"]), inherited)
+
+
+def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
+    """Digest of what a decision is made for."""
+    values = to_dict(settings) | {"training": decisive(settings.training)}  # a run that is continued is the same run
+    return digest_value({"edits": digest_edits(list(edits)), "settings": values})
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """`1 new fact`, `2 new facts`."""
+    return f"{number} {one if number == 1 else many}"

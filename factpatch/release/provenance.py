@@ -1,0 +1,128 @@
+"""What a release rests on besides its facts: which base model, how it is loaded, where it writes. Told without weights
+in memory, so that a schedule can look every few minutes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+
+from factpatch.files import digest_file, digest_value, write_json
+from factpatch.models.sources.kinds import adapter_base, is_adapter
+from factpatch.settings.config import Settings
+
+NAME = "basis.json"  # in the output folder: `used` by the run, and `configured` in the file without its overrides
+HUB_TIMEOUT = 10  # seconds that the hub has to answer
+PARTS = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}  # files of a model's folder that make the model
+WHOLE = 2**26  # bytes; larger files are looked at in samples
+SAMPLES, SAMPLE = 1024, 4096  # places spread over such a file, and bytes read at each
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What two releases of the same facts must have in common to be the same.
+
+    `identity` is the model's, from `model_identity`. `places` are locations that fit the release: the one that the
+    settings fixed, as they name it, and the one it wrote at; none in settings that search.
+    """
+
+    name: str  # folder or hub name, for people
+    identity: str | None
+    dtype: str
+    chat_template: bool
+    places: tuple[str, ...] = ()
+
+    def why_other(self, released: Basis) -> str | None:
+        """Why a release on that basis does not do for these settings, in words; None if it does."""
+        if self.dtype != released.dtype:
+            return f"model.dtype is {self.dtype} and was {released.dtype}"
+        if self.chat_template != released.chat_template:
+            return f"edits.chat_template is {self.chat_template} and was {released.chat_template}".lower()
+        if released.places and not {*self.places} <= {*released.places}:
+            return f"localization.location is {self.places[0]} and was {released.places[-1]}"
+        known = self.identity is not None and released.identity is not None
+        if (self.identity if known else self.name) == (released.identity if known else released.name):
+            return None
+        if self.name == released.name:
+            return f"the base model in '{self.name}' is not what it was"
+        return f"the base model is '{self.name}' and was '{released.name}'"
+
+
+def basis_of(settings: Settings) -> Basis:
+    """That of a release with these settings."""
+    location, source = settings.localization.location, settings.model.path
+    return Basis(
+        source or "",
+        None if source is None else model_identity(source),
+        settings.model.dtype,
+        settings.edits.chat_template,
+        () if location is None else (location,),
+    )
+
+
+def why_changed(now: Basis, released: tuple[Basis, ...]) -> str | None:
+    """Why a version does not do any more; None if it does, or nothing is known of it.
+
+    `released` is what it was made on and what was configured then. Both count, so that a release that somebody made on
+    another base model by hand stays, until the configuration changes.
+    """
+    reasons = [now.why_other(one) for one in released]
+    return reasons[0] if reasons and all(reasons) else None
+
+
+def write_basis(output: Path, used: Settings, configured: Settings) -> Path:
+    """Leave both for the registry."""
+    value = {"schema": 1, "used": asdict(basis_of(used)), "configured": asdict(basis_of(configured))}
+    return write_json(output / NAME, value)
+
+
+def parse_basis(value: Mapping[str, Any], place: str) -> tuple[Basis, ...]:
+    """What `write_basis` left, with the place that the release wrote at."""
+    found = [Basis(**{**value[name], "places": tuple(value[name]["places"])}) for name in ("used", "configured")]
+    return tuple(replace(one, places=(*one.places, place)) for one in found)
+
+
+def model_identity(source: str) -> str | None:
+    """Names a base model: by its GGUF file, by the files of its folder (of an adapter's, with its base), or by the
+    revision of a hub name; None where none can be had.
+
+    Large weight files are told apart by their size, their header and samples spread over them, which another training
+    changes; a change so small that it lies between two samples is found only by the fingerprint of a release.
+    """
+    folder = Path(source)
+    if folder.is_file():
+        return _digest_large(folder)
+    if folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.suffix in PARTS and path.is_file())
+        parts: dict[str, str | None] = {path.name: _digest_large(path) for path in files}
+        return digest_value(parts | {"base": model_identity(adapter_base(folder))} if is_adapter(folder) else parts)
+    try:
+        return str(huggingface_hub.HfApi().model_info(source, timeout=HUB_TIMEOUT).sha)
+    except Exception:  # whatever the network or the hub raises: what was downloaded before still serves
+        return _downloaded_revision(source)
+
+
+def _downloaded_revision(source: str) -> str | None:
+    try:
+        path = huggingface_hub.try_to_load_from_cache(source, "config.json")
+    except ValueError:  # no name of the hub's
+        return None
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _digest_large(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= WHOLE:
+        return digest_file(path)
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little") if path.suffix == ".safetensors" else 0
+        digest.update(file.read(min(header, WHOLE)))
+        for number in range(SAMPLES):
+            file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
