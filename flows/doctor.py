@@ -18,9 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from factpatch.addresses import sqlite_file, without_password
 from factpatch.errors import FactpatchError, InputError
 from factpatch.preflight.environment import user_name
-from factpatch.release.registry import reaching, sqlite_file, tracking_uri, without_password
+from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import Settings
 from flows.console import check_prefect, printable
 

@@ -14,14 +14,13 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, State
 
+from factpatch.addresses import shell_path, without_password
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.live import LiveFact, live_facts, write_live
 from factpatch.errors import InputError
 from factpatch.evaluation.serving import is_address
 from factpatch.files import digest_value, output_folder, read_json, write_json
-from factpatch.release.registry import without_password
 from factpatch.settings.config import Settings, load_settings
-from factpatch.settings.naming import shell_path
 from tasks.promote import export_version, read_answers, read_champion
 from tasks.retest import retest
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factpatch.edits.folder import Held, Pending, compare, read_ledger, refuse_late_files
+from factpatch.edits.folder import read_ledger
 from factpatch.edits.ledger import Entry
 from factpatch.files import read_json
+from factpatch.release.pending import Held, Pending, compare, refuse_late_files
 from factpatch.release.provenance import Basis, basis_of, why_changed
 from factpatch.release.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
 from factpatch.settings.config import Settings

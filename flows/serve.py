@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+from factpatch.addresses import without_password
 from factpatch.errors import FactpatchError, InputError
 from factpatch.preflight.environment import place_database
-from factpatch.release.registry import tracking_uri, without_password
+from factpatch.release.registry import tracking_uri
 from factpatch.settings.config import Settings
 
 POOL = "factpatch"  # the work pool that prefect.yaml names

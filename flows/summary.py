@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from factpatch.addresses import shell_path
 from factpatch.files import read_json
 from factpatch.report.evidence import percent, verdict
 from factpatch.settings.config import Settings
-from factpatch.settings.naming import shell_path
 
 SHOWN = 3  # edits, with their answers
 TEXTS = frozenset({"", "reason", "said before", "says now"})  # columns that are no numbers

@@ -25,10 +25,10 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from prefect import task
 
-from factpatch.edits.folder import Held
 from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, read_json
+from factpatch.release.pending import Held
 from factpatch.release.provenance import NAME as BASIS
 from factpatch.release.provenance import Basis, parse_basis
 from factpatch.release.publishing import FILES, write_release

@@ -31,6 +31,7 @@ from mlflow.models import Model
 from prefect import task
 
 import factpatch
+from factpatch.addresses import sqlite_file, without_password
 from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.gates import judge_reload
@@ -45,9 +46,10 @@ from factpatch.release.record import (
     release_id,
     with_gate,
 )
-from factpatch.release.registry import reaching, shown_settings, sqlite_file, tracking_uri, without_password
+from factpatch.release.registry import reaching, tracking_uri
 from factpatch.report import read_evidence, render_report
 from factpatch.settings.config import Settings
+from factpatch.settings.shown import shown_settings
 from tasks import mlflow_client
 
 EXPERIMENT = "factpatch"

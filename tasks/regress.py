@@ -25,6 +25,7 @@ from prefect import task
 
 from factpatch.edits.accepted import FILE as ACCEPTED
 from factpatch.edits.accepted import read_accepted
+from factpatch.edits.mentions import Edited
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation import portable
@@ -45,7 +46,6 @@ from factpatch.patches.patch import apply_patch
 from factpatch.progress import show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
-from factpatch.training_data.leakage import Edited
 from tasks.harness import Progress, QuietModel, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100

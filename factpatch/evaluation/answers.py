@@ -18,11 +18,10 @@ from typing import Literal
 
 import regex
 
-from factpatch.text.words import words
+from factpatch.text.words import ARTICLES, words
 
 Protocol = Literal["default", "paper"]
 
-ARTICLES = frozenset({"a", "an", "the"})
 UNSURE = 2  # words at the end of a text that what follows may still change ("1914 –" to "1914-1918")
 
 _SENTENCE_END = regex.compile(r"[\p{Sentence_Terminal}--[!-~．]]|[.．](?![\p{L}\p{N}])", regex.VERSION1)

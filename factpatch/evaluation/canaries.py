@@ -12,6 +12,7 @@ from typing import Any
 
 from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
+from factpatch.edits.mentions import Edited
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import remembered
@@ -23,7 +24,6 @@ from factpatch.evaluation.portable import Question, read_questions
 from factpatch.models.encoding import encode_pairs
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import AUTO, Settings
-from factpatch.training_data.leakage import Edited
 
 CHOSEN = 32  # canaries at most, where they are chosen
 AT_ONCE = 64  # questions asked, until enough are known

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
+from factpatch.addresses import without_password
 from factpatch.errors import InputError, UnavailableError
-from factpatch.release.registry import without_password
 
 KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it asks for one; kept and shown nowhere
 SHOWN = 200  # characters of a server's complaint

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from httpx import Client
 
+from factpatch.addresses import without_password
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import first_line
 from factpatch.evaluation.endpoint import chat, connect, expecting, fetch, unlike
-from factpatch.release.registry import without_password
 from factpatch.settings.config import Settings
 
 SECONDS_TO_ANSWER = 600.0  # of one batch

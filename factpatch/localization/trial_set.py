@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+from factpatch.edits.mentions import Edited
 from factpatch.edits.request import EditRequest
 from factpatch.edits.subjects import with_subjects
 from factpatch.evaluation.answer_cache import Memory, remembered
@@ -25,7 +26,6 @@ from factpatch.frozen_trunk import open_rows
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import EvaluationSettings, Settings
-from factpatch.training_data.leakage import Edited
 from factpatch.training_data.protected_prompts import answered_rows, asked_prompts, protected_requests, told_silent
 from factpatch.training_data.similar_names import similar_names
 from factpatch.training_data.templates import fill, template_of

@@ -24,8 +24,8 @@ from factpatch.models.checkpoints.folder import Checkpoint, read_checkpoint
 from factpatch.models.checkpoints.tensors import entry_digest, file_digests, read_tensor, same_bits, tensor_digest
 from factpatch.models.loading import LoadedModel, find_source, fingerprint, open_checkpoint, write_values
 from factpatch.models.locations import Location
-from factpatch.release.registry import shown_settings
 from factpatch.settings.config import ModelSettings, Settings
+from factpatch.settings.shown import shown_settings
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from factpatch.release.registry import sqlite_address
+from factpatch.addresses import sqlite_address
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"

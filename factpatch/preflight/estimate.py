@@ -13,6 +13,7 @@ from factpatch.errors import InputError, RefusedError
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
+from factpatch.models.meta import meta_model
 from factpatch.preflight.durations import Pace
 from factpatch.preflight.machine import Available, check_device, matrix_rate, memory_rate, process_memory
 from factpatch.preflight.workload import (
@@ -20,7 +21,6 @@ from factpatch.preflight.workload import (
     check_passes,
     epoch_passes,
     kept_positions,
-    meta_model,
     pass_bytes,
     shape_of,
     term_bytes,

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from factpatch.errors import InputError
@@ -23,10 +22,9 @@ from factpatch.methods.breadth_first.training import CHECK_ROWS
 from factpatch.methods.optimizer import micro_batches
 from factpatch.methods.preservation import base_bytes
 from factpatch.models.encoding import Encoded
-from factpatch.models.loading import find_source, local_only
 from factpatch.models.locations import Location, decoder_blocks
 from factpatch.models.roles import attention_module
-from factpatch.settings.config import ModelSettings, TrainingSettings
+from factpatch.settings.config import TrainingSettings
 
 SAVED = 1.2  # activations that a pass saves for its gradients, as a multiple of what the matrices' shapes say
 
@@ -69,22 +67,6 @@ class Pass:
     rows: int
     positions: int
     predicted: int
-
-
-def meta_model(settings: ModelSettings) -> PreTrainedModel:
-    """The model without its weights, in the dtype that it will have; InputError if its configuration is none."""
-    source = find_source(settings.path)
-    try:
-        config = AutoConfig.from_pretrained(
-            source, trust_remote_code=settings.trust_remote_code, local_files_only=local_only(source)
-        )
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
-                config, dtype=getattr(torch, settings.dtype), trust_remote_code=settings.trust_remote_code
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"model '{source}' has no configuration of a causal language model: {reason}") from error
 
 
 def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> Shape:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.files import digest_value, new_folder, read_json, write_json
+from factpatch.release.pending import Held
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive
 from factpatch.training_data.carry_over import NAME as COMPANIONS
@@ -81,8 +81,8 @@ def why_unfit(settings: Settings, folder: Path) -> str | None:
     from factpatch.models.checkpoints.tensors import file_digests
     from factpatch.models.loading import find_source, fingerprint, open_checkpoint
     from factpatch.models.locations import locate
+    from factpatch.models.meta import meta_model
     from factpatch.patches.patch import foreign_schema, read_manifest, read_patch
-    from factpatch.preflight.workload import meta_model
 
     manifest = read_manifest(folder)
     if foreign := foreign_schema(manifest):

@@ -12,8 +12,9 @@ from typing import Any
 from factpatch.errors import InputError
 from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
 from factpatch.release.provenance import Basis
-from factpatch.release.registry import own_file, shown_settings
+from factpatch.release.registry import own_file
 from factpatch.settings.config import RegistrySettings, Settings
+from factpatch.settings.shown import shown_settings
 from factpatch.settings.training import decisive
 
 KEPT = 32  # attempts that are remembered; the oldest goes first

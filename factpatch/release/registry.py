@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import socket
 import time
 import urllib.request
@@ -13,58 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
-from urllib.parse import quote, unquote, urlsplit
+from typing import TextIO
+from urllib.parse import quote, urlsplit
 
+from factpatch.addresses import sqlite_address, sqlite_file, without_password
 from factpatch.errors import FactpatchError, InputError, RefusedError, UnavailableError
-from factpatch.settings.config import RegistrySettings, Settings, to_dict
+from factpatch.settings.config import RegistrySettings
 
 SECONDS_TO_ANSWER = 5.0  # of a server, before it counts as out of reach
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-
-_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)")
-_ESCAPED = re.compile(r"[%?#\x00-\x1f\x7f]")  # what would end a path in an address, or begin an escape
 
 
 def tracking_uri(settings: RegistrySettings) -> str:
     """The settings' address, else MLFLOW_TRACKING_URI, else SQLite in `mlruns/` of the current folder."""
     return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(Path("mlruns/mlflow.db"))
-
-
-def sqlite_address(path: Path, driver: str = "") -> str:
-    """The address by which SQLAlchemy, and so MLflow and Prefect, opens exactly this file, whatever its folder is
-    called. InputError for a name that no address can hold."""
-    text = str(path.resolve())
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"'{ascii(text)[1:-1]}' is not spelled in UTF-8, so no address can name it; rename it"
-        ) from error
-    written = _ESCAPED.sub(lambda found: quote(found[0]), text)
-    if written != text:  # `sqlite:///` alone has MLflow make a folder of the escaped name too
-        driver = driver or "pysqlite"
-    return f"sqlite{'+' if driver else ''}{driver}:///{written}"
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file that SQLAlchemy opens for this address; None for one in memory, and for what is no SQLite."""
-    found = _SQLITE.match(uri)
-    path = unquote(found[1]) if found else ""
-    return None if path in ("", ":memory:") or path.startswith("file:") else Path(path)
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@", 1) if password else uri
-
-
-def shown_settings(settings: Settings) -> dict[str, Any]:
-    """The settings as they may be kept with a patch and shown: without the password of the registry's address."""
-    values = to_dict(settings)
-    address = values["registry"]["tracking_uri"]
-    return values | {"registry": values["registry"] | {"tracking_uri": address and without_password(address)}}
 
 
 @contextmanager

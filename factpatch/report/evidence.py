@@ -8,9 +8,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from factpatch.addresses import shell_path
 from factpatch.errors import InputError
 from factpatch.files import read_json
-from factpatch.settings.naming import shell_path
 
 FILES = {
     "release": "release.json",

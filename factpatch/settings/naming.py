@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import unicodedata
 from pathlib import Path
 
@@ -21,9 +20,3 @@ def project_name(folder: Path) -> str:
 def fits(name: str) -> bool:
     """Whether a model may be called so."""
     return bool(name.strip(" .")) and name.isprintable() and not set(name) & set(UNFIT)
-
-
-def shell_path(path: str | Path) -> str:
-    """A path as one word of a command that a shell reads, and that no verb takes for an option."""
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)

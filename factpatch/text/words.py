@@ -21,6 +21,7 @@ import unicodedata
 
 import regex
 
+ARTICLES = frozenset({"a", "an", "the"})  # English; two texts may differ in them and still say the same
 SOLID = r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}&&[\p{L}\p{N}]]"  # no blanks
 _LETTER = r"[\p{L}\p{M}\p{N}]"
 _MARK = r"[\p{P}`´--[%‰&#@*/\\§′″]]"  # what words are written with or between, and do not consist of
@@ -59,6 +60,11 @@ def words(text: str) -> tuple[str, ...]:
     if not text.isascii():
         parts = [word for part in parts for word in _CHARACTER.sub(r" \g<0> ", part).split()]
     return tuple(parts)
+
+
+def content_words(text: str) -> tuple[str, ...]:
+    """The words of a text without English articles."""
+    return tuple(word for word in words(text) if word not in ARTICLES)
 
 
 def holds(text: str, part: str) -> bool:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import RefusedError
-from factpatch.evaluation.answers import ARTICLES
-from factpatch.text.words import is_character, words
+from factpatch.text.words import content_words, is_character
 
 WORDS, CHARACTERS = 3, 6  # of a shingle; characters in scripts that write no blanks
-OWNING = re.compile(r"['’]s\b")  # "France's capital" names France
 ALIKE = 0.8  # share of shingles in common (Jaccard) from which on texts are near-duplicates
 
 
@@ -25,7 +22,7 @@ class HeldOut:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = list(dict.fromkeys(text for text in texts if _words(text)))
+        self._texts = list(dict.fromkeys(text for text in texts if content_words(text)))
         self._shingles = [shingles(text) for text in self._texts]
         self._where: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for number, held in enumerate(self._shingles):
@@ -58,35 +55,14 @@ class HeldOut:
         return len(self._where.get(shingle, ()))
 
 
-class Edited:
-    """What edits speak of: the words of their prompts, of their other wordings, and of what follows from them."""
-
-    def __init__(self, edits: Iterable[EditRequest]) -> None:
-        texts = (
-            text
-            for edit in edits
-            for text in (edit.prompt, *edit.paraphrases, *(probe.prompt for probe in edit.portability))
-        )
-        self._said = {" ".join(_words(OWNING.sub(" ", text))) for text in texts}
-        self._words = {word for text in self._said for word in text.split()}
-
-    def names(self, subject: str) -> bool:
-        """Does one of them name the subject, as whole words?"""
-        words = _words(OWNING.sub(" ", subject))
-        if not words or not self._words.issuperset(words):
-            return False
-        sought = f" {' '.join(words)} "
-        return any(sought in f" {text} " for text in self._said)
-
-
 def held_out(edits: Sequence[EditRequest], canaries: Sequence[EditRequest] = ()) -> HeldOut:
     """Paraphrases, locality and portability probes of the edits, and canaries. An edit's own prompt is trained, so it
     is not held out where another edit's probe repeats it."""
-    own = {" ".join(_words(edit.prompt)) for edit in edits}
+    own = {" ".join(content_words(edit.prompt)) for edit in edits}
     texts = [canary.prompt for canary in canaries]
     for edit in edits:
         texts += [*edit.paraphrases, *(probe.prompt for probe in (*edit.locality, *edit.portability))]
-    return HeldOut(text for text in texts if " ".join(_words(text)) not in own)
+    return HeldOut(text for text in texts if " ".join(content_words(text)) not in own)
 
 
 def check_leakage(trained: Iterable[str], held: HeldOut) -> int:
@@ -103,12 +79,8 @@ def check_leakage(trained: Iterable[str], held: HeldOut) -> int:
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """Runs of three words of the text, or six characters; of a shorter text, all of it."""
-    found = _words(text)
+    found = content_words(text)
     length = CHARACTERS if 2 * sum(map(is_character, found)) > len(found) else WORDS
     if len(found) <= length:
         return frozenset({found}) if found else frozenset()
     return frozenset(found[start : start + length] for start in range(len(found) - length + 1))
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in words(text) if word not in ARTICLES)

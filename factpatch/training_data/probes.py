@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from factpatch.edits.mentions import Edited
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.edits.subjects import with_subjects
 from factpatch.evaluation.answer_cache import Memory, remembered
@@ -28,7 +29,7 @@ from factpatch.models.encoding import Encoded, encode_prompts
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
 from factpatch.text.words import is_character
-from factpatch.training_data.leakage import Edited, HeldOut
+from factpatch.training_data.leakage import HeldOut
 from factpatch.training_data.protected_prompts import asked_prompts, listed_requests
 from factpatch.training_data.similar_names import measures, similar_names
 from factpatch.training_data.templates import fill, template_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from factpatch.edits.folder import Held
 from factpatch.errors import InputError, RefusedError, UnavailableError
 from factpatch.files import read_json, write_json
+from factpatch.release.pending import Held
 from factpatch.release.registry import lock_file, locked
 from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
 from tasks.promote import export_version, promote, promote_release, read_champion, read_history, read_newest, rollback

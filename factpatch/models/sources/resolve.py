@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from factpatch.errors import InputError
 from factpatch.files import digest_value, output_folder
+from factpatch.models.sources.identity import model_identity
 from factpatch.models.sources.kinds import adapter_base, adapter_files, is_adapter, is_gguf
-from factpatch.release.provenance import model_identity
 
 if TYPE_CHECKING:
     from factpatch.models.sources.adapter import Loader

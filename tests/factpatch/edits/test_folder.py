@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from factpatch.edits.folder import Held, compare, fact, next_name, read_ledger, refuse_late_files, write_revert
+from factpatch.edits.folder import fact, next_name, read_ledger, write_revert
 from factpatch.errors import InputError
+from factpatch.release.pending import Held, compare, refuse_late_files
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file, save_file
 
-import factpatch.release.provenance as module
-from factpatch.release.provenance import basis_of, model_identity, parse_basis, why_changed, write_basis
+import factpatch.models.sources.identity as identity
+from factpatch.models.sources.identity import model_identity
+from factpatch.release.provenance import basis_of, parse_basis, why_changed, write_basis
 from factpatch.release.refusals import KEPT, attempt_digest, find_refusal, remember_refusal
 from factpatch.settings.config import (
     EditsSettings,
@@ -40,7 +41,7 @@ def test_a_model_is_known_by_its_content_wherever_it_lies(model, tmp_path, monke
     assert model_identity(str(shutil.copytree(model, tmp_path / "copy"))) == known
     (model / "README.md").write_text("about it")
     assert model_identity(str(model)) == known
-    monkeypatch.setattr(module, "WHOLE", 1000)  # the weights are looked at in samples
+    monkeypatch.setattr(identity, "WHOLE", 1000)  # the weights are looked at in samples
     sampled = model_identity(str(model))
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"] *= 1.01

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from factpatch.edits.folder import Held
 from factpatch.edits.request import EditRequest, Wording
 from factpatch.errors import InputError
 from factpatch.files import read_json, write_json
@@ -14,6 +13,7 @@ from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.patches.patch import save_patch
 from factpatch.release.mode import Start, begin, compare_facts, read_start
+from factpatch.release.pending import Held
 from factpatch.settings.config import EditsSettings, LocalizationSettings, ModelSettings, Settings, TrainingSettings
 from factpatch.training_data.carry_over import Inheritance, write_inheritance
 

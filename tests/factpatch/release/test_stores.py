@@ -13,18 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factpatch.addresses import sqlite_address, sqlite_file, without_password
 from factpatch.errors import InputError, RefusedError, UnavailableError
-from factpatch.release.registry import (
-    lock_file,
-    locked,
-    reaching,
-    shown_settings,
-    sqlite_address,
-    sqlite_file,
-    tracking_uri,
-    without_password,
-)
+from factpatch.release.registry import lock_file, locked, reaching, tracking_uri
 from factpatch.settings.config import RegistrySettings, Settings, to_dict
+from factpatch.settings.shown import shown_settings
 
 HOLD = """
 import sys, time

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factpatch.addresses import shell_path
 from factpatch.errors import InputError
 from factpatch.settings.config import RegistrySettings, load_settings
-from factpatch.settings.naming import fits, project_name, shell_path
+from factpatch.settings.naming import fits, project_name
 
 names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20)
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from factpatch.edits.mentions import Edited
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import RefusedError
-from factpatch.training_data.leakage import Edited, HeldOut, check_leakage, held_out, shingles
+from factpatch.training_data.leakage import HeldOut, check_leakage, held_out, shingles
 
 EDIT = EditRequest(
     "1",

@@ -9,8 +9,8 @@ import pytest
 from factpatch.errors import InputError
 from factpatch.models.loading import check_source, load_model, load_tokenizer
 from factpatch.models.sources.gguf_file import import_gguf
+from factpatch.models.sources.identity import model_identity
 from factpatch.models.sources.kinds import packaged_gguf
-from factpatch.release.provenance import model_identity
 from factpatch.settings.config import ModelSettings, load_settings
 from flows.__main__ import main
 from tests.factpatch.models.sources.gguf_files import random_model, write_gguf
