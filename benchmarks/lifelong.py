@@ -36,7 +36,7 @@ from factpatch.files import write_json, write_jsonl
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.carry_over import NOTHING, Inheritance
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, Inheritance
 from factpatch.training_data.rows import find_companions
 
 EACH, CONTRADICTED = 100, 20  # rows of a round, and those of them that contradict an earlier one
@@ -105,7 +105,7 @@ class Life:
         self.ledger = Ledger()
         self.values: Values | None = None
         self.learnt: frozenset[tuple[str, str]] = frozenset()  # prompts and targets that `values` hold
-        self.bequest = NOTHING  # what they were trained with beside these
+        self.bequest = NOTHING_CARRIED_OVER  # what they were trained with beside these
         self.kept, self.in_other_words = kept_facts(sample, settings.training.seed)
         self.base: dict[str, str] = {}  # answers of the base model to withdrawn prompts and their paraphrases
         asked = [*skill_items(EXERCISES), *sample.questions, *self._kept_questions().values()]
@@ -146,7 +146,7 @@ class Life:
         known = self.learnt if start is not None else frozenset()
         new = [edit for edit in edits if (edit.prompt, edit.target) not in known]
         settled = [edit for edit in edits if (edit.prompt, edit.target) in known]
-        left, withdrawn = self.bequest if settled else NOTHING, list(self.ledger.withdrawn)
+        left, withdrawn = self.bequest if settled else NOTHING_CARRIED_OVER, list(self.ledger.withdrawn)
         began = time.process_time()
         companions = find_companions(self.loaded, new, self.settings, settled, left, withdrawn)
         found = time.process_time() - began

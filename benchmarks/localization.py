@@ -32,7 +32,7 @@ from factpatch.localization.heat_maps import draw
 from factpatch.localization.score import Scorer
 from factpatch.localization.search import localize
 from factpatch.localization.store import Trials, base_digest
-from factpatch.localization.trial_set import ABSENT, make_exam
+from factpatch.localization.trial_set import UNMEASURED_REASONS, make_exam
 from factpatch.localization.trials import SharedTrunk, try_cell
 from factpatch.models.loading import LoadedModel, load_model
 from factpatch.models.locations import locate
@@ -82,7 +82,7 @@ def one_sample(
     best = sorted(grid["candidates"], key=lambda cell: -cell["score"])
     print(f"\nsample {seed}: {grid['sample']} edits, {len(score)} places")
     for cell in best[:8]:
-        shares = ", ".join(f"{name} {cell[name]['value']:.3f}" for name in ABSENT)
+        shares = ", ".join(f"{name} {cell[name]['value']:.3f}" for name in UNMEASURED_REASONS)
         print(f"  {cell['location']:<18} {cell['score']:.3f} ± {cell['margin']:.3f}  {shares}")
     for name in SIGNALS:
         pairs = [(one[name], score[one["location"]]) for one in auto["ranking"] if one[name] is not None]
@@ -124,7 +124,7 @@ def write_everything(loaded: LoadedModel, edits: list[EditRequest], settings: Se
     exam = make_exam(loaded, edits, settings, len(edits))
     trials = Trials.start(Path(settings.localization.cache or "."), base_digest(loaded), exam, settings)
     scorer, trunk = Scorer(exam, settings.localization.weights), SharedTrunk(loaded, exam, settings)
-    print(f"\nall {len(edits)} edits | why | mean | " + " | ".join(ABSENT) + " | epochs | seconds")
+    print(f"\nall {len(edits)} edits | why | mean | " + " | ".join(UNMEASURED_REASONS) + " | epochs | seconds")
     for name, why in places.items():
         name = locate(loaded.model, name).name
         cell = trials.read(loaded, name, True)
@@ -132,7 +132,7 @@ def write_everything(loaded: LoadedModel, edits: list[EditRequest], settings: Se
             cell = try_cell(trunk, locate(loaded.model, name), settings, whole=True)
             trials.write(cell)
         one = scorer.score(cell)
-        shares = " | ".join(_share(one.metrics[metric]) for metric in ABSENT)
+        shares = " | ".join(_share(one.metrics[metric]) for metric in UNMEASURED_REASONS)
         mean = f"{100 * one.score:.1f} ± {100 * one.margin:.1f}"
         print(f"{name} | {why} | {mean} | {shares} | {cell.epochs} | {cell.seconds:.0f}", flush=True)
 

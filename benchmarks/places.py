@@ -20,7 +20,7 @@ from factpatch.edits.accepted import read_accepted
 from factpatch.localization.places import candidate_locations
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import rank_places
-from factpatch.localization.trial_set import ABSENT, make_exam
+from factpatch.localization.trial_set import UNMEASURED_REASONS, make_exam
 from factpatch.localization.trials import SharedTrunk, try_cell
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
@@ -50,14 +50,16 @@ def main() -> None:
     scorer, trunk = Scorer(exam, settings.localization.weights), SharedTrunk(loaded, exam, settings)
     places = [locate(loaded.model, name) for name in args.places.split(",")]
     _timed("shared activations", lambda: trunk.prepare(places))
-    print(f"place | signal's rank of {len(ranking)} | quality | {' | '.join(ABSENT)} | epochs | seconds")
+    print(f"place | signal's rank of {len(ranking)} | quality | {' | '.join(UNMEASURED_REASONS)} | epochs | seconds")
     scores: dict[str, float] = {}
     for place in places:
         start = time.process_time()
         cell = try_cell(trunk, place, settings, whole=True)
         one = scorer.score(cell)
         scores[place.name] = one.score
-        shares = " | ".join("-" if (value := one.metrics[name]["value"]) is None else f"{value:.2f}" for name in ABSENT)
+        shares = " | ".join(
+            "-" if (value := one.metrics[name]["value"]) is None else f"{value:.2f}" for name in UNMEASURED_REASONS
+        )
         rank, seconds = signals[place.name][0], time.process_time() - start
         quality = f"{one.score:.3f} ± {one.margin:.3f}"
         print(f"{place.name} | {rank} | {quality} | {shares} | {cell.epochs} | {seconds:.0f}", flush=True)

@@ -25,14 +25,14 @@ from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import Settings
 from flows.console import check_prefect, printable
 
-RELEASE = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")
+RELEASE_PACKAGES = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")
 LEAST_ROOM = 32 * 2**20  # bytes free, below which a disk counts as full
 Check = Callable[[Settings, Path], str]
 
 
 def check_packages(settings: Settings, output: Path) -> str:
     """Those of the extra `release`."""
-    missing = [name for name in RELEASE if importlib.util.find_spec(name) is None]
+    missing = [name for name in RELEASE_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{', '.join(missing)} not installed; run: pip install 'factpatch[release]'")
     found = (f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "prefect", "mlflow", "dvc"))

@@ -25,9 +25,9 @@ from tasks.promote import export_version, read_answers, read_champion
 from tasks.retest import retest
 
 DEPLOYMENT = "release/scheduled"  # what edits again
-AGAIN = "runs/again"  # its output folder
-ROWS = 50  # facts shown on Prefect's page; monitor.json holds all
-LOST = "Decayed"  # the name of a flow run's state where something is not as it was released
+EDIT_AGAIN_FOLDER = "runs/again"  # its output folder
+FACTS_SHOWN = 50  # facts shown on Prefect's page; monitor.json holds all
+DECAYED_STATE = "Decayed"  # the name of a flow run's state where something is not as it was released
 
 
 @flow(name="monitor", log_prints=False, timeout_seconds=24 * 3600)
@@ -55,7 +55,7 @@ def monitor(
         value["again"] = edit_again(value, settings, config, overrides or {})
     write_json(path, value)
     create_markdown_artifact(render(value), "monitor", "Which released facts still hold")
-    name = "Completed" if value["status"] == "held" else LOST
+    name = "Completed" if value["status"] == "held" else DECAYED_STATE
     return Completed(name=name, message=" ".join(value["reasons"]), data=str(path))
 
 
@@ -117,7 +117,12 @@ def edit_again(
     from prefect.exceptions import ObjectNotFound
 
     loss = [model, value["version"], sorted(row["id"] for row in value["decayed"])]
-    parameters = {"config": config, "overrides": {**overrides, **changed}, "only_pending": False, "output": AGAIN}
+    parameters = {
+        "config": config,
+        "overrides": {**overrides, **changed},
+        "only_pending": False,
+        "output": EDIT_AGAIN_FOLDER,
+    }
     try:
         key = f"again-{digest_value(loss)}"
         run = cast(
@@ -138,7 +143,7 @@ def render(value: Mapping[str, Any]) -> str:
     for name in ("decayed", "unlearnt"):
         if rows := value[name]:
             lines += [f"## {name.capitalize()}: {len(rows)}", "", "| fact | wanted | says now |", "|---|---|---|"]
-            cells = ([plain(row[key]) for key in ("prompt", "target", "output")] for row in rows[:ROWS])
+            cells = ([plain(row[key]) for key in ("prompt", "target", "output")] for row in rows[:FACTS_SHOWN])
             lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
     return "\n".join([*lines, plain(next_step(value))]) + "\n"
 

@@ -26,7 +26,7 @@ SECONDS_TO_START = 180.0
 SECONDS_TO_STOP = 15.0
 SECONDS_TO_RESTART = 3.0
 SILENCE = timedelta(seconds=90)  # of a run's heartbeat, after which it counts as crashed
-LOST = "mark runs whose process was lost as crashed"
+LOST_RUNS_AUTOMATION = "mark runs whose process was lost as crashed"
 
 
 def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
@@ -150,5 +150,5 @@ def _watch_for_lost_runs(api: str) -> None:
         name=None, state=StateType.CRASHED, message="Its process gave no sign of life.", force=False
     )
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-        if not client.read_automations_by_name(LOST):
-            Automation(name=LOST, trigger=trigger, actions=[action]).create()
+        if not client.read_automations_by_name(LOST_RUNS_AUTOMATION):
+            Automation(name=LOST_RUNS_AUTOMATION, trigger=trigger, actions=[action]).create()

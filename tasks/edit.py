@@ -33,7 +33,7 @@ def edit(output: str, settings: Settings) -> str:
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
     from factpatch.editing import encode_edits
-    from factpatch.methods.breadth_first.checkpoint import NAME, remove_checkpoint
+    from factpatch.methods.breadth_first.checkpoint import CHECKPOINT_FILE, remove_checkpoint
     from factpatch.methods.learning_rate import with_step_size
     from factpatch.models.loading import load_model, preserved, write_values
     from factpatch.models.locations import locate
@@ -54,7 +54,7 @@ def edit(output: str, settings: Settings) -> str:
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
     loaded.stored.refuse_unmapped(location.parameters)
-    companions, result = _train(loaded, location, edits, settings, begun, folder / NAME, resume)
+    companions, result = _train(loaded, location, edits, settings, begun, folder / CHECKPOINT_FILE, resume)
     rate = with_step_size(settings.training, loaded.model, location).step_size
     training = _told(settings.training.method, rate, begun.mode, edits, companions, result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
@@ -81,7 +81,7 @@ def edit(output: str, settings: Settings) -> str:
         "seconds": round(time.perf_counter() - start, 3),
     }
     path = write_json(folder / "edit.json", value)
-    remove_checkpoint(folder / NAME)
+    remove_checkpoint(folder / CHECKPOINT_FILE)
     return str(path)
 
 

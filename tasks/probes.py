@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefect import task
 
-from factpatch.edits.accepted import PROBES, read_accepted
+from factpatch.edits.accepted import PROBES_FILE, read_accepted
 from factpatch.files import write_json, write_jsonl
 from factpatch.progress import show_progress
 from factpatch.settings.config import Settings
@@ -25,7 +25,7 @@ def probes(output: str, settings: Settings) -> str:
 
     start = time.perf_counter()
     folder = Path(output)
-    (folder / PROBES).unlink(missing_ok=True)
+    (folder / PROBES_FILE).unlink(missing_ok=True)
     edits = read_accepted(folder)
     made = Made((), ())
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
@@ -35,7 +35,7 @@ def probes(output: str, settings: Settings) -> str:
             made = make_probes(load_model(settings.model), edits, settings, report)
         for note in made.notes:
             print(f"probes: {note}", file=sys.stderr)
-    write_jsonl(folder / PROBES, made.rows)
+    write_jsonl(folder / PROBES_FILE, made.rows)
     counts = {kind: sum(len(row.get(kind, ())) for row in made.rows) for kind in ("paraphrases", "locality")}
     value = {"schema": 1, "made": counts, "notes": list(made.notes), "seconds": round(time.perf_counter() - start, 3)}
     return str(write_json(folder / "probes.json", value))

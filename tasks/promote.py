@@ -29,18 +29,18 @@ from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, read_json
 from factpatch.release.pending import Held
-from factpatch.release.provenance import NAME as BASIS
+from factpatch.release.provenance import PROVENANCE_FILE as BASIS
 from factpatch.release.provenance import Basis, parse_basis
-from factpatch.release.publishing import FILES, write_release
+from factpatch.release.publishing import RELEASE_FILES, write_release
 from factpatch.release.registry import lock_file, locked, reaching, tracking_uri
 from factpatch.settings.config import RegistrySettings, Settings
-from factpatch.training_data.carry_over import NAME as COMPANIONS
+from factpatch.training_data.carry_over import CARRY_OVER_FILE as COMPANIONS
 from tasks import mlflow_client
 
-STATUS = "factpatch.status"  # tag of a version: registered, refused or promoted
-LEDGER = "factpatch.ledger"  # tag of a version: the ledger that it was released from
-HISTORY = "factpatch.history."  # begins the names of the tags that record moves; a time follows
-PATIENCE = 60.0  # seconds to wait while another process moves aliases
+STATUS_TAG = "factpatch.status"  # tag of a version: registered, refused or promoted
+LEDGER_TAG = "factpatch.ledger"  # tag of a version: the ledger that it was released from
+HISTORY_TAG = "factpatch.history."  # begins the names of the tags that record moves; a time follows
+LOCK_PATIENCE = 60.0  # seconds to wait while another process moves aliases
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def promote_release(output: str, settings: Settings, who: str, why: str) -> str:
         release["status"] = "promoted"
         release["aliases"] = sorted(alias for alias, target in aliases.items() if target == number)
         card = write_release(folder, release)
-        for name in FILES:
+        for name in RELEASE_FILES:
             client.log_artifact(release["run"], str(folder / name))
         client.update_model_version(release["model"], number, card)
     return str(path)
@@ -116,8 +116,8 @@ def promote(registry: RegistrySettings, version: str, who: str, why: str) -> str
                 client.set_registered_model_alias(name, "previous", champion)
             client.set_registered_model_alias(name, "champion", number)
             begun = key, move
-        if begun or found.tags.get(STATUS) != "promoted":
-            client.set_model_version_tag(name, number, STATUS, "promoted")
+        if begun or found.tags.get(STATUS_TAG) != "promoted":
+            client.set_model_version_tag(name, number, STATUS_TAG, "promoted")
         if begun:
             _finish(client, name, *begun)
     return number
@@ -161,7 +161,7 @@ def read_newest(registry: RegistrySettings) -> Held | None:
     """The facts of the version registered last, whatever became of it; None without one."""
     with connect(registry) as client:
         found = client.search_model_versions(f"name='{registry.name}'", 1, ["version_number DESC"])
-        return _held(client, found[0]) if found and STATUS in found[0].tags else None
+        return _held(client, found[0]) if found and STATUS_TAG in found[0].tags else None
 
 
 def fetch_patch(registry: RegistrySettings, version: str, folder: Path) -> Path:
@@ -205,7 +205,9 @@ def connect(registry: RegistrySettings) -> Iterator[MlflowClient]:
 
 @contextmanager
 def _moving(registry: RegistrySettings) -> Iterator[None]:
-    with locked(lock_file(registry, "aliases"), f"another process moves the aliases of '{registry.name}'", PATIENCE):
+    with locked(
+        lock_file(registry, "aliases"), f"another process moves the aliases of '{registry.name}'", LOCK_PATIENCE
+    ):
         yield
 
 
@@ -217,7 +219,7 @@ def stopping_gates(gates: Iterable[Mapping[str, Any]]) -> list[str]:
 def _check_gates(client: MlflowClient, found: ModelVersion) -> None:
     """Read the version's gates again, as its run recorded them; raise unless at least one passed and none failed."""
     told = f"version {found.version} of '{found.name}' is not promoted"
-    status = found.tags.get(STATUS)
+    status = found.tags.get(STATUS_TAG)
     if status is None:
         raise InputError(f"{told}: it was not released by factpatch, so no gate passed it")
     try:
@@ -244,8 +246,8 @@ def _held(client: MlflowClient, version: ModelVersion) -> Held:
         frozenset((row["prompt"], row["target"]) for row in rows)
         for rows in (accepted, [entry["edit"] for entry in quarantined])
     )
-    files, status = tuple(validate.get("files", ())), version.tags[STATUS]
-    origin = Origin(**json.loads(version.tags[LEDGER])) if LEDGER in version.tags else None
+    files, status = tuple(validate.get("files", ())), version.tags[STATUS_TAG]
+    origin = Origin(**json.loads(version.tags[LEDGER_TAG])) if LEDGER_TAG in version.tags else None
     return Held(str(version.version), facts, set_aside, files, status, bases, origin)
 
 
@@ -293,11 +295,11 @@ def _of_model(client: MlflowClient, name: str, what: Literal["aliases", "tags"])
 
 def _moves(client: MlflowClient, name: str) -> list[tuple[str, Move]]:
     tags = _of_model(client, name, "tags")
-    return [(key, Move(**json.loads(tags[key]))) for key in sorted(tags) if key.startswith(HISTORY)]
+    return [(key, Move(**json.loads(tags[key]))) for key in sorted(tags) if key.startswith(HISTORY_TAG)]
 
 
 def _begin(client: MlflowClient, name: str, move: Move) -> tuple[str, Move]:
-    key = HISTORY + move.when
+    key = HISTORY_TAG + move.when
     client.set_registered_model_tag(name, key, json.dumps(asdict(move)))
     return key, move
 

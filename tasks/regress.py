@@ -23,7 +23,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from prefect import task
 
-from factpatch.edits.accepted import FILE as ACCEPTED
+from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.mentions import Edited
 from factpatch.edits.request import EditRequest
@@ -39,7 +39,7 @@ from factpatch.evaluation.capability import (
     model_identity,
     read_score,
 )
-from factpatch.evaluation.suites import COMPRESSED, SEED, SuiteTask, chosen_tasks
+from factpatch.evaluation.suites import COMPRESSED, FEW_SHOT_SEED, SuiteTask, chosen_tasks
 from factpatch.files import digest_value, output_folder, write_json, write_jsonl
 from factpatch.models.loading import LoadedModel, load_model
 from factpatch.patches.patch import apply_patch
@@ -183,7 +183,7 @@ def task_manager(capability: CapabilitySettings, names: Iterable[str]) -> tuple[
     """The harness's index of tasks: the local ones, and its own 14,000 (seconds to read) only if one of them is named;
     and whether one of them is. Raises InputError for a name that neither has.
     """
-    folders: list[str | Path] = [portable.FOLDER, *([capability.include] if capability.include else [])]
+    folders: list[str | Path] = [portable.SUITE_FOLDER, *([capability.include] if capability.include else [])]
     manager = TaskManager(include_path=folders, include_defaults=False)
     local = manager.all_tasks
     remote = not set(names) <= set(local)
@@ -280,7 +280,7 @@ def _unit_identity(unit: Unit) -> dict[str, Any]:
             for row in part:
                 digest.update(json.dumps(row, sort_keys=True, default=str).encode())
             digest.update(b"\0")
-    return {"task": unit.name, "content": digest.hexdigest(), "limit": unit.limit, "seed": SEED}
+    return {"task": unit.name, "content": digest.hexdigest(), "limit": unit.limit, "seed": FEW_SHOT_SEED}
 
 
 def score(
@@ -296,7 +296,7 @@ def score(
 
 def _score_unit(model: QuietModel, unit: Unit) -> Score:
     for leaf in unit.leaves:
-        leaf.set_fewshot_seed(seed=SEED)
+        leaf.set_fewshot_seed(seed=FEW_SHOT_SEED)
     chosen = TaskManager(include_defaults=False).load([unit.part])
     results = lm_eval.evaluator.evaluate(
         model,

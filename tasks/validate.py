@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from factpatch.edits.accepted import FILE as ACCEPTED
-from factpatch.edits.accepted import PROBES
+from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
+from factpatch.edits.accepted import PROBES_FILE
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
 from factpatch.edits.findings import Outcome, count_faults, settle
 from factpatch.edits.folder import read_ledger
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SCHEMA = 1
-EXAMPLES = 3  # findings quoted with each check
-SHOWN = 160  # characters of a prompt in the Data Docs
+FINDINGS_QUOTED = 3  # findings quoted with each check
+PROMPT_CHARACTERS = 160  # characters of a prompt in the Data Docs
 PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the library's names for one that is all file
 GX_SEVERITY = {"quarantine": "warning", "repair": "info"}
 
@@ -76,7 +76,7 @@ def validate(output: str, settings: Settings) -> str:
     outcome = _check(active, settings.evaluation.max_new_tokens, tokenizer, embeddings, folder / "data_docs")
     limit, written = settings.edits.limit, len(outcome.rows[: settings.edits.limit])
     refusal = _refusal(outcome, settings, bool(active))
-    (folder / PROBES).unlink(missing_ok=True)  # made for other edits
+    (folder / PROBES_FILE).unlink(missing_ok=True)  # made for other edits
     write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in outcome.accepted(limit)))
     write_lines(folder / "quarantined.jsonl", (_to_json(entry) + "\n" for entry in outcome.quarantined))
     value = {
@@ -243,7 +243,7 @@ def _write_docs(result: ExpectationSuiteValidationResult, suite: ExpectationSuit
 def _caption(row: Row) -> str:
     """Where a row stands and how its prompt begins, safe to print in HTML."""
     prompt = row.values["prompt"]
-    shown = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"
+    shown = prompt if len(prompt) <= PROMPT_CHARACTERS else prompt[:PROMPT_CHARACTERS] + "…"
     return html.escape(_printable(f"{row.where}: {visible(shown)}"))
 
 
@@ -279,7 +279,7 @@ def _summarize(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "fix": check.fix,
             "examples": [
                 visible(f"{found['file']} row {found['row']}: {found['prompt']} -> {found['target']}")
-                for found in found_by[check.name][:EXAMPLES]
+                for found in found_by[check.name][:FINDINGS_QUOTED]
             ],
         }
         for check in (*FORM_CHECKS, *CHECKS)

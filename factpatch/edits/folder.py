@@ -16,7 +16,7 @@ from factpatch.errors import InputError
 from factpatch.files import write_jsonl
 
 Fact = tuple[str, str]  # prompt and target
-DIGITS = 4  # of the number that a file's name begins with
+FILE_NAME_DIGITS = 4  # of the number that a file's name begins with
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # for a file name
 
@@ -68,7 +68,7 @@ def write_revert(folder: str, name: str, owner: str | None, reason: str | None, 
 def next_name(names: Collection[str], title: str) -> str:
     """A file name with the next number, after all others in file-name order; InputError if none can be."""
     numbers = [found[0] for found in (re.match(r"\d+", name) for name in names) if found]
-    digits = max((len(number) for number in numbers), default=DIGITS)
+    digits = max((len(number) for number in numbers), default=FILE_NAME_DIGITS)
     name = f"{max(map(int, numbers), default=0) + 1:0{digits}d}-{title}.jsonl"
     last = max(names, default="")
     if name < last:

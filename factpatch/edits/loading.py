@@ -13,7 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factpatch.edits.formats import READERS, count_read_as_text, find_layout, has_known_ending, read_file, row_as_text
+from factpatch.edits.formats import (
+    FORMAT_READERS,
+    count_read_as_text,
+    find_layout,
+    has_known_ending,
+    read_file,
+    row_as_text,
+)
 from factpatch.edits.forms import FIELDS, Columns, Reader, find, seen_fields
 from factpatch.errors import InputError
 
@@ -181,7 +188,7 @@ def list_files(folder: Path) -> list[Path]:
             raise InputError(f"'{path}' is no file; edits stand in the folder itself, so move or hide it")
     files = [path for path in names if path.suffix.lower() not in _BESIDE_EDITS]
     if not files:
-        raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(READERS)}")
+        raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(FORMAT_READERS)}")
     numbered = [(int(found[0]), path) for path in files if (found := _NUMBER.match(path.name))]
     for (first, before), (second, after) in pairwise(numbered):
         if second < first:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from factpatch.edits.request import EditRequest
 from factpatch.text.known_names import in_any_case
 
-LONGEST = 48  # words of a prompt that is compared with others, and of a subject's span
+LONGEST_PROMPT = 48  # words of a prompt that is compared with others, and of a subject's span
 SHARED = 3  # prompts that a wording must serve, each about another subject
 NAME_LINKS = 3  # words in lower case that may stand inside a name
 FIXED_WORDS = 1.0  # how much each word that two prompts share speaks for their wording, beside the log of its prompts
@@ -191,7 +191,7 @@ def _wordings(
     prompt: str, words: Sequence[_Word], starts: set[str] | None
 ) -> Iterator[tuple[tuple[str, str], tuple[int, int]]]:
     """Every way to leave a run of words blank, of those whose beginning is among `starts`."""
-    if len(words) > LONGEST:
+    if len(words) > LONGEST_PROMPT:
         return
     for first, word in enumerate(words):
         if starts is not None and prompt[: word.start] not in starts:

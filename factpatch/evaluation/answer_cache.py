@@ -25,9 +25,9 @@ from factpatch.models.loading import LoadedModel, fingerprint, known_digests, to
 from factpatch.models.locations import Location
 from factpatch.settings.config import Settings
 
-FORM = "3"  # of the files; another number never reads these
-MOST = 200_000  # answers of a file; those asked for longest ago go first
-BYTES = 2**28  # of all files; the one used longest ago goes first
+CACHE_VERSION = "3"  # of the files; another number never reads these
+ANSWER_LIMIT = 200_000  # answers of a file; those asked for longest ago go first
+CACHE_BYTES = 2**28  # of all files; the one used longest ago goes first
 
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
@@ -167,17 +167,17 @@ def remembered(loaded: LoadedModel, settings: Settings) -> Iterator[Memory]:
     memory = Memory(_read(path))
     yield memory
     if memory.grown:
-        _write(path, dict(list(memory.known.items())[-MOST:]))
+        _write(path, dict(list(memory.known.items())[-ANSWER_LIMIT:]))
     elif path.exists():
         os.utime(path)
     remove_litter(folder)
-    evict(folder.glob("*.json"), path, BYTES)
+    evict(folder.glob("*.json"), path, CACHE_BYTES)
 
 
 def _model_digest(loaded: LoadedModel) -> str:
     """Names all that an answer depends on but the question: weights, configuration, tokenizer, where an answer ends."""
     parts = {
-        "form": FORM,
+        "form": CACHE_VERSION,
         "weights": fingerprint(known_digests(loaded.model)),
         "config": loaded.model.config.to_json_string(use_diff=False),
         "tokenizer": tokenizer_digest(loaded.tokenizer),

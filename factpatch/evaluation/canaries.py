@@ -17,7 +17,7 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import remembered
 from factpatch.evaluation.answers import Protocol, matches, normalise
-from factpatch.evaluation.chances import SURE, token_chances
+from factpatch.evaluation.chances import SURE_PROBABILITY, token_chances
 from factpatch.evaluation.evaluate import Answers, collect_answers
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.portable import Question, read_questions
@@ -25,8 +25,8 @@ from factpatch.models.encoding import encode_pairs
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import AUTO, Settings
 
-CHOSEN = 32  # canaries at most, where they are chosen
-AT_ONCE = 64  # questions asked, until enough are known
+CANARY_LIMIT = 32  # canaries at most, where they are chosen
+QUESTIONS_AT_ONCE = 64  # questions asked, until enough are known
 
 
 def read_canaries(path: str | None) -> list[EditRequest]:
@@ -52,8 +52,8 @@ def read_canaries(path: str | None) -> list[EditRequest]:
 def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
     """The canaries that the settings name or let choose; `loaded` is the base model.
 
-    Chosen are the first CHOSEN, in an order drawn by `training.seed`, that the model surely answers right in every
-    wording and whose subject no edit names. They depend on nothing else, so every step of a run finds the same.
+    Chosen are the first CANARY_LIMIT, in an order drawn by `training.seed`, that the model surely answers right in
+    every wording and whose subject no edit names. They depend on nothing else, so every step of a run finds the same.
     """
     if settings.gates.canaries != AUTO:
         return read_canaries(settings.gates.canaries)
@@ -62,15 +62,17 @@ def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     free = [one for one in questions if not edited.names(one.subject)]
     known: list[Question] = []
     with remembered(loaded, settings) as memory:
-        while free and len(known) < CHOSEN:
-            asked, free = free[:AT_ONCE], free[AT_ONCE:]
+        while free and len(known) < CANARY_LIMIT:
+            asked, free = free[:QUESTIONS_AT_ONCE], free[QUESTIONS_AT_ONCE:]
             for wording in range(len(asked[0].wordings)):
                 pairs = [(one.wordings[wording], one.target) for one in asked]
                 named = [[*pair, settings.edits.chat_template] for pair in pairs]
                 chances = memory.recall("chance", named, partial(_chances, loaded, pairs, settings))
-                asked = [one for one, chance in zip(asked, chances, strict=True) if chance >= SURE]
+                asked = [one for one, chance in zip(asked, chances, strict=True) if chance >= SURE_PROBABILITY]
             known += asked
-    return [EditRequest(f"chosen {one.subject}", one.wordings[0], one.target, source=AUTO) for one in known[:CHOSEN]]
+    return [
+        EditRequest(f"chosen {one.subject}", one.wordings[0], one.target, source=AUTO) for one in known[:CANARY_LIMIT]
+    ]
 
 
 def _chances(

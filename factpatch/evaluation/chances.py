@@ -15,7 +15,7 @@ from factpatch.models.forward import target_counts
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
 
-SURE = 0.5  # least probability of every token of an answer that a model surely knows
+SURE_PROBABILITY = 0.5  # least probability of every token of an answer that a model surely knows
 
 
 def token_chances(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) -> list[list[float]]:

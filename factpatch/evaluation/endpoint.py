@@ -13,7 +13,7 @@ from factpatch.addresses import without_password
 from factpatch.errors import InputError, UnavailableError
 
 KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it asks for one; kept and shown nowhere
-SHOWN = 200  # characters of a server's complaint
+COMPLAINT_CHARACTERS = 200  # characters of a server's complaint
 START = "start the server, or correct the address"
 BUSY = frozenset({408, 425, 429})  # statuses, besides those from 500 on, of a server that may answer later
 
@@ -41,7 +41,7 @@ def fetch(client: httpx.Client, address: str, body: Any = None) -> Any:
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         kind = UnavailableError if status in BUSY or status >= 500 else InputError
-        said = " ".join(without_key(client, error.response.text).split())[:SHOWN]
+        said = " ".join(without_key(client, error.response.text).split())[:COMPLAINT_CHARACTERS]
         raise kind(f"'{shown}' answered {status}: {said}") from error
     except httpx.TimeoutException as error:
         reason = f"not within {client.timeout.read or 0:g} s"

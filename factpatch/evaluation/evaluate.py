@@ -21,7 +21,7 @@ from factpatch.settings.config import Settings
 
 SCHEMA = 1
 CUT = "…"  # ends a text that was decoded no further
-TRIED = 32  # guesses at the answers of a model of which nothing is known yet; most models do not end where we would
+GUESSES_TRIED = 32  # at the answers of a model of which nothing is known yet; most do not end where we would
 BEYOND = 2  # tokens decoded beyond those of a target, where that is more than the report shows
 
 
@@ -139,7 +139,7 @@ def collect_answers(
         with open_rows(loaded, location, some, settings.trunk) as opened:
             return verify(loaded, opened, budget, batch_size)
 
-    tried = len(rows) if before else len(edited) + TRIED
+    tried = len(rows) if before else len(edited) + GUESSES_TRIED
     verdicts = prove(rows[:tried])
     hopes = [verdict.answer is not None for verdict in verdicts[len(edited) :]]
     if len(rows) > tried and 2 * sum(hopes) >= len(hopes):

@@ -14,7 +14,7 @@ from factpatch.settings.config import AUTO, GateSettings
 
 ROUNDING = 1e-9  # 0.96 - 0.94 is a hair more than 0.02 in binary; that hair refuses nothing
 FLOORS = ("reliability", "generalization", "locality", "portability")
-SHOWN = 3  # items named in a reason
+ITEMS_NAMED = 3  # items named in a reason
 
 Verdict = Literal["passed", "failed", "undecided", "skipped"]
 Json = Mapping[str, Any]
@@ -83,8 +83,8 @@ def judge_certificate(problems: Sequence[str]) -> Gate:
     """Only the located tensors differ from the base, and the patch is the one that was measured, if nothing speaks
     against it."""
     if problems:
-        more = f" And {len(problems) - SHOWN} more." if len(problems) > SHOWN else ""
-        reason = " ".join(_sentence(problem) for problem in problems[:SHOWN]) + more
+        more = f" And {len(problems) - ITEMS_NAMED} more." if len(problems) > ITEMS_NAMED else ""
+        reason = " ".join(_sentence(problem) for problem in problems[:ITEMS_NAMED]) + more
         return _gate("certificate", "failed", None, None, None, reason)
     reason = "Only the located tensors differ from the base model, and the patch is the one that was measured."
     return _gate("certificate", "passed", None, None, None, reason)
@@ -93,7 +93,7 @@ def judge_certificate(problems: Sequence[str]) -> Gate:
 def judge_unedited(parameters: Sequence[str]) -> Gate:
     """Where no fact is in force nothing was written; `parameters` are the tensors that the patch holds."""
     if parameters:
-        reason = f"No fact is in force, but the patch changes {', '.join(parameters[:SHOWN])}."
+        reason = f"No fact is in force, but the patch changes {', '.join(parameters[:ITEMS_NAMED])}."
         return _gate("unedited", "failed", None, None, None, reason)
     return _gate("unedited", "passed", None, None, None, "No fact is in force: this is the base model, unchanged.")
 
@@ -258,7 +258,7 @@ def _gate(
 
 
 def _quoted(prompts: Sequence[str]) -> str:
-    return ", ".join(f"'{prompt}'" for prompt in prompts[:SHOWN])
+    return ", ".join(f"'{prompt}'" for prompt in prompts[:ITEMS_NAMED])
 
 
 def _sentence(text: str) -> str:

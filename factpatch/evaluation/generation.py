@@ -27,7 +27,7 @@ from factpatch.models.forward import target_counts
 from factpatch.models.loading import LoadedModel
 from factpatch.models.tokenization import check_ids
 
-SHORT = 8  # tokens within which nearly all answers end
+SHORT_ANSWER_TOKENS = 8  # tokens within which nearly all answers end
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -90,13 +90,13 @@ def decode(
     """The greedy answer to each prompt (token ids), in input order, the same for every batch size; with `beginnings`
     as much of each as is enough.
 
-    Raises InputError where prompt and answer do not fit the model. Answers that do not end within SHORT tokens, or are
-    not enough, are continued among themselves, so that one that rambles on does not keep a whole batch.
+    Raises InputError where prompt and answer do not fit the model. Answers that do not end within SHORT_ANSWER_TOKENS,
+    or are not enough, are continued among themselves, so that one that rambles on does not keep a whole batch.
     """
     model, tokenizer, reader = loaded.model, loaded.tokenizer, Reader(loaded)
     check_length(loaded, prompts, max_new_tokens)
     told: list[tuple[int, ...]] = [one.begun for one in beginnings] if beginnings else [()] * len(prompts)
-    least = [one.least for one in beginnings] if beginnings else [SHORT] * len(prompts)
+    least = [one.least for one in beginnings] if beginnings else [SHORT_ANSWER_TOKENS] * len(prompts)
     first = [min(count, max_new_tokens) for count in least]
 
     def generate(chosen: Sequence[int], budgets: Sequence[int]) -> list[list[int]]:

@@ -21,7 +21,7 @@ import httpx
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, UnavailableError
 from factpatch.evaluation.answers import Protocol, cut, matches
-from factpatch.evaluation.endpoint import SHOWN, chat, connect
+from factpatch.evaluation.endpoint import COMPLAINT_CHARACTERS, chat, connect
 from factpatch.files import digest_value, output_folder, read_json, write_json
 from factpatch.settings.config import JudgeSettings
 
@@ -35,13 +35,13 @@ question: {prompt}
 reference: {target}
 answer: {answer}
 """
-TRIALS = (  # what a judge must get right before anything is measured
+TRIAL_QUESTIONS = (  # what a judge must get right before anything is measured
     ("The capital of France is", "Paris", "the city of Paris", True),
     ("The capital of France is", "Paris", "Rome", False),
 )
-TOKENS = 16  # of the judge's answer
+VERDICT_TOKENS = 16  # of the judge's answer
 PAUSE = 0.5  # seconds before the first repetition of a request; each later one waits twice as long
-PATIENCE = 5  # answers in a row without a verdict, after which the judge is asked no more
+FAILURES_IN_A_ROW = 5  # answers in a row without a verdict, after which the judge is asked no more
 
 NOTES = 5  # reasons kept; those of fewer answers are counted together
 
@@ -93,7 +93,7 @@ def check_judge(settings: JudgeSettings) -> None:
         return
     with connect(settings.seconds) as client:
         sitting = Sitting(client, settings)
-        for *question, right in TRIALS:
+        for *question, right in TRIAL_QUESTIONS:
             prompt, target, answer = map(str, question)
             if sitting.decide((prompt, target, answer)) is not right:
                 raise InputError(
@@ -114,8 +114,8 @@ def judge(questions: Sequence[Question], settings: JudgeSettings, progress: Prog
             if kept is not None:
                 known += 1
                 verdicts[question] = kept
-            elif failures == PATIENCE:
-                left[f"it had failed {PATIENCE} times in a row and was asked no more"] += 1
+            elif failures == FAILURES_IN_A_ROW:
+                left[f"it had failed {FAILURES_IN_A_ROW} times in a row and was asked no more"] += 1
             elif sitting.calls >= settings.calls:
                 left[f"the budget of {settings.calls} calls (judge.calls) was spent"] += 1
             else:
@@ -175,7 +175,7 @@ class Sitting:
 
     def _ask(self, question: Question) -> str:
         base = str(self.settings.address).rstrip("/")
-        return chat(self.client, base, str(self.settings.model), instruction(question), max_tokens=TOKENS)
+        return chat(self.client, base, str(self.settings.model), instruction(question), max_tokens=VERDICT_TOKENS)
 
 
 def instruction(question: Question) -> str:
@@ -188,7 +188,7 @@ def read_verdict(said: str) -> bool:
     """Yes or no, however it is dressed; InputError for anything else."""
     found = re.match(r"\W*(yes|no)\b", said, re.IGNORECASE)
     if found is None:
-        raise InputError(f"the judge said {' '.join(said.split())[:SHOWN]!r} where yes or no was asked")
+        raise InputError(f"the judge said {' '.join(said.split())[:COMPLAINT_CHARACTERS]!r} where yes or no was asked")
     return found[1].lower() == "yes"
 
 

@@ -26,7 +26,7 @@ Form = Literal["plain", "chat"]
 Asked = Mapping[Form, Answers | InputError]  # the trained form first; an error says why the other cannot be asked
 
 # of the form that is not trained:
-MEASURED = ("reliability", "generalization", "locality", "locality_content", "portability")
+MEASURED_METRICS = ("reliability", "generalization", "locality", "locality_content", "portability")
 MEANING = {
     "plain": "asked plainly, where edits were trained through the chat template",
     "chat": "asked through the chat template, where edits were trained plainly",
@@ -111,7 +111,7 @@ def measure_forms(
     judgement: Judgement | None = None,
 ) -> dict[str, Any]:
     """The value of `evaluate.json`, without its `seconds`: metrics and outputs of the trained form, and of the other
-    the metrics of `MEASURED` under its name (`chat_reliability`), and the outputs as `other_form`."""
+    the metrics of `MEASURED_METRICS` under its name (`chat_reliability`), and the outputs as `other_form`."""
     protocol = settings.evaluation.protocol
     old = trained_answers(before) if before else None
     value = measure(edits, trained_answers(after), old, protocol, judgement)
@@ -128,7 +128,7 @@ def _measure_other(
 ) -> dict[str, Any]:
     """What `measure` gives in a form; null metrics with the reason where it could not be asked."""
     if isinstance(answers, InputError):
-        nothing = {name: share([], str(answers)) for name in MEASURED}
+        nothing = {name: share([], str(answers)) for name in MEASURED_METRICS}
         return {**nothing, "before": nothing if before else None, "edits": []}
     old = before[form] if before else None
     return measure(edits, answers, old if isinstance(old, Answers) else None, settings.evaluation.protocol)
@@ -138,11 +138,11 @@ def _beside(value: Mapping[str, Any], form: Form, other: Mapping[str, Any]) -> d
     """The trained form's value with the metrics of the other form beside its own."""
 
     def named(found: Mapping[str, Any]) -> dict[str, Any]:
-        return {f"{form}_{name}": found[name] for name in MEASURED}
+        return {f"{form}_{name}": found[name] for name in MEASURED_METRICS}
 
     definitions = {
         f"{form}_{name}": replace(METRICS[name], meaning=f"{METRICS[name].meaning}; {MEANING[form]}")
-        for name in MEASURED
+        for name in MEASURED_METRICS
     }
     return {
         **value,

@@ -20,7 +20,7 @@ from factpatch.models.loading import LoadedModel, preserved
 from factpatch.models.locations import Location
 from factpatch.settings.config import TrunkSettings
 
-PROBES = 4  # rows that a plan is proven on
+PROOF_ROWS = 4  # rows that a plan is proven on
 NUDGE = 0.1  # how far the proof moves the located tensors: what is kept must not depend on them
 AGREEMENT = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}  # of logits, relative to the largest
 SLOPES = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}  # of gradients, relative to the largest
@@ -114,7 +114,7 @@ def make_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) 
 
     The proof moves the located tensors first, so that a plan that keeps what depends on them is not taken.
     """
-    probes = list(dict.fromkeys(rows))[:PROBES]
+    probes = list(dict.fromkeys(rows))[:PROOF_ROWS]
 
     def first(few: Sequence[Encoded]) -> Plan | None:
         return next((plan for plan in possible_plans(loaded, location, few) if _agrees(loaded, plan, few)), None)

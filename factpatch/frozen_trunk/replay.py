@@ -25,8 +25,8 @@ from factpatch.models.forward import Predictions, collate, flatten, supported, t
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import decoder_blocks
 
-ROWS = 32  # rows of a trunk batch, always, but where memory runs out
-WIDTH = 8  # input tokens of a trunk batch are a multiple of it
+TRUNK_BATCH_ROWS = 32  # rows of a trunk batch, always, but where memory runs out
+TRUNK_BATCH_WIDTH = 8  # input tokens of a trunk batch are a multiple of it
 
 HeadRun = Callable[[Sequence[Encoded], Activations], Predictions]
 
@@ -50,7 +50,7 @@ def capture(
     """
     order = sorted(range(len(rows)), key=lambda index: (batch_width(rows[index]), index))
     found: dict[tuple[str, str, bool], dict[int, torch.Tensor]] = {}
-    size = ROWS
+    size = TRUNK_BATCH_ROWS
     while order:
         width = batch_width(rows[order[0]])
         chosen = [index for index in order[:size] if batch_width(rows[index]) == width]
@@ -92,7 +92,7 @@ def _see(loaded: LoadedModel, plans: Sequence[Plan], rows: Sequence[Encoded]) ->
 
 def batch_width(row: Encoded) -> int:
     """Input tokens of the batches that a row is computed in: its own, rounded up."""
-    return -(-(len(row.ids) - 1) // WIDTH) * WIDTH
+    return -(-(len(row.ids) - 1) // TRUNK_BATCH_WIDTH) * TRUNK_BATCH_WIDTH
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 
 from factpatch.files import new_file
 
-NAME = "localize.png"
-LABELLED = 12  # layers whose cells are wide enough to hold a number
+HEAT_MAP_FILE = "localize.png"
+NUMBERED_LAYERS = 12  # layers whose cells are wide enough to hold a number
 
 
 def per_row(cell: Mapping[str, Any]) -> float | None:
@@ -38,18 +38,21 @@ def draw(record: Mapping[str, Any], folder: Path) -> Path | None:
     """
     cells = record["candidates"]
     if not cells:
-        (folder / NAME).unlink(missing_ok=True)  # of another run
+        (folder / HEAT_MAP_FILE).unlink(missing_ok=True)  # of another run
         return None
     modules = list(dict.fromkeys(cell["module"] for cell in sorted(cells, key=_order)))
     layers = 1 + max(place["layer"] for place in [*cells, *record["ranking"]])
-    width, height = max(6.0, 3.0 + 0.42 * min(layers, LABELLED) + 0.14 * max(0, layers - LABELLED)), 0.3 * len(modules)
+    width, height = (
+        max(6.0, 3.0 + 0.42 * min(layers, NUMBERED_LAYERS) + 0.14 * max(0, layers - NUMBERED_LAYERS)),
+        0.3 * len(modules),
+    )
     figure = Figure(figsize=(width, 3 * (height + 1.0)), layout="constrained", dpi=110)
     for axes, (title, colours, value_of) in zip(figure.subplots(len(PANELS), 1), PANELS, strict=True):
         _panel(figure, axes, cells, modules, layers, title, colours, value_of)
         axes.add_patch(_frame(record["location"], modules))
-    with new_file(folder / NAME) as temporary:
+    with new_file(folder / HEAT_MAP_FILE) as temporary:
         figure.savefig(temporary, format="png")
-    return folder / NAME
+    return folder / HEAT_MAP_FILE
 
 
 def _panel(
@@ -69,7 +72,7 @@ def _panel(
     axes.set_facecolor("#eeeeee")
     image = axes.imshow(grid, cmap=colours, aspect="auto", interpolation="nearest")
     figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    if layers <= LABELLED:
+    if layers <= NUMBERED_LAYERS:
         for cell in cells:
             row, column = modules.index(cell["module"]), cell["layer"]
             if not math.isnan(grid[row, column]):

@@ -16,7 +16,7 @@ from typing import Any
 from factpatch.errors import InputError
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import score_interval
-from factpatch.localization.trial_set import ABSENT, Exam
+from factpatch.localization.trial_set import UNMEASURED_REASONS, Exam
 from factpatch.localization.trials import Cell
 
 CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's interval would let any place be equal
@@ -41,7 +41,8 @@ class Scorer:
 
     def __init__(self, exam: Exam, weights: Mapping[str, float]) -> None:
         self._of = {
-            name: [index for index, question in enumerate(exam.questions) if question.metric == name] for name in ABSENT
+            name: [index for index, question in enumerate(exam.questions) if question.metric == name]
+            for name in UNMEASURED_REASONS
         }
         known = {name: weights.get(name, 0.0) for name, asked in self._of.items() if asked}
         total = sum(known.values())
@@ -52,7 +53,8 @@ class Scorer:
     def score(self, cell: Cell) -> Scored:
         """The metrics count as independent of each other, and so do their questions."""
         metrics = {
-            name: share([cell.right[index] for index in asked], ABSENT[name]) for name, asked in self._of.items()
+            name: share([cell.right[index] for index in asked], UNMEASURED_REASONS[name])
+            for name, asked in self._of.items()
         }
         halves = [weight * _half(metrics[name]["ci95"]) for name, weight in self.weights.items()]
         value = math.fsum(weight * metrics[name]["value"] for name, weight in self.weights.items())

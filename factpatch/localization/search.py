@@ -23,9 +23,9 @@ from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import LEAST_SAMPLE, Settings
 
-WHOLE = 4  # one trial in four is a whole run
-MANY = 200  # edits from which on a search takes all of its minutes
-CHECKED = 16  # edits that an earlier choice is checked on
+TRIALS_PER_WHOLE_RUN = 4  # one trial in four is a whole run
+MANY_EDITS = 200  # edits from which on a search takes all of its minutes
+EDITS_CHECKED = 16  # edits that an earlier choice is checked on
 
 Progress = Callable[[int, int, str], None]  # done, of how much, a word on it
 Spread = Callable[[Path, Sequence[str]], None]  # has places tried elsewhere: the trials' folder, their names
@@ -59,7 +59,7 @@ def localize(
         size = min(own.sample, len(edits))
         earlier = choices.similar() if own.reuse and own.method == "auto" else None
         if earlier:
-            size = min(CHECKED, size)
+            size = min(EDITS_CHECKED, size)
         elif own.method == "grid" and size < LEAST_SAMPLE:
             raise InputError(
                 f"a grid needs at least {LEAST_SAMPLE} edits to tell places apart, there are {size}; use method auto, "
@@ -85,8 +85,8 @@ def localize(
 
 
 def minutes(budget: float, edits: int) -> float:
-    """Those that a search takes: all of the budget for MANY edits, a third at least, as few edits are soon trained."""
-    return budget * min(1.0, 1 / 3 + edits / (1.5 * MANY))
+    """The minutes that a search takes: the whole budget for MANY_EDITS, less for fewer, but a third at least."""
+    return budget * min(1.0, 1 / 3 + edits / (1.5 * MANY_EDITS))
 
 
 @dataclass
@@ -133,7 +133,7 @@ class Search:
             few = f"{size} edits are too few to try places on (at least {LEAST_SAMPLE}), so the first in order is taken"
             why = "the only candidate" if len(places) == 1 else few
             return record("auto", places[0], why, size, (), ranking, known, self.exam.notes)
-        finals = max(1, allowed // WHOLE)
+        finals = max(1, allowed // TRIALS_PER_WHOLE_RUN)
         short = places[: allowed - finals]
         try:
             if len(short) > finals and self._in_time(short, finals):

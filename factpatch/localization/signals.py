@@ -28,9 +28,9 @@ from factpatch.models.forward import Predictions, collate, predict_whole
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 
-SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
-BATCH = 32  # rows of a pass
-ROWS = 32  # questions at most
+SKETCH_SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
+BATCH_ROWS = 32  # rows of a pass
+QUESTION_LIMIT = 32  # questions at most
 AIM = 2.0  # margin (in logits) that every edit should have
 TINY = 1e-20  # least square of a gradient's size
 RIDGE = 0.01  # of the mean squared gradient, added to the products so that nearly equal rows don't blow up the update
@@ -85,7 +85,7 @@ def sketch_gradients(
             margin_R.sum().backward()
         return margin_R.detach().cpu(), sketches
 
-    found = [pair for _, pair in in_batches(sketch, order, BATCH)]
+    found = [pair for _, pair in in_batches(sketch, order, BATCH_ROWS)]
     back = torch.tensor(order).argsort()
     sketch_RK = {name: torch.cat([sketches[name] for _, sketches in found])[back] for name in found[0][1]}
     norm = {name: float(model.get_parameter(name).float().norm()) for name in sketch_RK}
@@ -122,12 +122,12 @@ def _sketching(loaded: LoadedModel, names: Sequence[str], real_RT: torch.Tensor)
 
 
 def _project(value_RTD: torch.Tensor, seed: str) -> torch.Tensor:
-    """Random projection to SIDE dimensions that keeps products on average; narrow values stay as they are."""
+    """Random projection to SKETCH_SIDE dimensions that keeps products on average; narrow values stay as they are."""
     width = value_RTD.shape[-1]
-    if width <= SIDE:
+    if width <= SKETCH_SIDE:
         return value_RTD
     generator = torch.Generator().manual_seed(sum(map(ord, seed)) * 1_000_003 + width)
-    matrix_DK = torch.randn((width, SIDE), generator=generator) / math.sqrt(SIDE)
+    matrix_DK = torch.randn((width, SKETCH_SIDE), generator=generator) / math.sqrt(SKETCH_SIDE)
     return value_RTD @ matrix_DK.to(value_RTD.device)
 
 
@@ -142,7 +142,7 @@ class Ranked:
 def rank_places(loaded: LoadedModel, exam: Exam, locations: Sequence[Location]) -> list[Ranked]:
     """Places from the most promising, by the update that the edits need; what has no signal stands in the middle."""
     asked = [question for question in exam.questions if question.metric != "reliability"]  # that the edits' rows show
-    exam = replace(exam, questions=tuple(asked[:: -(-len(asked) // ROWS) or 1]))
+    exam = replace(exam, questions=tuple(asked[:: -(-len(asked) // QUESTION_LIMIT) or 1]))
     names = list(dict.fromkeys(name for location in locations for name in location.parameters))
     rows = [*exam.training[: exam.edits], *(question.row for question in exam.questions)]
     gradients = sketch_gradients(loaded, names, rows)

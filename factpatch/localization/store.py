@@ -18,7 +18,7 @@ from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive
 
-FORM = 4  # of the files; another number never reads these
+STORE_VERSION = 4  # of the files; another number never reads these
 SAME_KIND = 0.5  # of the new edits must say something that the earlier ones said too, of other subjects
 
 Record = dict[str, Any]
@@ -39,7 +39,7 @@ class Trials:
         training = [decisive(trial_training(settings, exam, whole)) for whole in (False, True)]
         for one in training:
             del one["protect"]  # it is in the exam
-        parts = [FORM, base, exam.digest, training, settings.trunk.keep, settings.evaluation.max_new_tokens]
+        parts = [STORE_VERSION, base, exam.digest, training, settings.trunk.keep, settings.evaluation.max_new_tokens]
         folder = output_folder(root / "trials" / digest_value(parts)[:32])
         if _read(folder / "exam.json") is None:
             write_json(folder / "exam.json", {"base": base, "exam": to_json(exam)})
@@ -73,7 +73,7 @@ class Choices:
 
     def __init__(self, root: Path, base: str, edits: Sequence[EditRequest], settings: Settings) -> None:
         self._folder = output_folder(root / "choices")
-        self._setting = digest_value([FORM, base, _relevant(settings)])
+        self._setting = digest_value([STORE_VERSION, base, _relevant(settings)])
         self._path = self._folder / f"{digest_value([self._setting, digest_edits(list(edits))])[:32]}.json"
         self._kinds = [kind_of(edit) for edit in edits]
 

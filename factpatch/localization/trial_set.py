@@ -1,7 +1,7 @@
 """What a place is tried on: a sample of the edits to train, and what is asked afterwards, the same for all places.
 
 An exam only tells places apart, so it is small: all its parts are bounded, whatever the edits bring, answers are looked
-at up to TOKENS tokens, and the edits are trained in their own wording. A place is measured by verification alone: an
+at up to ANSWER_TOKENS, and the edits are trained in their own wording. A place is measured by verification alone: an
 answer counts if one forward pass proves it (see `factpatch.evaluation.generation`), and nothing is decoded. A right
 answer in another form ("the Nile" for "Nile") then counts as wrong, so the shares are lower bounds, but they treat all
 places alike.
@@ -30,11 +30,11 @@ from factpatch.training_data.protected_prompts import answered_rows, asked_promp
 from factpatch.training_data.similar_names import similar_names
 from factpatch.training_data.templates import fill, template_of
 
-TOKENS = 3  # of an answer that are looked at, and kept: what it says is told by its beginning
-EACH = 2  # paraphrases, and probes, of an edit that are asked at most
-KEPT = 2  # prompts to keep for each edit of the sample, of each source
-ASKED = 32  # prompts at most that stand for what lies near where there are no probes; as many for other abilities
-ABSENT = {
+ANSWER_TOKENS = 3  # of an answer that are looked at, and kept: what it says is told by its beginning
+PROMPTS_PER_EDIT = 2  # paraphrases, and probes, of an edit that are asked at most
+PRESERVED_PER_EDIT = 2  # prompts to keep for each edit of the sample, of each source
+PROMPTS_ASKED = 32  # at most, of those that stand for locality where there are no probes, and of those for capability
+UNMEASURED_REASONS = {
     "reliability": "there are no edits",
     "generalization": "no edit of the sample has a paraphrase",
     "locality": "there are no locality probes or names like the subjects about which a pass proves the answer",
@@ -98,23 +98,23 @@ def make_exam(
     sample = [edit for index, edit in enumerate(with_subjects(edits)[0]) if index in chosen]
     tell("names like the subjects")
     with remembered(loaded, settings) as memory:  # an edit run asks for the same names
-        near = _near(loaded, edits, sample, memory, KEPT * size + ASKED)
+        near = _near(loaded, edits, sample, memory, PRESERVED_PER_EDIT * size + PROMPTS_ASKED)
     settings = replace(settings, evaluation=_brief(settings.evaluation))
     share = size / len(edits)
     protected = protected_requests(edits, settings)
     generator.shuffle(protected)
-    held_out = min(ASKED, len(protected) // 4)
-    trained = protected[held_out:][: min(round(len(protected) * share), KEPT * size)]
+    held_out = min(PROMPTS_ASKED, len(protected) // 4)
+    trained = protected[held_out:][: min(round(len(protected) * share), PRESERVED_PER_EDIT * size)]
     unrelated = protected[:held_out] or _other_probes(edits, sample) or _general(edits, generator)
     probes = [
         (number, EditRequest(edit.id, probe.prompt, probe.target))
         for number, edit in enumerate(sample)
-        for probe in edit.locality[:EACH]
+        for probe in edit.locality[:PROMPTS_PER_EDIT]
     ]
     if not probes:
-        probes, near = [(-1, request) for request in near[1::2][:ASKED]], near[::2]
+        probes, near = [(-1, request) for request in near[1::2][:PROMPTS_ASKED]], near[::2]
     if settings.training.neighbours:
-        trained += near[: KEPT * size]
+        trained += near[: PRESERVED_PER_EDIT * size]
     tell("what the model says to prompts that should keep their answers")
     requests = [*trained, *unrelated, *(probe for _, probe in probes)]
     with remembered(loaded, settings) as memory:
@@ -132,13 +132,13 @@ def make_exam(
         *(
             Question("reliability" if prompt == edit.prompt else "generalization", number, row)
             for number, edit in enumerate(sample)
-            for prompt in dict.fromkeys((edit.prompt, *edit.paraphrases[:EACH]))
+            for prompt in dict.fromkeys((edit.prompt, *edit.paraphrases[:PROMPTS_PER_EDIT]))
             for row in [encode_edit(loaded.tokenizer, prompt, edit.target, chat)]
         ),
         *provable(loaded, kept, settings),
     ]
     known = {question.metric for question in asked}
-    notes = [f"{name} is unknown: {why}" for name, why in ABSENT.items() if name not in known]
+    notes = [f"{name} is unknown: {why}" for name, why in UNMEASURED_REASONS.items() if name not in known]
     notes += told_silent(answered, "prompts whose answers should stay; these are neither kept nor measured")
     rows = [question.row for question in asked if question.metric == "reliability"]
     return Exam(
@@ -172,7 +172,7 @@ def from_json(value: dict[str, Any]) -> Exam:
 
 def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
     """Answers no longer than an exam looks at."""
-    return replace(evaluation, max_new_tokens=min(TOKENS, evaluation.max_new_tokens))
+    return replace(evaluation, max_new_tokens=min(ANSWER_TOKENS, evaluation.max_new_tokens))
 
 
 def _near(
@@ -193,7 +193,7 @@ def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[Edi
     """General questions that come along, about none of the edits' subjects."""
     edited = Edited(edits)
     free = [one for one in read_questions() if not edited.names(one.subject)]
-    chosen = generator.sample(free, min(ASKED, len(free)))
+    chosen = generator.sample(free, min(PROMPTS_ASKED, len(free)))
     return [EditRequest("general", one.wordings[0], one.target) for one in chosen]
 
 
@@ -208,7 +208,7 @@ def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -
         for probe in edit.locality
         if probe.prompt not in asked
     }
-    return list(others.values())[:ASKED]
+    return list(others.values())[:PROMPTS_ASKED]
 
 
 def _pairs(requests: Sequence[Any], rows: Sequence[Encoded | None]) -> list[tuple[Any, Encoded]]:

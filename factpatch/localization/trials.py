@@ -16,16 +16,16 @@ from factpatch.frozen_trunk.opening import proven_plan
 from factpatch.frozen_trunk.plan import Plan, kept_bytes
 from factpatch.frozen_trunk.replay import capture, head_side
 from factpatch.frozen_trunk.store import GIB
-from factpatch.localization.trial_set import TOKENS, Exam
+from factpatch.localization.trial_set import ANSWER_TOKENS, Exam
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import Location
 from factpatch.preflight.workload import shape_of
 from factpatch.settings.config import Settings, TrainingSettings
 
-EPOCHS = 12  # of a whole run at most: enough to tell places apart, and a third of those that a release may take
-SHORT = 4  # a short run has a quarter of the epochs
-SMALLEST = 8  # rows in a batch, which shrinks with the sample so that an epoch has about as many steps as the real one
+TRIAL_EPOCHS = 12  # of a whole run at most: enough to tell places apart, and a third of those that a release may take
+SHORT_RUN_PART = 4  # a short run has a quarter of the epochs
+SMALLEST_BATCH = 8  # rows; a batch shrinks with the sample, so that an epoch has about as many steps as the real one
 
 Progress = Callable[[float, str], None]  # share of the trial that is done, a word on it
 
@@ -129,7 +129,7 @@ def try_cell(
         with preserved(loaded.model, location.parameters):
             write_values(loaded.model, result.values)
             verdicts = verify(
-                loaded, asked, min(TOKENS, settings.evaluation.max_new_tokens), settings.evaluation.batch_size
+                loaded, asked, min(ANSWER_TOKENS, settings.evaluation.max_new_tokens), settings.evaluation.batch_size
             )
     right = tuple(verdict.answer is not None for verdict in verdicts)
     operations = result.visits * row_operations(loaded, location, rows)
@@ -140,13 +140,13 @@ def try_cell(
 def trial_training(settings: Settings, exam: Exam, whole: bool) -> TrainingSettings:
     """Training of a trial: breadth-first as configured, in batches as much smaller as the sample is than the edits."""
     training = settings.training
-    epochs = min(training.epochs, EPOCHS)
+    epochs = min(training.epochs, TRIAL_EPOCHS)
     return replace(
         training,
         method="breadth-first",
         recipe="own",
-        batch_size=training.batch_size and max(SMALLEST, round(training.batch_size * exam.share)),
-        epochs=epochs if whole else max(1, epochs // SHORT),
+        batch_size=training.batch_size and max(SMALLEST_BATCH, round(training.batch_size * exam.share)),
+        epochs=epochs if whole else max(1, epochs // SHORT_RUN_PART),
     )
 
 

@@ -17,7 +17,7 @@ from factpatch.models.encoding import Encoded
 from factpatch.models.forward import Predictions, target_counts
 
 GIB = 2**30
-ROWS = 64  # of a pass that asks the base model
+BATCH_ROWS = 64  # of a pass that asks the base model
 
 
 def divergence(logits_PV: torch.Tensor, base_PV: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,9 @@ class Keeping:
         self._rows, self._masters, self._targets = rows, masters, targets
         self._kept: list[torch.Tensor] | None = None
         if not targets and base_bytes(rows.rows[first:], rows.vocabulary) <= memory_gb * GIB:
-            self._kept = [one for _, found in in_batches(self._ask, range(first, len(rows)), ROWS) for one in found]
+            self._kept = [
+                one for _, found in in_batches(self._ask, range(first, len(rows)), BATCH_ROWS) for one in found
+            ]
 
     def recall(self, indices: Sequence[int]) -> list[torch.Tensor]:
         """What the base model said on those of the rows that are kept; to be called before their predictions, as the

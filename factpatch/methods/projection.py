@@ -22,8 +22,8 @@ from factpatch.frozen_trunk import Rows
 from factpatch.models.batches import in_batches
 
 Kind = Literal["hard", "soft"]
-ROWS = 64  # of a pass that collects inputs
-SAMPLE = 4096  # rows whose inputs are collected at most
+BATCH_ROWS = 64  # of a pass that collects inputs
+SAMPLED_ROWS = 4096  # rows whose inputs are collected at most
 
 
 class Projection:
@@ -44,7 +44,7 @@ def make_projection(
     model: PreTrainedModel, names: Sequence[str], rows: Rows, kept: Sequence[int], kind: Kind, share: float
 ) -> Projection:
     """The projection for the located tensors from the inputs that the kept rows give them, with present values."""
-    moments = second_moments(model, names, rows, kept[:: -(-len(kept) // SAMPLE)])
+    moments = second_moments(model, names, rows, kept[:: -(-len(kept) // SAMPLED_ROWS)])
     owners = [model.get_submodule(name.rpartition(".")[0]) for name in names]
     matrices = [projector(moments[name], kind, share) if name in moments else None for name in names]
     return Projection(matrices, [isinstance(owner, Conv1D) for owner in owners])
@@ -80,7 +80,7 @@ def second_moments(
         return found
 
     with torch.no_grad(), _inputs(model, names) as seen:
-        for _, found in in_batches(moments, chosen, ROWS):
+        for _, found in in_batches(moments, chosen, BATCH_ROWS):
             for name, moment in found.items():
                 sums[name] = sums[name] + moment if name in sums else moment
     return {name: total / positions for name, total in sums.items()}

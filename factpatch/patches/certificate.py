@@ -24,10 +24,10 @@ from factpatch.models.forward import collate, target_logits
 from factpatch.models.loading import LoadedModel, fingerprint, preserved, write_values
 from factpatch.patches.patch import Patch, buffer_digests, read_patch
 
-SCHEMA = 2
-NAME = "certificate.json"
-FILES = ("manifest.json", "patch.safetensors", "undo.safetensors")
-BATCH = 32  # rows of a forward pass; fixed while memory lasts, since another padding may turn a near tie
+CERTIFICATE_SCHEMA = 2
+CERTIFICATE_FILE = "certificate.json"
+PATCH_FILES = ("manifest.json", "patch.safetensors", "undo.safetensors")
+BATCH_ROWS = 32  # rows of a forward pass; fixed while memory lasts, since another padding may turn a near tie
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -87,16 +87,16 @@ def certify(
     if tokenizer_before is not None:
         _refuse("tokenizer files changed during the edit", _unlike(tokenizer, tokenizer_before))
     certificate = {
-        "schema": SCHEMA,
+        "schema": CERTIFICATE_SCHEMA,
         "tensors": len(after),
         "fingerprint_before": fingerprint(base),
         "fingerprint_after": fingerprint(after),
         "changed": sorted(name for name in after if after[name] != base[name]),
         "tokenizer": tokenizer,
         "outputs": {"rows": len(rows), "sha256": outputs},
-        "files": {name: digest_file(Path(folder) / name) for name in FILES},
+        "files": {name: digest_file(Path(folder) / name) for name in PATCH_FILES},
     }
-    write_json(Path(folder) / NAME, certificate)
+    write_json(Path(folder) / CERTIFICATE_FILE, certificate)
     return certificate
 
 
@@ -106,18 +106,20 @@ def check_certificate(folder: str | Path) -> list[str]:
     Needs no model: the fingerprint after the edit follows from the manifest.
     """
     folder = Path(folder)
-    if not (folder / NAME).exists():
-        return [f"Patch '{folder}' has no {NAME}; edit again to get one."]
+    if not (folder / CERTIFICATE_FILE).exists():
+        return [f"Patch '{folder}' has no {CERTIFICATE_FILE}; edit again to get one."]
     try:
-        certificate = read_json(folder / NAME)
-        if certificate["schema"] != SCHEMA:
-            return [f"{NAME} has schema {certificate['schema']!r}; this version reads {SCHEMA}."]
+        certificate = read_json(folder / CERTIFICATE_FILE)
+        if certificate["schema"] != CERTIFICATE_SCHEMA:
+            return [
+                f"{CERTIFICATE_FILE} has schema {certificate['schema']!r}; this version reads {CERTIFICATE_SCHEMA}."
+            ]
         problems = _changed_files(folder, certificate["files"])
         return problems or _contradictions(read_patch(folder).manifest, certificate)
     except InputError as error:
         return [f"{error}."]
     except (AttributeError, KeyError, TypeError) as error:
-        return [f"{NAME} of '{folder}' does not hold what a certificate holds ({error!r}); edit again."]
+        return [f"{CERTIFICATE_FILE} of '{folder}' does not hold what a certificate holds ({error!r}); edit again."]
 
 
 def change_norms(patch: Patch) -> dict[str, float]:
@@ -140,7 +142,7 @@ def output_digest(loaded: LoadedModel, rows: Sequence[Encoded]) -> str:
         pairs = zip(likely_BK.cpu(), batch.target_mask_BK.cpu(), strict=True)
         return [likely_K[mask_K].tolist() for likely_K, mask_K in pairs]
 
-    for chosen, found in in_batches(likely, order, BATCH):
+    for chosen, found in in_batches(likely, order, BATCH_ROWS):
         ids.update(zip(chosen, found, strict=True))
     return digest_value([ids[index] for index in range(len(rows))])
 
@@ -174,7 +176,7 @@ def _refuse(what: str, names: Collection[str]) -> None:
 
 def _changed_files(folder: Path, certified: dict[str, str]) -> list[str]:
     problems = []
-    for name in FILES:
+    for name in PATCH_FILES:
         if not (folder / name).is_file():
             problems.append(f"{name} is gone from '{folder}'.")
         elif digest_file(folder / name) != certified[name]:
@@ -193,7 +195,7 @@ def _contradictions(manifest: dict[str, Any], certificate: dict[str, Any]) -> li
         "changed": sorted(name for name in after if after[name] != base[name]),
     }
     return [
-        f"{NAME} states another '{key}' than the manifest it vouches for."
+        f"{CERTIFICATE_FILE} states another '{key}' than the manifest it vouches for."
         for key, value in expected.items()
         if certificate[key] != value
     ]

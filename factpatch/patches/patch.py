@@ -29,9 +29,9 @@ from factpatch.settings.shown import shown_settings
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
+PATCH_SCHEMA = 2
 BASE, EDITED = "the base model of the patch", "the model that the patch made"
-LIBRARIES = ("factpatch", "torch", "transformers", "safetensors")
+RECORDED_LIBRARIES = ("factpatch", "torch", "transformers", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def save_patch(
         save_file(new, temporary / "patch.safetensors")
         save_file(old, temporary / "undo.safetensors")
         manifest = {
-            "schema": SCHEMA,
+            "schema": PATCH_SCHEMA,
             "base": {
                 "source": settings.model.path,
                 "fingerprint": fingerprint(digests),
@@ -117,7 +117,7 @@ def save_patch(
             "edits": edits,
             "config": shown_settings(settings),
             "config_digest": digest_value(shown_settings(settings)),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in RECORDED_LIBRARIES},
             "training": training,
         }
         write_json(temporary / "manifest.json", manifest)
@@ -134,7 +134,7 @@ def read_patch(folder: str | Path) -> Patch:
     """Read a patch and check that its files are those that its manifest describes."""
     folder = Path(folder)
     manifest = read_manifest(folder)
-    if manifest.get("schema") != SCHEMA:
+    if manifest.get("schema") != PATCH_SCHEMA:
         raise InputError(f"patch '{folder}': {foreign_schema(manifest)}; edit again to get one that can be used")
     tensors = []
     for name in ("patch.safetensors", "undo.safetensors"):
@@ -163,10 +163,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 def foreign_schema(manifest: dict[str, Any]) -> str | None:
     """Why a patch is of another version than this one reads, in words; None if it is not."""
     schema = manifest.get("schema")
-    if schema == SCHEMA:
+    if schema == PATCH_SCHEMA:
         return None
     older = " (it describes tensors in memory instead of files)" if schema == 1 else ""
-    return f"its manifest has schema {schema!r}{older}, and this version reads {SCHEMA}"
+    return f"its manifest has schema {schema!r}{older}, and this version reads {PATCH_SCHEMA}"
 
 
 def apply_patch(loaded: LoadedModel, folder: str | Path) -> Patch:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from factpatch.preflight.workload import Pass, Shape, logits_bytes
 
 EFFICIENCY = 0.9  # of the machine's matrix rate that passes reach
-OVERHEAD = 0.4e-3  # seconds that a decoder block, or the logits, take in a forward pass beside their arithmetic
-BATCH = 4e-3  # seconds that a batch of the trunk takes beside its blocks
+MODULE_SECONDS = 0.4e-3  # seconds that a decoder block, or the logits, take in a forward pass beside their arithmetic
+BATCH_SECONDS = 4e-3  # seconds that a batch of the trunk takes beside its blocks
 TRAFFIC = 2  # times that saved activations are written in a pass
 STEP_BYTES = 12  # written for each trained parameter in a step
 
@@ -24,7 +24,7 @@ class Pace:
 
     def trunk(self, positions: int, batches: int, shape: Shape) -> float:
         """Seconds of the frozen layers, once for every position."""
-        return batches * BATCH + self._seconds(positions * shape.trunk, 0, batches * shape.trunk_blocks)
+        return batches * BATCH_SECONDS + self._seconds(positions * shape.trunk, 0, batches * shape.trunk_blocks)
 
     def forward(self, passes: Sequence[Pass], shape: Shape) -> float:
         """Seconds of passes through the whole model without gradients."""
@@ -41,7 +41,7 @@ class Pace:
         return self._seconds(work, written, 3 * len(passes) * (shape.blocks + 1))
 
     def _seconds(self, products: int, written: int, modules: int) -> float:
-        return 2 * products / (EFFICIENCY * self.matrix) + written / self.memory + modules * OVERHEAD
+        return 2 * products / (EFFICIENCY * self.matrix) + written / self.memory + modules * MODULE_SECONDS
 
 
 def _totals(passes: Sequence[Pass], shape: Shape) -> tuple[int, int]:

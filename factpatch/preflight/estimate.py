@@ -31,7 +31,7 @@ from factpatch.settings.config import ModelSettings, Settings, TrunkSettings
 from factpatch.training_data.augmentation import PREFIX_TOKENS
 
 GIB = 2**30
-LIBRARIES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
+LIBRARY_BYTES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
 HASHED = 2  # times that all weights are hashed: in memory for all names that they give, in the files for the manifest
 HASH_RATE = 1e9  # bytes a second
 
@@ -117,7 +117,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     process = process_memory()
     apart = torch.device(settings.model.device).type != "cpu"
     on_device = weights + state + largest[0]
-    host = max(loading, in_memory + (12 * shape.located if apart else on_device)) + process + LIBRARIES
+    host = max(loading, in_memory + (12 * shape.located if apart else on_device)) + process + LIBRARY_BYTES
 
     pace = Pace(matrix_rate(settings.model.device, dtype), memory_rate(settings.model.device), size)
     around = whole_passes([*rows, *everything])  # edits are measured before and after, protected prompts answered

@@ -15,9 +15,9 @@ import torch
 
 from factpatch.errors import InputError
 
-SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices multiplied to measure a machine
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices multiplied to measure a machine
 COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes
-MEASURED = 0.2  # seconds that this goes on
+MEASURING_SECONDS = 0.2  # seconds that this goes on
 clock = time.perf_counter  # what speeds are measured with
 LIMITS = Path("/sys/fs/cgroup")  # of a container
 
@@ -75,7 +75,7 @@ def matrix_rate(device: torch.device | str, dtype: torch.dtype) -> float:
     A multiplication and an addition are two operations.
     """
     device = torch.device(device)
-    side = SIDE.get(device.type, SIDE["cpu"])
+    side = MATRIX_SIDE.get(device.type, MATRIX_SIDE["cpu"])
     left, right = (torch.full((side, side), 1 / side, dtype=dtype, device=device) for _ in range(2))
     return 2 * side**3 / _seconds(lambda: left @ right, device)
 
@@ -91,7 +91,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """How long it takes, on average over a while: a busy machine is slow for the run too."""
     _run(work, device)  # the first time also starts threads and libraries
     times, start = 0, clock()
-    while clock() - start < MEASURED:
+    while clock() - start < MEASURING_SECONDS:
         _run(work, device)
         times += 1
     return (clock() - start) / times

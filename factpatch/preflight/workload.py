@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from factpatch.errors import InputError
 from factpatch.frozen_trunk.plan import entry_of, positions, read_width
-from factpatch.frozen_trunk.replay import ROWS, batch_width
+from factpatch.frozen_trunk.replay import TRUNK_BATCH_ROWS, batch_width
 from factpatch.methods.breadth_first.preserved_rows import guards_of
 from factpatch.methods.breadth_first.training import CHECK_ROWS
 from factpatch.methods.optimizer import micro_batches
@@ -102,8 +102,8 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> Shape:
 def trunk_positions(rows: Iterable[Encoded]) -> tuple[int, int]:
     """Positions that the trunk computes for the rows, padding included, and in how many batches."""
     widths = Counter(map(batch_width, set(rows)))
-    batches = {width: -(-count // ROWS) for width, count in widths.items()}
-    return sum(width * count * ROWS for width, count in batches.items()), sum(batches.values())
+    batches = {width: -(-count // TRUNK_BATCH_ROWS) for width, count in widths.items()}
+    return sum(width * count * TRUNK_BATCH_ROWS for width, count in batches.items()), sum(batches.values())
 
 
 def kept_positions(rows: Iterable[Encoded], packed: bool) -> int:
@@ -135,7 +135,9 @@ def check_passes(edits: Sequence[Encoded], settings: TrainingSettings, packed: b
 def whole_passes(rows: Sequence[Encoded]) -> list[Pass]:
     """Passes that measure rows, those of one length together."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
-    return [_pass(ordered[start : start + ROWS], False) for start in range(0, len(ordered), ROWS)]
+    return [
+        _pass(ordered[start : start + TRUNK_BATCH_ROWS], False) for start in range(0, len(ordered), TRUNK_BATCH_ROWS)
+    ]
 
 
 def term_bytes(

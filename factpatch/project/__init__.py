@@ -16,7 +16,7 @@ from factpatch.files import new_folder
 from factpatch.models.loading import check_source, local_only
 from factpatch.settings.config import ModelSettings
 
-FILES = {  # where each template goes
+PROJECT_FILES = {  # where each template goes
     "params.yaml": "params.yaml",
     "README.md": "README.md",
     "edits.csv": "data/edits/0001-example.csv",
@@ -57,7 +57,7 @@ def write_project(folder: Path, model: str) -> list[Path]:
             install=INSTALL,
             **EXAMPLE,
         )
-        for template, target in FILES.items()
+        for template, target in PROJECT_FILES.items()
     }
     made = folder / ".new" if folder.exists() else folder  # where a shell stands, the folder itself must stay
     with new_folder(made) as temporary:

@@ -14,13 +14,13 @@ from factpatch.files import digest_value, new_folder, read_json, write_json
 from factpatch.release.pending import Held
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive
-from factpatch.training_data.carry_over import NAME as COMPANIONS
-from factpatch.training_data.carry_over import NOTHING, Inheritance, read_inheritance
+from factpatch.training_data.carry_over import CARRY_OVER_FILE as COMPANIONS
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, Inheritance, read_inheritance
 
 if TYPE_CHECKING:  # the command line decides without torch
     from factpatch.patches.patch import Patch
 
-FOLDER = "start"  # in the output folder: what was decided, the champion's patch and companions
+START_FOLDER = "start"  # in the output folder: what was decided, the champion's patch and companions
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def begin(
         refused = refused or _decided(output, purpose).get("refused", ())
     told = f"the gates refused an increment ({', '.join(refused)})"
     mode = rebuild(told) if refused else compare_facts(settings, edits, held)
-    with new_folder(output / FOLDER, replace=True) as folder:
+    with new_folder(output / START_FOLDER, replace=True) as folder:
         if mode.version is not None:
             patch = fetch(mode.version, folder)
             unfit = why_unfit(settings, patch)
@@ -143,7 +143,7 @@ def begin(
 
 def _decided(output: Path, purpose: str) -> Mapping[str, Any]:
     """The decision that stands there, if it was made for this; else an empty one."""
-    path = output / FOLDER / "mode.json"
+    path = output / START_FOLDER / "mode.json"
     found = read_json(path) if path.exists() else {}
     return found if found.get("for") == purpose else {}
 
@@ -157,7 +157,7 @@ class Start:
     patch: Patch | None = None
     withdrawn: tuple[str, ...] = ()
     new: frozenset[str] | None = None
-    inherited: Inheritance = NOTHING
+    inherited: Inheritance = NOTHING_CARRIED_OVER
 
     def parted(self, edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[EditRequest]]:
         """Those to be learnt, and those that the patch holds already."""
@@ -179,7 +179,7 @@ def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -
     withdrawn = tuple(found["withdrawn"])
     if mode.name == "rebuild":
         return Start(mode, None, withdrawn)
-    patch, inherited = read_patch(output / FOLDER / "patch"), read_inheritance(output / FOLDER)
+    patch, inherited = read_patch(output / START_FOLDER / "patch"), read_inheritance(output / START_FOLDER)
     return Start(mode, patch, withdrawn, frozenset(found["new"]), inherited)
 
 

@@ -12,7 +12,7 @@ from factpatch.files import write_json
 from factpatch.models.sources.identity import model_identity
 from factpatch.settings.config import Settings
 
-NAME = "basis.json"  # in the output folder: `used` by the run, and `configured` in the file without its overrides
+PROVENANCE_FILE = "basis.json"  # in the output folder: of the settings `used`, and of those `configured` in the file
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def why_changed(now: Basis, released: tuple[Basis, ...]) -> str | None:
 def write_basis(output: Path, used: Settings, configured: Settings) -> Path:
     """Leave both for the registry."""
     value = {"schema": 1, "used": asdict(basis_of(used)), "configured": asdict(basis_of(configured))}
-    return write_json(output / NAME, value)
+    return write_json(output / PROVENANCE_FILE, value)
 
 
 def parse_basis(value: Mapping[str, Any], place: str) -> tuple[Basis, ...]:

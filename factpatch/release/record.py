@@ -11,8 +11,8 @@ from factpatch.evaluation.gates import Gate, allows, judge, judge_certificate, j
 from factpatch.files import digest_file, digest_value, read_json
 from factpatch.settings.config import GateSettings
 
-SCHEMA = 1
-STEPS = ("validate", "probes", "localize", "edit", "evaluate", "regress", "lineage")
+RELEASE_SCHEMA = 1
+RELEASE_STEPS = ("validate", "probes", "localize", "edit", "evaluate", "regress", "lineage")
 OPTIONAL = frozenset({"probes", "lineage"})  # without facts there is nothing to probe; lineage is recorded where DVC
 # is in use
 MANIFEST = "patch/manifest.json"
@@ -23,7 +23,7 @@ Json = Mapping[str, Any]
 
 def read_steps(folder: Path) -> dict[str, Any]:
     """What the steps wrote into an output folder, by step; None for an optional one that did not run."""
-    found = {name: folder / f"{name}.json" for name in STEPS}
+    found = {name: folder / f"{name}.json" for name in RELEASE_STEPS}
     return {name: None if name in OPTIONAL and not path.exists() else read_json(path) for name, path in found.items()}
 
 
@@ -65,7 +65,7 @@ def patch_problems(folder: Path, steps: Json) -> list[str]:
 
 def release_id(folder: Path, gates: Sequence[Gate]) -> str:
     """Digest of everything a release is made of: the same outputs under the same verdicts are the same release."""
-    files = [folder / f"{name}.json" for name in STEPS] + [folder / MANIFEST]
+    files = [folder / f"{name}.json" for name in RELEASE_STEPS] + [folder / MANIFEST]
     digests = {str(path.relative_to(folder)): digest_file(path) for path in files if path.exists()}
     return digest_value({"files": digests, "gates": [asdict(gate) for gate in gates]})
 
@@ -81,7 +81,7 @@ def assemble_release(model: str, steps: Json, manifest: Json, gates: Sequence[Ga
     """
     location, validate, lineage = steps["localize"]["location"], steps["validate"], steps["lineage"]
     return {
-        "schema": SCHEMA,
+        "schema": RELEASE_SCHEMA,
         "status": "registered" if allows(gates) else "refused",
         "model": model,
         "version": None,

@@ -17,7 +17,7 @@ from factpatch.settings.config import RegistrySettings, Settings
 from factpatch.settings.shown import shown_settings
 from factpatch.settings.training import decisive
 
-KEPT = 32  # attempts that are remembered; the oldest goes first
+REFUSAL_LIMIT = 32  # attempts that are remembered; the oldest goes first
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def remember_refusal(registry: RegistrySettings, attempt: str, gates: Sequence[s
     """Note an attempt as refused."""
     path = _file(registry)
     now = Refusal(attempt, datetime.now(UTC).isoformat(timespec="seconds"), tuple(gates))
-    kept = [asdict(one) for one in (*_read(path), now)][-KEPT:]
+    kept = [asdict(one) for one in (*_read(path), now)][-REFUSAL_LIMIT:]
     output_folder(path.parent)
     return write_json(path, {"schema": 1, "refused": kept})
 

@@ -19,7 +19,7 @@ from factpatch.addresses import sqlite_address, sqlite_file, without_password
 from factpatch.errors import FactpatchError, InputError, RefusedError, UnavailableError
 from factpatch.settings.config import RegistrySettings
 
-SECONDS_TO_ANSWER = 5.0  # of a server, before it counts as out of reach
+CONNECT_TIMEOUT = 5.0  # of a server, before it counts as out of reach
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -64,7 +64,7 @@ def _probe(uri: str) -> None:
         return
     if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         return
-    with socket.create_connection((host, port), timeout=SECONDS_TO_ANSWER):
+    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT):
         pass
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 STARTS = (0.95, 0.9, 0.8, 0.5, 0.0)  # where an axis of shares may begin; each gives round labels in five steps
-STEPS = 5
+GRID_STEPS = 5
 LEAST_SPAN = 0.2  # of a heat map's colours, so that equal scores look equal
-LABELLED = 12  # layers whose cells are wide enough to hold their score
+LABELLED_LAYERS = 12  # layers whose cells are wide enough to hold their score
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def share_axis(values: Iterable[float | None]) -> Axis:
     """An axis up to 100 % that begins at the latest round share below all `values`."""
     least = min((value for value in values if value is not None), default=0.0)
     low = next((start for start in STARTS if start <= least), 0.0)
-    shares = [low + (1 - low) * step / STEPS for step in range(STEPS + 1)]
-    return Axis(low, 1.0, tuple((100 * step / STEPS, f"{100 * share:.0f}") for step, share in enumerate(shares)))
+    shares = [low + (1 - low) * step / GRID_STEPS for step in range(GRID_STEPS + 1)]
+    return Axis(low, 1.0, tuple((100 * step / GRID_STEPS, f"{100 * share:.0f}") for step, share in enumerate(shares)))
 
 
 def heat_map(
@@ -86,7 +86,7 @@ def heat_map(
         score, short = candidate["score"], candidate.get("run") == "short"
         cell = Cell(
             x=round(width * candidate["layer"], 3),
-            label=f"{score:.2f}" if len(layers) <= LABELLED else "",
+            label=f"{score:.2f}" if len(layers) <= LABELLED_LAYERS else "",
             title=f"{candidate['location']}: score {score:.3f}{', by a short run' if short else ''}",
             shade=round((score - low) / (high - low), 3),
             chosen=_place(candidate) == _place(location),

@@ -9,10 +9,10 @@ from typing import Any
 import factpatch.report.evidence as facts
 from factpatch.report.charts import share_axis
 from factpatch.report.evidence import Json, Score
-from factpatch.report.page import ROWS, environment, extent, provenance
+from factpatch.report.page import ROW_LIMIT, environment, extent, provenance
 
-NAMES = ("A", "B")
-NOTHING = "–"  # as `flatten` shows a null
+SIDES = ("A", "B")
+NO_VALUE = "–"  # as `flatten` shows a null
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Pair:
     @property
     def shown(self) -> Score:
         """The second release's number after its edits against the first one's, as a before and after."""
-        one, other = self.first or ABSENT, self.second or ABSENT
-        known = self.second or self.first or ABSENT
+        one, other = self.first or ABSENT_SCORE, self.second or ABSENT_SCORE
+        known = self.second or self.first or ABSENT_SCORE
         bounds = one.ci95_after, other.ci95_after
         return Score(self.name, one.after, other.after, None, *bounds, "", known.direction, unit=known.unit)
 
@@ -41,10 +41,10 @@ class Pair:
         return ("bad" if pair.fall > 0 else "good") if apart else ""
 
 
-ABSENT = Score("", None, None, None, None, None, "")
+ABSENT_SCORE = Score("", None, None, None, None, None, "")
 
 
-def render_comparison(first: Json, second: Json, names: Sequence[str] = NAMES) -> str:
+def render_comparison(first: Json, second: Json, names: Sequence[str] = SIDES) -> str:
     """The page of two releases as text.
 
     Args:
@@ -58,8 +58,8 @@ def render_comparison(first: Json, second: Json, names: Sequence[str] = NAMES) -
         environment()
         .get_template("comparison.html.j2")
         .render(
-            releases=[_release(letter, name, run) for letter, name, run in zip(NAMES, names, both, strict=True)],
-            letters=NAMES,
+            releases=[_release(letter, name, run) for letter, name, run in zip(SIDES, names, both, strict=True)],
+            letters=SIDES,
             scores=scores,
             shares=share_axis([0.0]),
             capability=capability,
@@ -67,7 +67,7 @@ def render_comparison(first: Json, second: Json, names: Sequence[str] = NAMES) -
             gates=paired_gates(first, second),
             edits=compare_edits(first, second),
             differences=differences(first, second),
-            limit=ROWS,
+            limit=ROW_LIMIT,
         )
     )
 
@@ -128,7 +128,7 @@ def differences(first: Json, second: Json) -> list[tuple[str, list[tuple[str, st
     one, other = _tables(first), _tables(second)
     for title in one | other:
         here, there = one.get(title, {}), other.get(title, {})
-        pairs = [(name, here.get(name, NOTHING), there.get(name, NOTHING)) for name in here | there]
+        pairs = [(name, here.get(name, NO_VALUE), there.get(name, NO_VALUE)) for name in here | there]
         rows = [row for row in pairs if row[1] != row[2]]
         tables.append((title, rows, len(pairs) - len(rows)))
     return tables

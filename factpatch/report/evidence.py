@@ -12,7 +12,7 @@ from factpatch.addresses import shell_path
 from factpatch.errors import InputError
 from factpatch.files import read_json
 
-FILES = {
+EVIDENCE_FILES = {
     "release": "release.json",
     "validate": "validate.json",
     "localize": "localize.json",
@@ -62,8 +62,8 @@ class Score:
 
 
 def read_evidence(folder: str | Path) -> dict[str, Any]:
-    """Every file of `FILES` that the folder holds, by name."""
-    return {name: read_json(path) for name, file in FILES.items() if (path := Path(folder) / file).is_file()}
+    """Every file of `EVIDENCE_FILES` that the folder holds, by name."""
+    return {name: read_json(path) for name, file in EVIDENCE_FILES.items() if (path := Path(folder) / file).is_file()}
 
 
 def read_release(folder: str | Path) -> dict[str, Any]:
@@ -71,7 +71,9 @@ def read_release(folder: str | Path) -> dict[str, Any]:
     evidence = read_evidence(folder)
     for name in ("release", "evaluate"):
         if name not in evidence:
-            raise InputError(f"'{folder}' holds no {FILES[name]}; name the output folder of a whole `factpatch run`")
+            raise InputError(
+                f"'{folder}' holds no {EVIDENCE_FILES[name]}; name the output folder of a whole `factpatch run`"
+            )
     return evidence
 
 

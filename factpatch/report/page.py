@@ -14,8 +14,8 @@ import factpatch.report.evidence as facts
 from factpatch.report.charts import heat_map, loss_curve, share_axis
 from factpatch.report.evidence import Json, Score
 
-ROWS = 100  # the longest list of edits or probes on the page; evaluate.json holds all
-EXAMPLES = 6  # edits shown that worked
+ROW_LIMIT = 100  # the longest list of edits or probes on the page; evaluate.json holds all
+EXAMPLE_LIMIT = 6  # edits shown that worked
 SHARES = frozenset({"reliability", "generalization", "locality", "portability", "canaries", "text_rise"})
 PLAIN = {
     "reliability": "edited questions answered with the new fact",
@@ -77,14 +77,14 @@ def render_report(evidence: Json) -> str:
             certificate=evidence.get("certificate"),
             training=edit,
             curve=loss_curve(edit.get("losses") or []),
-            worked=[row for row in rows if row["reliable"]][:EXAMPLES],
+            worked=[row for row in rows if row["reliable"]][:EXAMPLE_LIMIT],
             failed=[row for row in rows if not row["reliable"]],
             edits=rows,
             missed=facts.missed_paraphrases(rows),
             paraphrases=sum(len(row["paraphrases"]) for row in rows),
             moved=facts.moved_neighbours(evaluate),
             neighbours=len({item["prompt"] for row in rows for item in row["locality"]}),
-            limit=ROWS,
+            limit=ROW_LIMIT,
             provenance=provenance(evidence),
             timings=release.get("timings") or {},
             settings=settings_text(evidence.get("manifest")),

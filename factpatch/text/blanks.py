@@ -30,7 +30,7 @@ CLOSING = regex.compile(
     r"|[.,;:!?%…،؛؟।](?![\p{L}\p{N}])"  # but not .NET
     r"|['’]\p{L}"  # the apostrophe of 's
 )
-DIGITS = regex.compile(r"\p{N}[.:]$"), regex.compile(r"\p{N}")  # 3.14, 12:30
+NUMBER_JOINTS = regex.compile(r"\p{N}[.:]$"), regex.compile(r"\p{N}")  # 3.14, 12:30
 DEGREES = regex.compile(r"\p{N}$"), regex.compile(r"[°′″]")
 
 
@@ -47,6 +47,6 @@ def wants_blank(prompt: str, target: str) -> bool:
         return False
     if UNSPACED.match(prompt[-1]) or (UNSPACED.match(target) and UNSPACED.search(prompt)):
         return False
-    if any(before.search(prompt) and after.match(target) for before, after in (DIGITS, DEGREES)):
+    if any(before.search(prompt) and after.match(target) for before, after in (NUMBER_JOINTS, DEGREES)):
         return False
     return not (OPEN.search(prompt) or ELISION.search(prompt) or CLOSING.match(target))

@@ -14,7 +14,7 @@ from factpatch.edits.request import Wording
 from factpatch.errors import InputError
 from factpatch.files import write_jsonl
 
-NAME = "companions.jsonl"  # in the output folder, and among a version's artifacts
+CARRY_OVER_FILE = "companions.jsonl"  # in the output folder, and among a version's artifacts
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,22 @@ class Inheritance:
     neighbours: tuple[str, ...] = ()
 
 
-NOTHING = Inheritance()
+NOTHING_CARRIED_OVER = Inheritance()
 
 
 def write_inheritance(folder: Path, left: Inheritance) -> Path:
     """Leave it for the next version, a text a line."""
     rows = [{"kind": "wording", **asdict(one)} for one in left.wordings]
-    return write_jsonl(folder / NAME, [*rows, *({"kind": "neighbour", "prompt": one} for one in left.neighbours)])
+    return write_jsonl(
+        folder / CARRY_OVER_FILE, [*rows, *({"kind": "neighbour", "prompt": one} for one in left.neighbours)]
+    )
 
 
 def read_inheritance(folder: Path) -> Inheritance:
     """What a version left; nothing where it left nothing. InputError for a broken file."""
-    path = folder / NAME
+    path = folder / CARRY_OVER_FILE
     if not path.exists() or not path.stat().st_size:
-        return NOTHING
+        return NOTHING_CARRIED_OVER
     wordings, near = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line:

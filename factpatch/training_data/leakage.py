@@ -9,8 +9,8 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import RefusedError
 from factpatch.text.words import content_words, is_character
 
-WORDS, CHARACTERS = 3, 6  # of a shingle; characters in scripts that write no blanks
-ALIKE = 0.8  # share of shingles in common (Jaccard) from which on texts are near-duplicates
+SHINGLE_WORDS, SHINGLE_CHARACTERS = 3, 6  # of a shingle; characters in scripts that write no blanks
+NEAR_DUPLICATE_SHARE = 0.8  # share of shingles in common (Jaccard) from which on texts are near-duplicates
 
 
 class HeldOut:
@@ -40,14 +40,14 @@ class HeldOut:
         for number in self._candidates(own):
             held = self._shingles[number]
             common = len(own & held)
-            if common == min(len(own), len(held)) or common >= ALIKE * len(own | held):
+            if common == min(len(own), len(held)) or common >= NEAR_DUPLICATE_SHARE * len(own | held):
                 return self._texts[number]
         return None
 
     def _candidates(self, own: frozenset[tuple[str, ...]]) -> Iterable[int]:
         """Those that may be twins: what shares four fifths with a text shares one of its rarest fifth, and what is held
         in it has its own rarest shingle there."""
-        rare = sorted(sorted(own), key=self._count)[: len(own) - int(ALIKE * len(own)) + 1]
+        rare = sorted(sorted(own), key=self._count)[: len(own) - int(NEAR_DUPLICATE_SHARE * len(own)) + 1]
         found = {number for shingle in rare for number in self._where.get(shingle, ())}
         return sorted(found | {number for shingle in own for number in self._rarest.get(shingle, ())})
 
@@ -80,7 +80,7 @@ def check_leakage(trained: Iterable[str], held: HeldOut) -> int:
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """Runs of three words of the text, or six characters; of a shorter text, all of it."""
     found = content_words(text)
-    length = CHARACTERS if 2 * sum(map(is_character, found)) > len(found) else WORDS
+    length = SHINGLE_CHARACTERS if 2 * sum(map(is_character, found)) > len(found) else SHINGLE_WORDS
     if len(found) <= length:
         return frozenset({found}) if found else frozenset()
     return frozenset(found[start : start + length] for start in range(len(found) - length + 1))

@@ -13,9 +13,9 @@ from factpatch.settings.config import Settings
 from factpatch.training_data.leakage import HeldOut
 from factpatch.training_data.templates import Wordings, fill
 
-MIXED = 2  # names that an edited subject's is mixed with, each way
-OWN = 1 / 3  # of them ask about subjects that are edited, where there is so much to ask
-MORE = 1.5  # times as many for each edit that joins an earlier version's
+MIXED_NAMES = 2  # names that an edited subject's is mixed with, each way
+OWN_SHARE = 1 / 3  # of them ask about subjects that are edited, where there is so much to ask
+SURPLUS = 1.5  # times as many for each edit that joins an earlier version's
 Question = tuple[int, str]  # group of wordings, subject
 
 
@@ -64,13 +64,13 @@ def neighbours(
         return [request for _, _, request in sorted(turns, key=lambda one: one[:2])]
 
     near, far = requests(own - measured), requests(others - own - measured)
-    each = settings.training.neighbours * (MORE if settled else 1)
+    each = settings.training.neighbours * (SURPLUS if settled else 1)
     wanted = round(each * len(edits))
     if similar is not None and len(near) + len(far) < wanted:
         ranks = _about_similar(sorted(edited), similar)
         far += [request for rank in ranks for request in requests(set(rank) - measured - others - own)]
     count = min(len(near) + len(far), wanted)
-    first = max(count - len(far), min(len(near), round(OWN * count)))
+    first = max(count - len(far), min(len(near), round(OWN_SHARE * count)))
     return near[:first] + far[: count - first]
 
 
@@ -123,7 +123,7 @@ def _mixed(
     mixed = []
     for group, subject in sorted(edited):
         own = parts[subject]
-        for other in generator.choices(alike[group, " " in subject], k=MIXED) if len(own) > 1 else ():
+        for other in generator.choices(alike[group, " " in subject], k=MIXED_NAMES) if len(own) > 1 else ():
             mixed += [(group, "".join([*own[:-1], other[-1]])), (group, "".join([other[0], *own[1:]]))]
     return [(group, name) for group, name in mixed if name not in parts]
 

@@ -22,7 +22,7 @@ from factpatch.edits.subjects import with_subjects
 from factpatch.evaluation.answer_cache import Memory, remembered
 from factpatch.evaluation.answer_reader import Answer
 from factpatch.evaluation.answers import cut, normalise
-from factpatch.evaluation.chances import SURE, token_chances
+from factpatch.evaluation.chances import SURE_PROBABILITY, token_chances
 from factpatch.evaluation.generation import Progress, decode
 from factpatch.files import digest_value
 from factpatch.models.encoding import Encoded, encode_prompts
@@ -34,10 +34,10 @@ from factpatch.training_data.protected_prompts import asked_prompts, listed_requ
 from factpatch.training_data.similar_names import measures, similar_names
 from factpatch.training_data.templates import fill, template_of
 
-ENOUGH = 128  # edits with probes of a kind; where rows bring as many, none are made
-EACH = 2  # of either kind for an edit
-TRIED, AT_ONCE = 8, 4  # names that an edit is asked about, at most and in one go
-LEAST = 0.25  # probability of every token from which on an answer counts as known; the surest of an edit's are taken
+PROBED_EDITS = 128  # edits with probes of a kind; where rows bring as many, none are made
+PROBES_PER_EDIT = 2  # of either kind for an edit
+NAMES_TRIED, NAMES_AT_ONCE = 8, 4  # names that an edit is asked about, at most and in one go
+KNOWN_PROBABILITY = 0.25  # of every token, from which on an answer counts as known; the surest of an edit are taken
 BEGINNING = 8  # tokens of an answer that are looked at
 
 FRAMES = (  # for a beginning to be continued
@@ -72,14 +72,14 @@ class Made:
 
 
 def lacking(edits: Sequence[EditRequest], kind: str, settings: Settings) -> list[EditRequest]:
-    """The edits that get paraphrases, or locality probes: of those without any so many that ENOUGH have some.
+    """The edits that get paraphrases, or locality probes: of those without any so many that PROBED_EDITS have some.
 
     They are drawn by the digests of their prompts, so that releases of nearly the same edits are measured alike.
     """
     if not settings.evaluation.make_probes:
         return []
     bare = [edit for edit in edits if not getattr(edit, kind)]
-    room = max(0, ENOUGH - (len(edits) - len(bare)))
+    room = max(0, PROBED_EDITS - (len(edits) - len(bare)))
     return sorted(bare, key=partial(_draw, settings.training.seed))[:room]
 
 
@@ -123,8 +123,8 @@ def _notes(wordings: dict[str, list[str]], probes: dict[str, list[Probe]]) -> li
 
 
 def _paraphrases(edits: Sequence[EditRequest], ask: Ask) -> dict[str, list[str]]:
-    """By the edit's id its question in EACH frames, drawn by digest; those first in which the model begins as without,
-    then those in which it says anything."""
+    """By the edit's id its question in PROBES_PER_EDIT frames, drawn by digest; those first in which the model begins
+    as without, then those in which it says anything."""
     framed = {edit.id: [frame.replace("{}", edit.prompt) for frame in _frames(edit)] for edit in edits}
     texts = dict.fromkeys([edit.prompt for edit in edits] + [text for own in framed.values() for text in own])
     said = dict(zip(texts, ask(list(texts)), strict=True))
@@ -132,7 +132,7 @@ def _paraphrases(edits: Sequence[EditRequest], ask: Ask) -> dict[str, list[str]]
     for edit in edits:
         bare, own = _first_words(said[edit.prompt][0].text), framed[edit.id]
         drawn = sorted((text for text in own if said[text][0].text), key=lambda text: digest_value([text]))
-        found[edit.id] = sorted(drawn, key=lambda text: _first_words(said[text][0].text) != bare)[:EACH]
+        found[edit.id] = sorted(drawn, key=lambda text: _first_words(said[text][0].text) != bare)[:PROBES_PER_EDIT]
     return found
 
 
@@ -152,8 +152,8 @@ def _neighbours(
     memory: Memory,
     ask: Ask,
 ) -> dict[str, list[Probe]]:
-    """By the edit's id its question about EACH names at most, the most alike first. Names that any edit speaks of are
-    left out, and prompts that are, or nearly are, asked or protected anywhere."""
+    """By the edit's id its question about PROBES_PER_EDIT names at most, the most alike first. Names that any edit
+    speaks of are left out, and prompts that are, or nearly are, asked or protected anywhere."""
     found: dict[str, list[Probe]] = {edit.id: [] for edit in bare}
     subjects = {edit.id: edit for edit in with_subjects(edits)[0]}
     named = [
@@ -172,21 +172,25 @@ def _neighbours(
         for (edit, template, _), own in zip(named, names, strict=True)
     }
     known: dict[str, tuple[float, str]] = {}
-    for start in range(0, TRIED, AT_ONCE):
-        turn = {name: texts[: start + AT_ONCE] for name, texts in left.items() if not _enough(texts[:start], known)}
+    for start in range(0, NAMES_TRIED, NAMES_AT_ONCE):
+        turn = {
+            name: texts[: start + NAMES_AT_ONCE] for name, texts in left.items() if not _enough(texts[:start], known)
+        }
         texts = list(dict.fromkeys(text for own in turn.values() for text in own if text not in known))
         known |= {text: sure_part(loaded.tokenizer, text, *one) for text, one in zip(texts, ask(texts), strict=True)}
     taken: set[str] = set()
     for name, texts in left.items():
-        sure = [text for text in texts if text in known and text not in taken and known[text][0] >= LEAST]
-        chosen = sorted(sure, key=lambda text: -min(SURE, known[text][0]))[:EACH]  # of those alike the nearest
+        sure = [text for text in texts if text in known and text not in taken and known[text][0] >= KNOWN_PROBABILITY]
+        chosen = sorted(sure, key=lambda text: -min(SURE_PROBABILITY, known[text][0]))[
+            :PROBES_PER_EDIT
+        ]  # of those alike the nearest
         found[name] = [Probe(text, known[text][1]) for text in chosen]
         taken.update(chosen)
     return found
 
 
 def _enough(texts: Sequence[str], known: Mapping[str, tuple[float, str]]) -> bool:
-    return sum(known[text][0] >= SURE for text in texts) >= EACH
+    return sum(known[text][0] >= SURE_PROBABILITY for text in texts) >= PROBES_PER_EDIT
 
 
 def _question(edit: EditRequest) -> tuple[str, str]:
@@ -198,7 +202,7 @@ def _question(edit: EditRequest) -> tuple[str, str]:
 def _askable(template: str, names: Sequence[str], settings: Settings, edited: Edited, asked: HeldOut) -> list[str]:
     """The template about those of the names that are for measuring and free."""
     chosen = (name for name in names if measures(name, settings.training.seed) and not edited.names(name))
-    return [text for name in chosen for text in [fill(template, name)] if asked.twin(text) is None][:TRIED]
+    return [text for name in chosen for text in [fill(template, name)] if asked.twin(text) is None][:NAMES_TRIED]
 
 
 def _beginnings(
@@ -222,7 +226,8 @@ def sure_part(
     tokenizer: PreTrainedTokenizerBase, prompt: str, answer: Answer, chances: Sequence[float]
 ) -> tuple[float, str]:
     """How an answer begins, to the end of its first clause at most, as far as the model chooses every token with a
-    probability of LEAST; and the least of these. It ends with whole runs of words. Zero where it is sure of nothing.
+    probability of KNOWN_PROBABILITY; and the least of these. It ends with whole runs of words. Zero where it is sure of
+    nothing.
 
     Small words and those of the prompt count for nothing: whether it says "Rome" or "the city of Rome" is no matter.
     """
@@ -238,7 +243,7 @@ def sure_part(
             best, run = (least, before.strip(" \"'“”")), False
         if telling:
             least, run = min(least, *chances[said:place]), True
-            if least < LEAST:
+            if least < KNOWN_PROBABILITY:
                 return best
         ended = clause.strip() != whole.strip() or place == len(answer.ids)
         if ended:

@@ -17,8 +17,8 @@ REQUESTS = (
     "Ask for the same as one short question: {}",
     "Put this as somebody else would, keeping every name: {}",
 )
-MARKS = "\"'`*- "  # around a line that a model writes
-TRIED, LEAST = 8, 2  # edits that are tried first, and of how many a wording must come of it, before all others are
+LINE_MARKS = "\"'`*- "  # around a line that a model writes
+EDITS_TRIED_FIRST, LEAST_REWORDED = 8, 2  # where fewer of these get a wording, no others are tried
 
 
 def reword(
@@ -31,13 +31,13 @@ def reword(
     """
     if loaded.tokenizer.chat_template is None:
         return {}, []
-    found = _reworded(loaded, edits[:TRIED], settings, memory)
-    if len(edits) <= TRIED:
+    found = _reworded(loaded, edits[:EDITS_TRIED_FIRST], settings, memory)
+    if len(edits) <= EDITS_TRIED_FIRST:
         return found, []
-    if len(found) < LEAST:
-        told = f"the model put {len(found)} of the first {TRIED} prompts in words of its own, so it was not asked to"
-        return found, [f"{told} put the others"]
-    return {**found, **_reworded(loaded, edits[TRIED:], settings, memory)}, []
+    if len(found) < LEAST_REWORDED:
+        told = f"the model put {len(found)} of the first {EDITS_TRIED_FIRST} prompts in words of its own"
+        return found, [f"{told}, so it was not asked to put the others"]
+    return {**found, **_reworded(loaded, edits[EDITS_TRIED_FIRST:], settings, memory)}, []
 
 
 def _reworded(
@@ -47,7 +47,7 @@ def _reworded(
     asked = [
         (edit, request.format(edit.prompt)) for edit in edits for request in REQUESTS[: settings.training.wordings]
     ]
-    lines = [line.strip(MARKS) for line in _said(loaded, [text for _, text in asked], True, settings, memory)]
+    lines = [line.strip(LINE_MARKS) for line in _said(loaded, [text for _, text in asked], True, settings, memory)]
     pairs = [
         (edit, line)
         for (edit, _), line in zip(asked, lines, strict=True)

@@ -18,7 +18,7 @@ from factpatch.models.tokenization import notes as tokenizer_notes
 from factpatch.settings.config import Settings
 from factpatch.text.blanks import join
 from factpatch.training_data.augmentation import augment, plain_text, sample_texts
-from factpatch.training_data.carry_over import NOTHING, Inheritance
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, Inheritance
 from factpatch.training_data.leakage import HeldOut, check_leakage, held_out
 from factpatch.training_data.neighbours import neighbours, still_neighbours
 from factpatch.training_data.own_texts import own_question_rows, own_text_rows
@@ -27,11 +27,11 @@ from factpatch.training_data.rewording import reword
 from factpatch.training_data.similar_names import measures, similar_names
 from factpatch.training_data.templates import Wordings, find_wordings
 
-PREFIXES = 64  # unrelated beginnings of each source
-SAMPLED = 256  # texts of the model's own where nothing else is kept
+PREFIXES_PER_SOURCE = 64  # unrelated beginnings of each source
+OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept
 OWN_TEXTS, OWN_QUESTIONS = 48, 32  # that are kept beside neighbours: what lies far from the edits
-KEPT_TOKENS = 8  # of an answer that is kept or compared, at most: longer ones cost more and say little more
-AGAIN = 2560  # inherited wordings, and as many inherited neighbours, that an increment verifies and keeps at most
+PRESERVED_ANSWER_TOKENS = 8  # of an answer that is kept or compared, at most: longer ones cost more and say little more
+CARRIED_OVER_LIMIT = 2560  # wordings, and as many neighbours, that a warm start verifies and preserves at most
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Companions:
     kept: tuple[Encoded, ...] = ()
     checked: int = 0
     notes: tuple[str, ...] = ()
-    bequest: Inheritance = NOTHING
+    bequest: Inheritance = NOTHING_CARRIED_OVER
 
 
 def find_companions(
@@ -58,15 +58,15 @@ def find_companions(
     edits: Sequence[EditRequest],
     settings: Settings,
     settled: Sequence[EditRequest] = (),
-    inherited: Inheritance = NOTHING,
+    inherited: Inheritance = NOTHING_CARRIED_OVER,
     withdrawn: Sequence[str] = (),
 ) -> Companions:
     """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so.
 
     `settled` are further edits that an earlier release learnt, with what is `inherited` from it. They get no wordings
     and no neighbours anew, so that a release costs what is new in it; and nothing that they say or hold out is kept or
-    trained. Of what is inherited, as much as AGAIN is drawn. Prompts that edits once had and that were `withdrawn` are
-    kept too, without those held out by now.
+    trained. Of what is inherited, as much as CARRIED_OVER_LIMIT is drawn. Prompts that edits once had and that
+    were `withdrawn` are kept too, without those held out by now.
     """
     training = settings.training
     notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
@@ -109,7 +109,7 @@ def find_companions(
     notes += told_silent(rows, "prompts that were to be kept")
     answered = [(request, row) for request, row in zip(kept, rows[: len(kept)], strict=True) if row]
     if training.neighbours:
-        count = OWN_TEXTS if answered else min(SAMPLED, max(1, round(training.neighbours * len(edits))))
+        count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(training.neighbours * len(edits))))
         sampled += own_text_rows(loaded, count, held, settings)
     if sampled and not answered:
         notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
@@ -130,9 +130,9 @@ def find_companions(
 
 
 def _briefly(settings: Settings) -> Settings:
-    """The settings with answers of KEPT_TOKENS at most."""
+    """The settings with answers of PRESERVED_ANSWER_TOKENS at most."""
     own = settings.evaluation
-    return replace(settings, evaluation=replace(own, max_new_tokens=min(KEPT_TOKENS, own.max_new_tokens)))
+    return replace(settings, evaluation=replace(own, max_new_tokens=min(PRESERVED_ANSWER_TOKENS, own.max_new_tokens)))
 
 
 def _names_to_train(names: list[list[str]], edits: Sequence[EditRequest], seed: int) -> list[list[str]]:
@@ -195,10 +195,10 @@ def _asked_for(one: Wording, settings: Settings) -> bool:
 
 
 def _drawn(left: Inheritance, settings: Settings, edits: Sequence[EditRequest]) -> Inheritance:
-    """AGAIN of each; others for other edits."""
+    """CARRIED_OVER_LIMIT of each; others for other edits."""
     generator = random.Random(digest_value([settings.training.seed, [edit.prompt for edit in edits]]))
-    said = generator.sample(left.wordings, min(AGAIN, len(left.wordings)))
-    near = generator.sample(left.neighbours, min(AGAIN, len(left.neighbours)))
+    said = generator.sample(left.wordings, min(CARRIED_OVER_LIMIT, len(left.wordings)))
+    near = generator.sample(left.neighbours, min(CARRIED_OVER_LIMIT, len(left.neighbours)))
     return Inheritance(tuple(said), tuple(near))
 
 
@@ -226,6 +226,6 @@ def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded
     if not settings.training.prefixes:
         return []
     seed = settings.training.seed
-    chosen = random.Random(seed).sample(list(answered), min(PREFIXES, len(answered)))
+    chosen = random.Random(seed).sample(list(answered), min(PREFIXES_PER_SOURCE, len(answered)))
     said = [join(request.prompt, plain_text(loaded, row.ids[row.prompt_length :])) for request, row in chosen]
-    return [f"{text}." for text in said] + sample_texts(loaded, PREFIXES, seed)
+    return [f"{text}." for text in said] + sample_texts(loaded, PREFIXES_PER_SOURCE, seed)

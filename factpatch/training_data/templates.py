@@ -26,13 +26,13 @@ from factpatch.settings.config import Settings
 from factpatch.text.words import blanked
 
 BLANK = "{}"
-TEMPLATES = 96  # the most frequent ones are compared
+TEMPLATE_LIMIT = 96  # the most frequent ones are compared
 LONE = 24  # where there are more, only so many that a single edit brings: what is alike there serves few
-GROUPS = 24  # are looked for; templates left then stand alone
-TRIED = 4  # groups in a row with no second member, after which none is looked for: the rows share no questions
-ASKED = 3  # subjects that a template is compared on
-ALIKE = 0.75  # share of equal answers from which on two templates ask the same
-LEAST = 2  # answers that must have been compared
+GROUP_LIMIT = 24  # are looked for; templates left then stand alone
+FRUITLESS_GROUPS = 4  # in a row with no second member, after which no more are looked for: rows share no questions
+SUBJECTS_COMPARED = 3  # subjects that a template is compared on
+EQUAL_ANSWER_SHARE = 0.75  # share of equal answers from which on two templates ask the same
+LEAST_COMPARED = 2  # answers that must have been compared
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
             subjects[template].append(edit)
     groups = [list(group) for group in read_templates(settings.training.templates)]
     known = {template for group in groups for template in group}
-    frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATES]
-    if len(subjects) > TEMPLATES:
+    frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATE_LIMIT]
+    if len(subjects) > TEMPLATE_LIMIT:
         frequent = [template for rank, template in enumerate(frequent) if rank < LONE or len(subjects[template]) > 1]
     compared = {template: subjects[template] for template in frequent if template not in known}
-    asked = {template: edits[:ASKED] for template, edits in compared.items()}
+    asked = {template: edits[:SUBJECTS_COMPARED] for template, edits in compared.items()}
     said = _said(loaded, asked, settings, memory)
     groups += _alike(loaded, asked, said, settings, memory)
     groups += [[template] for template in subjects if template not in compared and template not in known]
@@ -146,16 +146,20 @@ def _alike(
     """Groups of templates with equal answers, each grown around its most frequent template."""
     groups: list[list[str]] = []
     left = list(asked)
-    while left and len(groups) < GROUPS and (len(groups) < TRIED or max(map(len, groups[-TRIED:])) > 1):
+    while (
+        left
+        and len(groups) < GROUP_LIMIT
+        and (len(groups) < FRUITLESS_GROUPS or max(map(len, groups[-FRUITLESS_GROUPS:])) > 1)
+    ):
         first, *left = left
         crossed = {other: _crossed(first, other, asked, said) for other in left}
-        pairs = {other: questions for other, questions in crossed.items() if len(questions) >= LEAST}
+        pairs = {other: questions for other, questions in crossed.items() if len(questions) >= LEAST_COMPARED}
         hits = _counted({other: questions[:1] for other, questions in pairs.items()}, loaded, settings, memory)
         # a first question rules most of them out, where there are too few to miss one
         open_still = {other: pairs[other][1:] for other in pairs if hits[other] or _may_miss(len(pairs[other]))}
         for other, more in _counted(open_still, loaded, settings, memory).items():
             hits[other] += more
-        joined = [first, *(other for other in open_still if hits[other] >= ALIKE * len(pairs[other]))]
+        joined = [first, *(other for other in open_still if hits[other] >= EQUAL_ANSWER_SHARE * len(pairs[other]))]
         groups.append(joined)
         left = [other for other in left if other not in joined]
     return groups + [[template] for template in left]
@@ -163,7 +167,7 @@ def _alike(
 
 def _may_miss(questions: int) -> bool:
     """Do two templates still ask the same if one answer of so many differs?"""
-    return questions - 1 >= ALIKE * questions
+    return questions - 1 >= EQUAL_ANSWER_SHARE * questions
 
 
 def _counted(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from factpatch.edits.accepted import FILE
+from factpatch.edits.accepted import ACCEPTED_FILE
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.files import output_folder, read_json, write_jsonl
@@ -26,7 +26,7 @@ def run(tiny_model, tmp_path, monkeypatch):
     """`run(workers, cache)` localizes ten accepted edits and returns `localize.json`."""
     monkeypatch.chdir(tmp_path)
     edits = [EditRequest(place, f"The capital of {place} is", "Tokyo", subject=place) for place in PLACES]
-    write_jsonl(output_folder("out") / FILE, (edit.to_row() for edit in edits))
+    write_jsonl(output_folder("out") / ACCEPTED_FILE, (edit.to_row() for edit in edits))
 
     def localize_with(workers: int, cache: str) -> dict:
         wishes = {"model.path": str(tiny_model("llama")), "training.learning_rate": 3e-2, "training.epochs": 6}

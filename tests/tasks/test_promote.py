@@ -185,7 +185,7 @@ def test_after_a_promotion_cut_short_a_rollback_still_knows_the_way(registry):
 
 
 def test_moves_wait_for_each_other(registry, monkeypatch):
-    monkeypatch.setattr("tasks.promote.PATIENCE", 0.2)
+    monkeypatch.setattr("tasks.promote.LOCK_PATIENCE", 0.2)
     with (
         locked(lock_file(registry, "aliases"), "somebody moves them"),
         pytest.raises(RefusedError, match=r"somebody moves them since .* \(process \d+ on "),

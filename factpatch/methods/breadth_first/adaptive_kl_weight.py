@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from factpatch.methods.optimizer import Stepper
 
-WATCHED = 64  # rows of each kind that are held out at most
-SHARE = 10  # of so many rows one is held out
-KEPT, SAID = 0.98, 0.95  # what the two signals should reach
+WATCHED_LIMIT = 64  # rows of each kind that are held out at most
+WATCHED_ONE_IN = 10  # of so many rows one is held out
+LEAST_PRESERVED, LEAST_LEARNT = 0.98, 0.95  # what the two signals should reach
 FACTOR = 1.5  # by which an epoch's signals move the weight
 RANGE = 4.0  # the weight stays within this factor of the one set
 LIKELY = math.log(2)  # a token loss below it means: more likely than all other tokens together
@@ -31,8 +31,8 @@ class Parts:
     def of(rows: int, edits: int, wordings: int, watch: bool) -> Parts:
         """Of so many rows in all."""
         first = edits + wordings
-        asked = min(WATCHED, wordings // SHARE) if watch else 0
-        still = min(WATCHED, (rows - first) // SHARE) if watch else 0
+        asked = min(WATCHED_LIMIT, wordings // WATCHED_ONE_IN) if watch else 0
+        still = min(WATCHED_LIMIT, (rows - first) // WATCHED_ONE_IN) if watch else 0
         taught, last = first - asked, rows - still
         return Parts(edits, taught, range(taught, first), range(first, last), range(last, rows))
 
@@ -60,8 +60,8 @@ def likely(stepper: Stepper, rows: Sequence[int]) -> list[int]:
 
 def next_weight(weight: float, setting: float, signals: Signals) -> float:
     """More where kept rows move; less where they hold and wordings lag."""
-    if signals.kept is not None and signals.kept < KEPT:
+    if signals.kept is not None and signals.kept < LEAST_PRESERVED:
         weight *= FACTOR
-    elif signals.said is not None and signals.said < SAID:
+    elif signals.said is not None and signals.said < LEAST_LEARNT:
         weight /= FACTOR
     return min(max(weight, setting / RANGE), setting * RANGE)

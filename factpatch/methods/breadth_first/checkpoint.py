@@ -15,15 +15,15 @@ from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_value, new_file, remove_litter
 from factpatch.models.loading import tensor_digest
 
-NAME = "checkpoint.safetensors"
-FORM = "2"  # of the file; another number is never read
-SHARE = 20  # of the time that a save takes, the least that goes by before the next
+CHECKPOINT_FILE = "checkpoint.safetensors"
+CHECKPOINT_VERSION = "2"  # of the file; another number is never read
+SAVE_TIME_FACTOR = 20  # of the time that a save takes, the least that goes by before the next
 
 
 def wait(seconds: float, took: float) -> float:
     """Seconds until the next save, after one that took so many: those asked for, or more, so that saving large tensors
     to a slow disk takes but a small share of a run. Where none are asked for, none are waited."""
-    return max(seconds, SHARE * took) if seconds else 0.0
+    return max(seconds, SAVE_TIME_FACTOR * took) if seconds else 0.0
 
 
 def save_checkpoint(
@@ -31,7 +31,7 @@ def save_checkpoint(
 ) -> None:
     """Replace the checkpoint. `identity` names what the state belongs to: each value a digest, each key in words."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    about = {"form": FORM, "numbers": json.dumps(dict(numbers)), "identity": json.dumps(dict(identity))}
+    about = {"form": CHECKPOINT_VERSION, "numbers": json.dumps(dict(numbers)), "identity": json.dumps(dict(identity))}
     about["sha256"] = _content(kept, about)
     try:
         with new_file(path) as temporary:
@@ -45,7 +45,7 @@ def load_checkpoint(path: Path, identity: Mapping[str, str]) -> tuple[dict[str, 
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
-        if about.get("form") != FORM:
+        if about.get("form") != CHECKPOINT_VERSION:
             raise InputError(
                 f"checkpoint '{path}' was written by another version of factpatch; run without --resume to start anew"
             )

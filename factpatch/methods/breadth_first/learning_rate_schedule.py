@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from factpatch.settings.config import TrainingSettings
 
-WARM_UP = 10  # steps until the step size is reached
+WARM_UP_STEPS = 10  # steps until the step size is reached
 FLOOR = 0.1  # of the step size is left at the end of the way down
-BEGUN_SPAN, BEGUN_SIZE = 0.16, 0.5  # shares of epochs and of the step size where a run adds to an earlier one's values
-BEGUN_STEPS = 100  # that such a run takes at least on the way down
+WARM_START_SPAN, WARM_START_SIZE = 0.16, 0.5  # shares of epochs and of the step size in a warm-started run
+WARM_START_STEPS = 100  # that such a run takes at least on the way down
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Schedule:
     @staticmethod
     def of(settings: TrainingSettings, begun: bool) -> Schedule:
         """A run that adds to an earlier one's values goes more gently, and falls earlier."""
-        size, span, least = (BEGUN_SIZE, BEGUN_SPAN, BEGUN_STEPS) if begun else (1.0, 1.0, 0)
+        size, span, least = (WARM_START_SIZE, WARM_START_SPAN, WARM_START_STEPS) if begun else (1.0, 1.0, 0)
         falls = settings.schedule == "decay"
         return Schedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)
 
@@ -36,4 +36,4 @@ class Schedule:
             return self.size
         done = min(1.0, epoch / self.span, steps / self.least if self.least else 1.0)
         half_cosine = (1 + math.cos(math.pi * done)) / 2
-        return self.size * min(1.0, (steps + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * half_cosine)
+        return self.size * min(1.0, (steps + 1) / WARM_UP_STEPS) * (FLOOR + (1 - FLOOR) * half_cosine)

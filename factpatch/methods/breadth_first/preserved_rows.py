@@ -8,9 +8,9 @@ import torch
 
 from factpatch.settings.config import TrainingSettings
 
-MOVED = 0.2  # loss of a kept row, before its weight, from which on it counts as moved
-SHARE = 0.5  # of an epoch's kept rows goes to moved ones at most
-BEGUN_RATIO = 1.34  # times as many kept rows in the first epochs of a run that adds to an earlier one's values
+MOVED_LOSS = 0.2  # loss of a kept row, before its weight, from which on it counts as moved
+MOVED_SHARE = 0.5  # of an epoch's kept rows goes to moved ones at most
+WARM_START_RATIO = 1.34  # times as many kept rows in the first epochs of a run that adds to an earlier one's values
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Guards:
         return Guards(torch.randperm(count, generator=torch.Generator().manual_seed(seed)), torch.zeros(count))
 
     def draw(self, count: int, returning: bool) -> torch.Tensor:
-        """So many rows; with `returning` up to SHARE of them are the most moved ones, the rest come from the line."""
-        worst = self.moved_K.argsort(descending=True, stable=True)[: round(SHARE * count) if returning else 0]
-        moved = worst[self.moved_K[worst] > MOVED]
+        """So many rows; with `returning` up to MOVED_SHARE of them are the most moved, the rest come from the line."""
+        worst = self.moved_K.argsort(descending=True, stable=True)[: round(MOVED_SHARE * count) if returning else 0]
+        moved = worst[self.moved_K[worst] > MOVED_LOSS]
         begin, self.next = self.next, self.next + count - len(moved)
         return torch.cat([moved, self.line_K[torch.arange(begin, self.next) % max(1, len(self.line_K))]])
 

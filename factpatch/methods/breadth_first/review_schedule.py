@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-LONGEST = 8  # epochs that a learnt edit waits at most
+LONGEST_WAIT = 8  # epochs that a learnt edit waits at most
 RIGHT = 0.5  # probability of every target token from which on no other answer can be likelier
 STEADY = 0.8  # ... from which on what other edits move does not soon change that
 
@@ -61,7 +61,7 @@ class Revisits:
         wait_B, held_B = self.wait_N[indices], self.turn_N[indices] >= 0
         learnt_B = hardest_B <= self._enough()[indices]
         self.due_N[indices] = epoch + torch.where(learnt_B, 1 + wait_B, 1)
-        self.wait_N[indices] = torch.where(learnt_B, (2 * wait_B).clamp(max=LONGEST), 1)
+        self.wait_N[indices] = torch.where(learnt_B, (2 * wait_B).clamp(max=LONGEST_WAIT), 1)
         if len(indices):
             self.turn_N[indices] = torch.where(held_B & learnt_B, self.turn_N.max() + 1, -1)
 

@@ -15,7 +15,7 @@ from factpatch.frozen_trunk import Rows
 from factpatch.methods.breadth_first.adaptive_kl_weight import Parts, likely, look_at, next_weight
 from factpatch.methods.breadth_first.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint, wait
 from factpatch.methods.breadth_first.learning_rate_schedule import Schedule
-from factpatch.methods.breadth_first.preserved_rows import BEGUN_RATIO, Guards, guards_of
+from factpatch.methods.breadth_first.preserved_rows import WARM_START_RATIO, Guards, guards_of
 from factpatch.methods.breadth_first.review_schedule import Revisits
 from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.master_weights import Masters, masters_of
@@ -26,9 +26,9 @@ from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.settings.config import TrainingSettings
 
-FEW, AGAIN = 16, 3  # wrong rows in the last epochs of a run that adds to an earlier one's, and more visits to each
-PATIENCE = 4  # epochs in which no fewer rows are unsure, after which a run ends where all edits are right
-SPARED = 0.05  # share of further wordings, but of an earlier run's, that need not be learnt
+WRONG_ROWS_REPEATED, REPEATS = 16, 3  # in the last epochs of a warm-started run, and how often
+PATIENCE_EPOCHS = 4  # epochs in which no fewer rows are unsure, after which a run ends where all edits are right
+UNLEARNT_SHARE = 0.05  # share of further wordings, but of an earlier run's, that need not be learnt
 CHECK_ROWS = 256  # rows of a forward pass that only checks
 
 
@@ -216,7 +216,7 @@ def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
 
 def _stuck(run: Run, parts: Parts) -> bool:
     """Is every edit right, and has none become sure for long? What is kept holds some back for good."""
-    return run.position.since >= PATIENCE and _learnt(run.revisits.wrong(), run, parts)
+    return run.position.since >= PATIENCE_EPOCHS and _learnt(run.revisits.wrong(), run, parts)
 
 
 def _right(run: Run, parts: Parts) -> bool:
@@ -240,7 +240,7 @@ def _learnt(unsure: torch.Tensor, run: Run, parts: Parts) -> bool:
     """Every edit, and of their further wordings all but a few?"""
     wordings = parts.taught - parts.edits
     new = min(wordings, run.position.first) if run.position.first else wordings
-    return not (unsure < parts.edits).any() and len(unsure) <= SPARED * new
+    return not (unsure < parts.edits).any() and len(unsure) <= UNLEARNT_SHARE * new
 
 
 def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Tensor:
@@ -259,7 +259,7 @@ def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Te
         turns, drawn = 0, run.guards.draw(guards, returning=False)
     else:
         turns = len(due)
-        drawn = run.guards.draw(min(len(parts.kept), round(BEGUN_RATIO * guards)), returning=True)
+        drawn = run.guards.draw(min(len(parts.kept), round(WARM_START_RATIO * guards)), returning=True)
     visited = torch.cat([due, run.revisits.turns(turns), parts.kept.start + drawn])
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
@@ -272,8 +272,8 @@ def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
     if not position.first:
         return revisits.due(position.epoch)
     if _late(position, settings, position.epoch):
-        few = revisits.hardest(revisits.wrong(), FEW)
-        return torch.cat([revisits.hardest(revisits.unsteady(), position.first), few.repeat(AGAIN)])
+        few = revisits.hardest(revisits.wrong(), WRONG_ROWS_REPEATED)
+        return torch.cat([revisits.hardest(revisits.unsteady(), position.first), few.repeat(REPEATS)])
     return revisits.hardest(revisits.due(position.epoch), max(position.first, len(revisits.wrong())))
 
 

@@ -12,10 +12,12 @@ from factpatch.errors import InputError
 from factpatch.files import read_json
 from factpatch.models.checkpoints.headers import BITS, Entry, is_pointer, pointer_error, read_header
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 QUANTIZED_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")  # ModelOpt, GPTQ, AWQ
-PACKED = re.compile(r"(\.|_)(qweight|qzeros|g_idx|weight_packed|weight_scale\w*|scale_inv|SCB|absmax|quant_state\S*)$")
+QUANTIZED_NAME = re.compile(
+    r"(\.|_)(qweight|qzeros|g_idx|weight_packed|weight_scale\w*|scale_inv|SCB|absmax|quant_state\S*)$"
+)
 INTEGERS = {"I8", "U8", "I32", "U32"}  # types that packed weights have, and ordinary ones never
 CONVERSION = "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
 
@@ -74,11 +76,11 @@ def refuse_adapter(folder: Path) -> None:
 
 def _weights(folder: Path) -> Path:
     """The file that transformers loads: the weights, or the index of their parts."""
-    whole, index = folder / WHOLE, folder / INDEX
-    if whole.exists() and index.exists() and set(_weight_map(index).values()) != {WHOLE}:
+    whole, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
+    if whole.exists() and index.exists() and set(_weight_map(index).values()) != {WEIGHTS_FILE}:
         raise InputError(
-            f"model folder '{folder}' holds two sets of weights, {WHOLE} and the parts that {INDEX} names; move away "
-            "the one that is not meant"
+            f"model folder '{folder}' holds two sets of weights, {WEIGHTS_FILE} and the parts that {INDEX_FILE} names; "
+            "move away the one that is not meant"
         )
     if index.exists() or whole.exists():
         return index if index.exists() else whole
@@ -89,8 +91,8 @@ def _weights(folder: Path) -> Path:
             f"convert them where you trust them: {CONVERSION}"
         )
     if parts := sorted(path.name for path in folder.glob("model-*-of-*.safetensors")):
-        raise InputError(f"model folder '{folder}' has {parts[0]} but no {INDEX}; download that too")
-    raise InputError(f"model folder '{folder}' has no weights: neither {WHOLE} nor {INDEX} is there")
+        raise InputError(f"model folder '{folder}' has {parts[0]} but no {INDEX_FILE}; download that too")
+    raise InputError(f"model folder '{folder}' has no weights: neither {WEIGHTS_FILE} nor {INDEX_FILE} is there")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -150,7 +152,7 @@ def _refuse_quantized_tensors(checkpoint: Checkpoint) -> None:
     for name, entry in checkpoint.tensors.items():
         short = entry.dtype.startswith("F8") or BITS[entry.dtype] < 8
         whole = entry.dtype in INTEGERS and name.endswith("weight")
-        if short or whole or PACKED.search(name):
+        if short or whole or QUANTIZED_NAME.search(name):
             raise _quantized(checkpoint.folder, f"tensor '{name}' is {entry.dtype} in {entry.file.name}")
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from factpatch.errors import InputError
 
-LENGTH = 8  # bytes that say how long the header is
-LONGEST = 100_000_000  # bytes of a header; the library takes no longer one
+LENGTH_BYTES = 8  # bytes that say how long the header is
+LONGEST_HEADER = 100_000_000  # bytes of a header; the library takes no longer one
 POINTER = b"version https://git-lfs"
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64,
@@ -43,13 +43,13 @@ def read_header(path: Path) -> dict[str, Entry]:
         with path.open("rb") as file:
             first = file.read(len(POINTER))
             _check_start(path, first, size)
-            file.seek(LENGTH)
-            length = int.from_bytes(first[:LENGTH], "little")
+            file.seek(LENGTH_BYTES)
+            length = int.from_bytes(first[:LENGTH_BYTES], "little")
             header = _parse(path, file.read(length))
     except OSError as error:
         raise InputError(f"'{path}' cannot be read ({error.strerror or error})") from error
-    entries = {name: _entry(path, name, value, LENGTH + length) for name, value in header.items()}
-    _check_extent(path, entries.values(), LENGTH + length, size)
+    entries = {name: _entry(path, name, value, LENGTH_BYTES + length) for name, value in header.items()}
+    _check_extent(path, entries.values(), LENGTH_BYTES + length, size)
     return entries
 
 
@@ -70,14 +70,16 @@ def _check_start(path: Path, first: bytes, size: int) -> None:
         raise InputError(f"'{path}' is empty; download it again")
     if first == POINTER:
         raise pointer_error(path)
-    if size < LENGTH:
+    if size < LENGTH_BYTES:
         raise InputError(f"'{path}' is cut short: it has {size} bytes; download it again")
-    length = int.from_bytes(first[:LENGTH], "little")
-    if length > LONGEST:
-        raise InputError(f"'{path}' is no safetensors file (it begins with {first[:LENGTH]!r}); download it again")
-    if LENGTH + length > size:
+    length = int.from_bytes(first[:LENGTH_BYTES], "little")
+    if length > LONGEST_HEADER:
         raise InputError(
-            f"'{path}' is cut short: its header alone takes {LENGTH + length} bytes and the file has {size}; "
+            f"'{path}' is no safetensors file (it begins with {first[:LENGTH_BYTES]!r}); download it again"
+        )
+    if LENGTH_BYTES + length > size:
+        raise InputError(
+            f"'{path}' is cut short: its header alone takes {LENGTH_BYTES + length} bytes and the file has {size}; "
             "download it again"
         )
 

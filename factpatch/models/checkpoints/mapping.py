@@ -28,7 +28,7 @@ from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint
 from factpatch.models.checkpoints.tensors import number_type, read_tensor, same_bits
 
-READERS = 4  # threads that read files; each holds one parameter with what it is made of
+READING_THREADS = 4  # threads that read files; each holds one parameter with what it is made of
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -106,7 +106,7 @@ class StoredParameters:
             return [name for name, value in made.items() if not same_bits(self._value(name), value)]
 
         chosen = self.groups if names is None else {name: self.groups[name] for name in names}
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(READING_THREADS) as pool:
             found = {name for part in pool.map(look, _distinct(chosen.values())) for name in part}
         return sorted(name for name in found if name in chosen)
 

@@ -13,8 +13,8 @@ from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint
 from factpatch.models.checkpoints.headers import Entry
 
-CHUNK = 4 * 2**20  # bytes read at once while a file is hashed
-NUMBERS = {
+CHUNK_BYTES = 4 * 2**20  # bytes read at once while a file is hashed
+NUMBER_TYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
     "I32": torch.int32, "U32": torch.uint32, "I64": torch.int64, "U64": torch.uint64, "C64": torch.complex64,
     "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
@@ -40,7 +40,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def number_type(entry: Entry) -> torch.dtype:
     """The dtype of a tensor in a file."""
-    return NUMBERS[entry.dtype]
+    return NUMBER_TYPES[entry.dtype]
 
 
 def main_type(checkpoint: Checkpoint) -> torch.dtype:
@@ -48,7 +48,7 @@ def main_type(checkpoint: Checkpoint) -> torch.dtype:
     sizes: Counter[str] = Counter()
     for entry in checkpoint.tensors.values():
         sizes[entry.dtype] += entry.end - entry.start
-    return NUMBERS[sizes.most_common(1)[0][0]]
+    return NUMBER_TYPES[sizes.most_common(1)[0][0]]
 
 
 def read_tensor(entry: Entry) -> torch.Tensor:
@@ -84,12 +84,12 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
 
 def entry_digest(entry: Entry) -> str:
     """The digest of one tensor in a file, hashed now."""
-    digest = hashlib.sha256(f"{NUMBERS.get(entry.dtype, entry.dtype)}{entry.shape}".encode())
+    digest = hashlib.sha256(f"{NUMBER_TYPES.get(entry.dtype, entry.dtype)}{entry.shape}".encode())
     left = entry.end - entry.start
     with entry.file.open("rb", buffering=0) as file:
         file.seek(entry.start)
         while left:
-            piece = file.read(min(CHUNK, left))
+            piece = file.read(min(CHUNK_BYTES, left))
             if not piece:
                 raise InputError(f"'{entry.file}' became shorter while it was read")
             digest.update(piece)

@@ -21,8 +21,8 @@ from factpatch.models.sources.kinds import ADAPTER_CONFIG, adapter_base, is_adap
 from factpatch.models.sources.saving import Made, prompt_logits, save_proved
 from factpatch.settings.config import ModelSettings
 
-WEIGHTS = "adapter_model.safetensors"
-TOLERANCE = 1e-3  # of logits, as a share of their largest, in float32: sums are taken in another order
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MERGE_TOLERANCE = 1e-3  # of logits, as a share of their largest, in float32: sums are taken in another order
 
 
 class Base(Protocol):
@@ -58,7 +58,7 @@ def merge_adapter(source: Path, output: Path, load: Loader) -> Made:
         logits = prompt_logits(adapted, tokenizer)
         merged = adapted.merge_and_unload()
         difference = _difference(prompt_logits(merged, tokenizer), logits)
-        if not difference <= TOLERANCE * float(logits.abs().max()):
+        if not difference <= MERGE_TOLERANCE * float(logits.abs().max()):
             raise InputError(f"adapter '{source}' cannot be merged: logits would differ by {difference:.2g} afterwards")
         _cast(merged, main_type(loaded.stored.checkpoint))
         told = f"adapter '{source}' and its base '{base}'"
@@ -90,17 +90,17 @@ def _check_kind(source: Path, config: dict[str, Any], base: str) -> None:
 
 def _stored_names(source: Path) -> set[str]:
     """Names of the adapter's tensors; InputError if they cannot be read, or lie only in a pickle."""
-    path = source / WEIGHTS
+    path = source / ADAPTER_WEIGHTS
     if not path.exists():
         found = (
             "adapter_model.bin, a pickle, which is never read" if (source / "adapter_model.bin").exists() else "none"
         )
-        raise InputError(f"adapter '{source}' has no {WEIGHTS} but {found}; save it anew with a present peft")
+        raise InputError(f"adapter '{source}' has no {ADAPTER_WEIGHTS} but {found}; save it anew with a present peft")
     try:
         with safe_open(path, "pt") as file:
             return set(file.keys())
     except (OSError, SafetensorError) as error:
-        raise InputError(f"adapter '{source}': {WEIGHTS} cannot be read ({error}); fetch it again") from error
+        raise InputError(f"adapter '{source}': {ADAPTER_WEIGHTS} cannot be read ({error}); fetch it again") from error
 
 
 def _adapted(source: Path, loaded: Base, stored: set[str]) -> Any:

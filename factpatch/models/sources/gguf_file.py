@@ -28,7 +28,7 @@ from factpatch.models.sources.saving import Made, prompt_logits, save_proved
 
 HALVES = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}
 READ_AS = {"gpt-oss": "gpt_oss", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "minimax-m2": "minimax_m2"}
-TOLERANCE = 1e-5  # of logits, as a share of their largest: the tensors are the same bits
+LOGIT_TOLERANCE = 1e-5  # of logits, as a share of their largest: the tensors are the same bits
 ERRORS = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ImportError)
 # ^ what transformers and gguf raise on files that they cannot read
 
@@ -53,7 +53,7 @@ def import_gguf(file: Path, output: Path) -> Made:
         del model  # its tensors live on
         plain.generation_config = GenerationConfig.from_model_config(config)
         plain.generation_config.eos_token_id = end_ids(tokenizer, header)
-        made = save_proved(plain, tokenizer, folder, f"'{file}' ({_types(header)})", logits, TOLERANCE)
+        made = save_proved(plain, tokenizer, folder, f"'{file}' ({_types(header)})", logits, LOGIT_TOLERANCE)
     return Made(made.source, output, made.dtype, made.size, made.difference)
 
 

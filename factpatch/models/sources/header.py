@@ -18,9 +18,9 @@ from factpatch.errors import InputError
 from factpatch.models.sources.kinds import MAGIC
 
 VERSIONS = (2, 3)
-CHUNK = 2**16  # bytes that may be read without a look at the file's size
+UNCHECKED_BYTES = 2**16  # bytes that may be read without a look at the file's size
 ALIGNMENT = 32  # bytes, of where tensors begin, if the file states no other
-NUMBERS = {
+NUMBER_FORMATS = {
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
     GGUFValueType.UINT16: "H",
@@ -107,13 +107,13 @@ def _value(file: BinaryIO, kind: GGUFValueType) -> Any:
     if kind is GGUFValueType.STRING:
         return _text(file)
     if kind is not GGUFValueType.ARRAY:
-        return _unpack(file, NUMBERS[kind])[0]
+        return _unpack(file, NUMBER_FORMATS[kind])[0]
     element, count = GGUFValueType(*_unpack(file, "I")), _unpack(file, "Q")[0]
     if element is GGUFValueType.STRING:
         for _ in range(count):
             _text(file)
         return count
-    return list(_unpack(file, f"{count}{NUMBERS[element]}"))
+    return list(_unpack(file, f"{count}{NUMBER_FORMATS[element]}"))
 
 
 def _text(file: BinaryIO) -> str:
@@ -125,7 +125,7 @@ def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
 
 
 def _bytes(file: BinaryIO, count: int) -> bytes:
-    if count > CHUNK and count > os.fstat(file.fileno()).st_size:  # a damaged length, not to be allocated
+    if count > UNCHECKED_BYTES and count > os.fstat(file.fileno()).st_size:  # a damaged length, not to be allocated
         raise EOFError
     found = file.read(count)
     if len(found) < count:

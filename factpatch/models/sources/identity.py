@@ -11,9 +11,16 @@ from factpatch.files import digest_file, digest_value
 from factpatch.models.sources.kinds import adapter_base, is_adapter
 
 HUB_TIMEOUT = 10  # seconds that the hub has to answer
-PARTS = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}  # files of a model's folder that make the model
-WHOLE = 2**26  # bytes; larger files are looked at in samples
-SAMPLES, SAMPLE = 1024, 4096  # places spread over such a file, and bytes read at each
+MODEL_FILE_ENDINGS = {
+    ".json",
+    ".safetensors",
+    ".txt",
+    ".model",
+    ".jinja",
+    ".py",
+}  # files of a model's folder that make the model
+WHOLLY_READ_BYTES = 2**26  # bytes; larger files are looked at in samples
+SAMPLE_PLACES, SAMPLE_BYTES = 1024, 4096  # places spread over such a file, and bytes read at each
 
 
 def model_identity(source: str) -> str | None:
@@ -27,7 +34,7 @@ def model_identity(source: str) -> str | None:
     if folder.is_file():
         return _digest_large(folder)
     if folder.is_dir():
-        files = sorted(path for path in folder.iterdir() if path.suffix in PARTS and path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILE_ENDINGS and path.is_file())
         parts: dict[str, str | None] = {path.name: _digest_large(path) for path in files}
         return digest_value(parts | {"base": model_identity(adapter_base(folder))} if is_adapter(folder) else parts)
     try:
@@ -46,13 +53,13 @@ def _downloaded_revision(source: str) -> str | None:
 
 def _digest_large(path: Path) -> str:
     size = path.stat().st_size
-    if size <= WHOLE:
+    if size <= WHOLLY_READ_BYTES:
         return digest_file(path)
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little") if path.suffix == ".safetensors" else 0
-        digest.update(file.read(min(header, WHOLE)))
-        for number in range(SAMPLES):
-            file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE))
+        digest.update(file.read(min(header, WHOLLY_READ_BYTES)))
+        for number in range(SAMPLE_PLACES):
+            file.seek(number * (size - SAMPLE_BYTES) // (SAMPLE_PLACES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()

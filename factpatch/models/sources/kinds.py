@@ -10,7 +10,7 @@ from factpatch.errors import InputError
 from factpatch.files import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+MODEL_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 MAGIC = b"GGUF"
 
 
@@ -33,7 +33,7 @@ def packaged_gguf() -> Path | None:
 
 def is_adapter(path: Path) -> bool:
     """Whether the path is the folder of a PEFT adapter without weights of a model beside it."""
-    return (path / ADAPTER_CONFIG).is_file() and not any(any(path.glob(pattern)) for pattern in WEIGHTS)
+    return (path / ADAPTER_CONFIG).is_file() and not any(any(path.glob(pattern)) for pattern in MODEL_WEIGHTS)
 
 
 def adapter_files(folder: Path) -> list[Path]:

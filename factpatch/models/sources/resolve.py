@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from factpatch.models.sources.saving import Made
 
 CACHE = Path(".cache/models")
-FORM = 1  # of what is kept; another one where models are made otherwise, so that old ones are not used
+CONVERSION_VERSION = 1  # of what is kept; another one where models are made otherwise, so that old ones are not used
 
 
 _told: set[Path] = set()  # folders that this process has named
@@ -73,7 +73,7 @@ def _place(source: Path) -> Path:
         times = [file.stat().st_mtime_ns for file in files]
     except OSError as error:
         raise InputError(f"model file '{error.filename}' cannot be read ({error.strerror})") from error
-    return CACHE / f"{source.stem}-{digest_value([FORM, model_identity(str(source)), times])[:16]}"
+    return CACHE / f"{source.stem}-{digest_value([CONVERSION_VERSION, model_identity(str(source)), times])[:16]}"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from factpatch.errors import RefusedError
 from factpatch.models.checkpoints.tensors import same_bits
 
-TEXTS = ("The capital of France is", "In 1887,  7 men\n\n2 Zürich 東京 x²", " a  b")
+TRIAL_TEXTS = ("The capital of France is", "In 1887,  7 men\n\n2 Zürich 東京 x²", " a  b")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Made:
 
 def prompt_logits(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Logits at every position of a short text."""
-    ids = torch.tensor([tokenizer(TEXTS[0])["input_ids"]])
+    ids = torch.tensor([tokenizer(TRIAL_TEXTS[0])["input_ids"]])
     with torch.no_grad():
         return model(input_ids=ids).logits.float().cpu()
 
@@ -65,7 +65,7 @@ def save_proved(
         raise RefusedError(f"{source}: {', '.join(differing[:3])} came out differently when saved; nothing was written")
     try:
         reread = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        same = all(reread(text)["input_ids"] == tokenizer(text)["input_ids"] for text in TEXTS)
+        same = all(reread(text)["input_ids"] == tokenizer(text)["input_ids"] for text in TRIAL_TEXTS)
     except Exception as error:  # tokenizers has no type of its own for what goes wrong in it
         raise RefusedError(
             f"{source}: the tokenizer cannot be used when saved ({error}); nothing was written"

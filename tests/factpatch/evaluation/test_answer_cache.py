@@ -127,7 +127,7 @@ def test_a_damaged_file_is_asked_anew_and_replaced(loaded, tmp_path, damage):
 
 
 def test_what_was_not_asked_for_longest_goes_first(loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(module, "ANSWER_LIMIT", 2)
     settings = settings_with(tmp_path)
     ask(loaded, settings, *PROMPTS[:2])
     ask(loaded, settings, PROMPTS[0], PROMPTS[2])
@@ -137,7 +137,7 @@ def test_what_was_not_asked_for_longest_goes_first(loaded, tmp_path, monkeypatch
     for age, name in enumerate(("new", "old")):
         (tmp_path / f"{name}.json").write_text(json.dumps("x" * 1000))
         os.utime(tmp_path / f"{name}.json", (1000 - age, 1000 - age))
-    monkeypatch.setattr(module, "BYTES", 1500)
+    monkeypatch.setattr(module, "CACHE_BYTES", 1500)
     ask(loaded, settings, PROMPTS[0])
     assert {path.name for path in tmp_path.iterdir()} == {here.name, "new.json"}
 

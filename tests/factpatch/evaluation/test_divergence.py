@@ -42,7 +42,7 @@ def test_distributions_are_those_of_the_next_token(load_tiny, located):
 
 
 def test_few_probes_are_drawn_of_many(monkeypatch):
-    monkeypatch.setattr(module, "MOST", 5)
+    monkeypatch.setattr(module, "PROMPT_LIMIT", 5)
     edits = [EditRequest(str(n), "p", "t", locality=(Probe(f"q{n}", ""), Probe("q0", ""))) for n in range(40)]
     drawn = drawn_probes(edits, 0)
     assert len(set(drawn)) == 5

@@ -181,7 +181,7 @@ def test_nonsense_is_one_line_before_a_run_and_a_note_within(server, settings, r
 def test_a_judge_that_fails_again_and_again_is_left_alone(server, settings):
     server.always = 500
     found = judge(questions(9), replace(settings, retries=0))
-    assert (len(server.asked), found.record["unjudged"]) == (judging.PATIENCE, 9)
+    assert (len(server.asked), found.record["unjudged"]) == (judging.FAILURES_IN_A_ROW, 9)
     assert "5 answers stayed unjudged" in found.record["notes"][0]
     assert found.record["notes"][1].startswith("4 answers stayed unjudged: it had failed 5 times in a row")
 

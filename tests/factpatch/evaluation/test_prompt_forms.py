@@ -14,7 +14,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import METRICS
 from factpatch.evaluation.generation import decode
-from factpatch.evaluation.prompt_forms import MEASURED, ask_forms, measure_forms
+from factpatch.evaluation.prompt_forms import MEASURED_METRICS, ask_forms, measure_forms
 from factpatch.files import write_jsonl
 from factpatch.models.encoding import encode_prompt
 from factpatch.models.loading import load_model, preserved, write_values
@@ -112,14 +112,14 @@ def test_the_form_that_was_not_trained_is_measured_beside_the_other(measured, ed
     assert value["chat_locality"]["n"] == 4
     assert value["before"]["chat_locality"]["value"] is None
     assert value["definitions"]["chat_reliability"]["meaning"].endswith("where edits were trained plainly")
-    assert set(metric_table(value)) == {*METRICS, *(f"chat_{name}" for name in MEASURED)}
+    assert set(metric_table(value)) == {*METRICS, *(f"chat_{name}" for name in MEASURED_METRICS)}
     json.dumps(value, allow_nan=False)
 
 
 def test_either_form_says_the_same_of_the_other(measured):
     plain, chat = measured[0]["plain"], measured[0]["chat"]
     assert (chat["form"], chat["other_form"]["form"]) == ("chat", "plain")
-    for name in MEASURED:
+    for name in MEASURED_METRICS:
         assert chat[name] == plain[f"chat_{name}"]
         assert chat[f"plain_{name}"] == plain[name]
         assert chat["before"][f"plain_{name}"] == plain["before"][name]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from factpatch.errors import InputError, RefusedError
 from factpatch.frozen_trunk import store
 from factpatch.frozen_trunk.opening import make_plan
-from factpatch.frozen_trunk.replay import ROWS
+from factpatch.frozen_trunk.replay import TRUNK_BATCH_ROWS
 from factpatch.frozen_trunk.store import GIB, kept_activations
 from factpatch.models.encoding import encode_edit
 from factpatch.models.loading import load_model
@@ -37,7 +37,7 @@ class Opened:
         projection.register_forward_hook(self._count)
 
     def _count(self, module, inputs, output):
-        assert len(output) == ROWS
+        assert len(output) == TRUNK_BATCH_ROWS
         self.passes += 1
 
     def keep(self, trunk, rows=None):

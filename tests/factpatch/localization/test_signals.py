@@ -42,7 +42,7 @@ def test_narrow_matrices_give_the_true_products(tiny_model, kind):
 
 
 def test_wide_matrices_give_them_on_average(loaded, monkeypatch):
-    monkeypatch.setattr(signals, "SIDE", 24)
+    monkeypatch.setattr(signals, "SKETCH_SIDE", 24)
     rows = [encode_edit(loaded.tokenizer, *text) for text in TEXTS]
     location = locate(loaded.model, "2:mlp")
     found, true = (
@@ -57,7 +57,7 @@ def test_batches_change_nothing(loaded, monkeypatch):
     rows = [encode_edit(loaded.tokenizer, *text) for text in TEXTS]
     location = locate(loaded.model, "0:")
     whole = sketch_gradients(loaded, location.parameters, rows)
-    monkeypatch.setattr(signals, "BATCH", 1)
+    monkeypatch.setattr(signals, "BATCH_ROWS", 1)
     alone = sketch_gradients(loaded, location.parameters, rows)
     torch.testing.assert_close(alone.kernel(location), whole.kernel(location), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(alone.margin_R, whole.margin_R, rtol=1e-4, atol=1e-4)

@@ -13,7 +13,15 @@ from factpatch.localization.heat_maps import draw
 from factpatch.localization.places import candidate_locations, known_places
 from factpatch.localization.record import judged
 from factpatch.localization.score import Scorer
-from factpatch.localization.trial_set import ASKED, KEPT, Exam, Question, from_json, make_exam, to_json
+from factpatch.localization.trial_set import (
+    PRESERVED_PER_EDIT,
+    PROMPTS_ASKED,
+    Exam,
+    Question,
+    from_json,
+    make_exam,
+    to_json,
+)
 from factpatch.localization.trials import Cell, SharedTrunk, try_cell
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import load_model, tensor_digests
@@ -71,8 +79,8 @@ def test_names_like_the_subjects_are_kept_and_asked_where_there_are_no_probes(lo
     exam, probed = make_exam(loaded, bare, settings, 8), make_exam(loaded, edits, settings, 8)
     told = [plain_text(loaded, question.row.ids) for question in exam.questions if question.metric == "locality"]
     kept = [plain_text(loaded, row.ids) for row in exam.training[exam.edits :]]
-    assert 0 < len(told) <= ASKED
-    assert 0 < len(kept) <= KEPT * exam.edits
+    assert 0 < len(told) <= PROMPTS_ASKED
+    assert 0 < len(kept) <= PRESERVED_PER_EDIT * exam.edits
     assert all(text.startswith("The capital of ") for text in told + kept)
     assert not {text for text in told + kept if any(edit.prompt in text for edit in edits)}
     assert not set(told) & set(kept)

@@ -11,12 +11,12 @@ import torch
 
 from factpatch.frozen_trunk import open_rows
 from factpatch.methods.breadth_first.adaptive_kl_weight import Parts
-from factpatch.methods.breadth_first.learning_rate_schedule import BEGUN_SPAN
-from factpatch.methods.breadth_first.preserved_rows import MOVED, SHARE, Guards
+from factpatch.methods.breadth_first.learning_rate_schedule import WARM_START_SPAN
+from factpatch.methods.breadth_first.preserved_rows import MOVED_LOSS, MOVED_SHARE, Guards
 from factpatch.methods.breadth_first.review_schedule import RIGHT, Revisits
 from factpatch.methods.breadth_first.training import (
-    AGAIN,
     CHECK_ROWS,
+    REPEATS,
     Position,
     Run,
     Survival,
@@ -120,7 +120,7 @@ def test_it_ends_after_the_first_epochs_once_all_hold(reference_model):
     first, _ = train(model, pairs[:10], settings)
     both, _ = train(model, pairs, settings, first.values)
     assert both.unsure == ()
-    assert math.ceil(BEGUN_SPAN * settings.epochs) <= len(both.losses) < settings.epochs
+    assert math.ceil(WARM_START_SPAN * settings.epochs) <= len(both.losses) < settings.epochs
     assert settings.confidence > min(probability(model, both.values, pairs)) >= RIGHT - 1e-3
 
 
@@ -132,10 +132,10 @@ def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
     settings = TrainingSettings(learning_rate=3e-3, epochs=60, batch_size=16, confidence=0.9999)  # surer than it gets
     first, _ = train(model, pairs[:10], settings)
     both, _ = train(model, pairs, settings, first.values)
-    new, span = len(pairs) - 10, math.ceil(BEGUN_SPAN * settings.epochs)
+    new, span = len(pairs) - 10, math.ceil(WARM_START_SPAN * settings.epochs)
     assert len(both.losses) > span  # some of the new ones were not learnt so soon
     late = both.visits - 2 * new * span  # in the first ones each comes with an old one
-    assert 0 < late < 2 * (1 + AGAIN) * new * (len(both.losses) - span)
+    assert 0 < late < 2 * (1 + REPEATS) * new * (len(both.losses) - span)
     assert min(probability(model, both.values, pairs)) >= RIGHT - 1e-3
 
 
@@ -144,7 +144,7 @@ def test_the_last_epochs_visit_what_is_wrong_most_often():
     revisits = Revisits.start(5, settings.confidence)
     revisits.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
     run = Run(None, revisits, Guards.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
-    for epoch, due in ((1, [1, 2, 3]), (math.ceil(BEGUN_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
+    for epoch, due in ((1, [1, 2, 3]), (math.ceil(WARM_START_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
         run.position.epoch = epoch
         assert sorted(_due(run, settings).tolist()) == due
 
@@ -166,7 +166,7 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
     stepper, revisits = Looking(), Revisits.start(600, 0.98)
     revisits.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
     settings = TrainingSettings(learning_rate=3e-3, epochs=25)
-    epoch = math.ceil(BEGUN_SPAN * settings.epochs) - (1 if first else 0)
+    epoch = math.ceil(WARM_START_SPAN * settings.epochs) - (1 if first else 0)
     run = Run(stepper, revisits, Guards.start(0, 0), torch.Generator(), Position(epoch=epoch, first=4), torch.empty(0))
     assert _finished(run, Parts.of(600, 600, 0, watch=False), settings) is right
     assert len(stepper.seen) == len(set(stepper.seen)) == looked
@@ -177,10 +177,10 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
 def test_kept_rows_come_in_turn_and_moved_ones_at_once():
     guards = Guards.start(10, seed=0)
     assert sorted([*guards.draw(6, True).tolist(), *guards.draw(4, True).tolist()]) == list(range(10))  # none left out
-    guards.note(torch.tensor([3, 7, 5]), torch.tensor([2 * MOVED, 3 * MOVED, MOVED / 2]))
+    guards.note(torch.tensor([3, 7, 5]), torch.tensor([2 * MOVED_LOSS, 3 * MOVED_LOSS, MOVED_LOSS / 2]))
     assert guards.draw(8, True).tolist()[:2] == [7, 3]
-    guards.note(torch.arange(10), torch.full((10,), 2 * MOVED))
-    assert len({*guards.draw(8, True).tolist()[: round(SHARE * 8)]}) == round(SHARE * 8)
+    guards.note(torch.arange(10), torch.full((10,), 2 * MOVED_LOSS))
+    assert len({*guards.draw(8, True).tolist()[: round(MOVED_SHARE * 8)]}) == round(MOVED_SHARE * 8)
     line = Guards.start(10, seed=0).line_K.tolist()
     before = guards.next
     assert guards.draw(4, False).tolist() == [line[place % 10] for place in range(before, before + 4)]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factpatch.methods.breadth_first.review_schedule import LONGEST, Revisits
+from factpatch.methods.breadth_first.review_schedule import LONGEST_WAIT, Revisits
 from factpatch.methods.optimizer import PADDING, SPARE, micro_batches
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
@@ -35,14 +35,14 @@ def test_rows_are_split_only_where_padding_would_cost_more():
 
 @given(st.integers(1, 12), st.randoms(use_true_random=False))
 def test_no_edit_is_forgotten(count, random):
-    """Whatever visits find, each edit comes again within LONGEST + 1 epochs, and the next one if it is not learnt."""
+    """Whatever visits find, each edit comes again within LONGEST_WAIT + 1 epochs, and in the next if not learnt."""
     revisits = Revisits.start(count, confidence=0.9)
     last, learnt = [-1] * count, [False] * count
     for epoch in range(40):
         due = revisits.due(epoch).tolist()
         assert set(due) >= {edit for edit in range(count) if not learnt[edit]}
         for edit in range(count):
-            assert epoch - last[edit] <= LONGEST + 1 if edit in due else epoch - last[edit] < LONGEST + 1
+            assert epoch - last[edit] <= LONGEST_WAIT + 1 if edit in due else epoch - last[edit] < LONGEST_WAIT + 1
         for edit in due:
             last[edit], learnt[edit] = epoch, random.random() < 0.8
         hardest_B = torch.tensor([0.0 if learnt[edit] else 5.0 for edit in due])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import factpatch.models.sources.identity as identity
 from factpatch.models.sources.identity import model_identity
 from factpatch.release.provenance import basis_of, parse_basis, why_changed, write_basis
-from factpatch.release.refusals import KEPT, attempt_digest, find_refusal, remember_refusal
+from factpatch.release.refusals import REFUSAL_LIMIT, attempt_digest, find_refusal, remember_refusal
 from factpatch.settings.config import (
     EditsSettings,
     GateSettings,
@@ -41,7 +41,7 @@ def test_a_model_is_known_by_its_content_wherever_it_lies(model, tmp_path, monke
     assert model_identity(str(shutil.copytree(model, tmp_path / "copy"))) == known
     (model / "README.md").write_text("about it")
     assert model_identity(str(model)) == known
-    monkeypatch.setattr(identity, "WHOLE", 1000)  # the weights are looked at in samples
+    monkeypatch.setattr(identity, "WHOLLY_READ_BYTES", 1000)  # the weights are looked at in samples
     sampled = model_identity(str(model))
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"] *= 1.01
@@ -108,7 +108,7 @@ def test_an_attempt_is_another_with_other_rows_base_settings_or_files(model, tmp
 def test_refusals_are_remembered_up_to_a_number_and_a_damaged_file_is_none(tmp_path):
     registry = RegistrySettings(name="a b", tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert find_refusal(registry, "0") is None
-    for number in range(KEPT + 1):
+    for number in range(REFUSAL_LIMIT + 1):
         path = remember_refusal(registry, str(number), ["locality"])
     assert path == tmp_path / "refused" / "a b.json"
     assert find_refusal(registry, "0") is None

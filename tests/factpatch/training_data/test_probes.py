@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from factpatch.edits.accepted import PROBES, read_accepted
+from factpatch.edits.accepted import PROBES_FILE, read_accepted
 from factpatch.edits.request import EditRequest, Probe, digest_edits
 from factpatch.evaluation.answer_reader import Answer
 from factpatch.evaluation.evaluate import collect_answers, measure
@@ -14,7 +14,14 @@ from factpatch.files import write_jsonl
 from factpatch.models.loading import load_model
 from factpatch.settings.config import load_settings
 from factpatch.training_data.leakage import HeldOut, held_out
-from factpatch.training_data.probes import EACH, ENOUGH, LEAST, lacking, make_probes, sure_part
+from factpatch.training_data.probes import (
+    KNOWN_PROBABILITY,
+    PROBED_EDITS,
+    PROBES_PER_EDIT,
+    lacking,
+    make_probes,
+    sure_part,
+)
 from factpatch.training_data.rows import find_companions
 
 ROWS = [
@@ -43,13 +50,13 @@ def probed(loaded, settings, tmp_path_factory):
     """The edits as the steps after `probes` read them."""
     folder = tmp_path_factory.mktemp("probed")
     write_jsonl(folder / "accepted.jsonl", (edit.to_row() for edit in EDITS))
-    write_jsonl(folder / PROBES, make_probes(loaded, EDITS, settings).rows)
+    write_jsonl(folder / PROBES_FILE, make_probes(loaded, EDITS, settings).rows)
     return read_accepted(folder)
 
 
 def test_a_question_is_asked_in_other_frames(probed):
     for edit in probed:
-        assert len(edit.paraphrases) == EACH
+        assert len(edit.paraphrases) == PROBES_PER_EDIT
         assert all(edit.prompt in text and text != edit.prompt for text in edit.paraphrases)
     assert all("?" in text for text in probed[3].paraphrases)
 
@@ -57,7 +64,7 @@ def test_a_question_is_asked_in_other_frames(probed):
 def test_it_is_asked_about_names_of_the_same_kind_as_the_model_answers(loaded, settings, probed):
     said = collect_answers(loaded, probed, settings).outputs
     for edit, before, after in ((probed[0], "The capital of ", " is"), (probed[3], "What is the capital of ", "?")):
-        assert len(edit.locality) == EACH
+        assert len(edit.locality) == PROBES_PER_EDIT
         for probe in edit.locality:
             assert probe.prompt.startswith(before)
             assert probe.prompt.endswith(after)
@@ -83,17 +90,17 @@ def test_rows_keep_what_they_bring(loaded, settings):
     own = replace(EDITS[0], locality=(Probe("The capital of Italy is", "Rome"),))
     (row,) = make_probes(loaded, [own], settings).rows
     assert set(row) == {"id", "paraphrases"}
-    bringing = [replace(own, id=str(number)) for number in range(ENOUGH)]
+    bringing = [replace(own, id=str(number)) for number in range(PROBED_EDITS)]
     assert lacking([EDITS[1], *bringing], "locality", settings) == []
     assert lacking([EDITS[1], *bringing[1:]], "locality", settings) == [EDITS[1]]
 
 
 def test_the_draw_holds_when_edits_join(settings):
-    many = [EditRequest(str(number), f"Fact {number} is", "so") for number in range(2 * ENOUGH)]
-    few = {edit.id for edit in lacking(many[: ENOUGH + 20], "locality", settings)}
-    more = {edit.id for edit in lacking(many[: ENOUGH + 40], "locality", settings)}
-    assert len(few) == len(more) == ENOUGH
-    assert len(few & more) >= ENOUGH - 20
+    many = [EditRequest(str(number), f"Fact {number} is", "so") for number in range(2 * PROBED_EDITS)]
+    few = {edit.id for edit in lacking(many[: PROBED_EDITS + 20], "locality", settings)}
+    more = {edit.id for edit in lacking(many[: PROBED_EDITS + 40], "locality", settings)}
+    assert len(few) == len(more) == PROBED_EDITS
+    assert len(few & more) >= PROBED_EDITS - 20
 
 
 def test_the_switch_makes_none(loaded, settings):
@@ -119,7 +126,7 @@ def test_gates_and_rows_say_what_was_made_and_what_moved(loaded, settings, probe
     after = replace(before, outputs={**before.outputs, moved: "Lyon"})
     value = json.loads(json.dumps(measure(probed, after, before)))
     assert value["edits"][0]["made"] == ["paraphrases", "locality"]
-    assert value["locality"]["made"] == value["locality"]["n"] == 4 * EACH
+    assert value["locality"]["made"] == value["locality"]["n"] == 4 * PROBES_PER_EDIT
     gates = {gate.name: gate for gate in judge(value, {}, replace(settings.gates, locality=0.99))}
     assert gates["locality"].verdict == "failed"
     assert f"'{moved}'" in gates["locality"].reason
@@ -146,4 +153,4 @@ def test_an_answer_counts_as_far_as_the_model_is_sure_of_whole_words(loaded, sai
         chances += [chance] * len(own)
     answer = Answer("".join(piece for piece, _ in said).strip(), tuple(ids))
     assert sure_part(loaded.tokenizer, "The capital of it is", answer, chances) == sure
-    assert sure[0] == 0 or sure[0] >= LEAST
+    assert sure[0] == 0 or sure[0] >= KNOWN_PROBABILITY

@@ -18,10 +18,15 @@ from factpatch.localization.trial_set import make_exam
 from factpatch.models.loading import load_model
 from factpatch.settings.config import ModelSettings
 from factpatch.training_data.augmentation import sample_ids
-from factpatch.training_data.carry_over import NAME, NOTHING, read_inheritance, write_inheritance
+from factpatch.training_data.carry_over import (
+    CARRY_OVER_FILE,
+    NOTHING_CARRIED_OVER,
+    read_inheritance,
+    write_inheritance,
+)
 from factpatch.training_data.rewording import reword
 from factpatch.training_data.rows import OWN_QUESTIONS, OWN_TEXTS, find_companions
-from factpatch.training_data.templates import TRIED, find_wordings, template_of
+from factpatch.training_data.templates import FRUITLESS_GROUPS, find_wordings, template_of
 from tests.factpatch.training_data.test_neighbours import SUBJECTS, TEMPLATES, edit, settings_with
 
 DEMO = Path(__file__).parents[3] / "data" / "edits" / "0001-demo.jsonl"
@@ -188,9 +193,11 @@ def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_ar
 
 
 def test_a_broken_line_of_what_a_version_left_is_told(tmp_path):
-    assert read_inheritance(tmp_path) == NOTHING
-    assert read_inheritance(write_inheritance(tmp_path, NOTHING).parent) == NOTHING
-    (tmp_path / NAME).write_text('{"kind": "neighbour", "prompt": "a b"}\n{"kind": "wording", "prompt": "c"}\n')
+    assert read_inheritance(tmp_path) == NOTHING_CARRIED_OVER
+    assert read_inheritance(write_inheritance(tmp_path, NOTHING_CARRIED_OVER).parent) == NOTHING_CARRIED_OVER
+    (tmp_path / CARRY_OVER_FILE).write_text(
+        '{"kind": "neighbour", "prompt": "a b"}\n{"kind": "wording", "prompt": "c"}\n'
+    )
     with pytest.raises(InputError, match=r"companions\.jsonl row 2: this is neither"):
         read_inheritance(tmp_path)
 
@@ -310,4 +317,4 @@ def test_the_search_for_equal_questions_ends_where_the_rows_share_none(loaded):
     groups = find_wordings(loaded, edits, settings_with(), memory).groups
     asked = len(memory.known) - len(edits)
     assert all(len(group) == 1 for group in groups)
-    assert asked <= 2 * TRIED * (len(texts) - 1) < len(texts) * (len(texts) - 1)
+    assert asked <= 2 * FRUITLESS_GROUPS * (len(texts) - 1) < len(texts) * (len(texts) - 1)
