@@ -24,7 +24,7 @@ from factpatch.evaluation.evaluate import collect_answers, measure
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import find_companions
+from factpatch.training_data.rows import find_training_rows
 
 BREAK = re.compile(r"(?<=[.?!)])\s+|\n+")
 DEFAULT = ("plain", "default", "default, prefixes")
@@ -50,7 +50,7 @@ def run(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, l
         for edit in edits
     ]
     before = [collect_answers(loaded, part, settings) for part in (edits, bare)]
-    companions = find_companions(loaded, edits, settings)
+    companions = find_training_rows(loaded, edits, settings)
     place = locate(loaded.model, location)
     result = run_edit(loaded, place, edits, settings, companions.kept, wordings=companions.wordings)
     with preserved(loaded.model, place.parameters):

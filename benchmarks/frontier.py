@@ -29,7 +29,7 @@ from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import find_companions
+from factpatch.training_data.rows import find_training_rows
 
 PLAIN: dict[str, Any] = {
     "learning_rate": 4e-3,
@@ -103,7 +103,7 @@ def run(
         edits, place = sample.edits, locate(loaded.model, location)
         before, base = base_answers(loaded, sample, settings)
         start = time.process_time()
-        companions = find_companions(loaded, edits, settings)
+        companions = find_training_rows(loaded, edits, settings)
         result = run_edit(loaded, place, edits, settings, companions.kept, wordings=companions.wordings)
         seconds = time.process_time() - start
     with preserved(loaded.model, place.parameters):

@@ -36,8 +36,8 @@ from factpatch.files import write_json, write_jsonl
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, Inheritance
-from factpatch.training_data.rows import find_companions
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
+from factpatch.training_data.rows import find_training_rows
 
 EACH, CONTRADICTED = 100, 20  # rows of a round, and those of them that contradict an earlier one
 REVERTED, EVERY = 50, 10  # facts that every tenth round but the last withdraws
@@ -83,7 +83,7 @@ class Trained:
     visits: int
     seconds: float
     companions: float
-    bequest: Inheritance
+    bequest: CarriedOver
 
 
 class Life:
@@ -148,7 +148,7 @@ class Life:
         settled = [edit for edit in edits if (edit.prompt, edit.target) in known]
         left, withdrawn = self.bequest if settled else NOTHING_CARRIED_OVER, list(self.ledger.withdrawn)
         began = time.process_time()
-        companions = find_companions(self.loaded, new, self.settings, settled, left, withdrawn)
+        companions = find_training_rows(self.loaded, new, self.settings, settled, left, withdrawn)
         found = time.process_time() - began
         result = run_edit(
             self.loaded,

@@ -19,7 +19,7 @@ from factpatch.evaluation.suites import chosen_tasks
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import find_companions
+from factpatch.training_data.rows import find_training_rows
 from tasks.regress import load_tasks, score
 from tasks.validate import validate
 
@@ -31,7 +31,7 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
     training = settings.training
     location = locate(loaded.model, settings.localization.location)
     start = time.perf_counter()
-    companions = find_companions(loaded, edits, settings)
+    companions = find_training_rows(loaded, edits, settings)
     result = run_edit(loaded, location, edits, settings, companions.kept, wordings=companions.wordings)
     seconds = time.perf_counter() - start
     with preserved(loaded.model, location.parameters):

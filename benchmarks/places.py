@@ -20,8 +20,8 @@ from factpatch.edits.accepted import read_accepted
 from factpatch.localization.places import candidate_locations
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import rank_places
-from factpatch.localization.trial_set import UNMEASURED_REASONS, make_exam
-from factpatch.localization.trials import SharedTrunk, try_cell
+from factpatch.localization.trial_set import UNMEASURED_REASONS, make_trial_set
+from factpatch.localization.trials import SharedTrunk, run_trial
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.settings.config import load_settings
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         validate.fn(folder, settings)
         edits, loaded = read_accepted(folder), load_model(settings.model)
-    exam = _timed("exam", lambda: make_exam(loaded, edits, settings, min(args.sample, len(edits))))
+    exam = _timed("exam", lambda: make_trial_set(loaded, edits, settings, min(args.sample, len(edits))))
     candidates = candidate_locations(loaded.model, settings.localization)
     ranking = _timed("signals", lambda: rank_places(loaded, exam, candidates))
     signals = {one.location.name: (place, one.signals) for place, one in enumerate(ranking, 1)}
@@ -54,7 +54,7 @@ def main() -> None:
     scores: dict[str, float] = {}
     for place in places:
         start = time.process_time()
-        cell = try_cell(trunk, place, settings, whole=True)
+        cell = run_trial(trunk, place, settings, whole=True)
         one = scorer.score(cell)
         scores[place.name] = one.score
         shares = " | ".join(

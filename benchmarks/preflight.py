@@ -29,7 +29,7 @@ from factpatch.patches.patch import save_patch
 from factpatch.preflight import machine
 from factpatch.preflight.estimate import estimate
 from factpatch.settings.config import load_settings
-from factpatch.training_data.rows import find_companions
+from factpatch.training_data.rows import find_training_rows
 
 RUNS = 2
 NAMES = ("memory_bytes", "patch_bytes", "trunk_bytes", "seconds_trunk", "seconds_epoch")
@@ -49,7 +49,7 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
         needed = estimate(settings, rows, location_text)
         loaded = load_model(settings.model)
         location = locate(loaded.model, location_text)
-        companions = find_companions(loaded, rows, settings)
+        companions = find_training_rows(loaded, rows, settings)
         trunk: list[float] = []
         epochs: list[float] = []
         result = run_edit(

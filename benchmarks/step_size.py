@@ -31,7 +31,7 @@ from factpatch.models.forward import token_losses
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import Companions, find_companions
+from factpatch.training_data.rows import TrainingRows, find_training_rows
 
 STEPS = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 METRICS = ("reliability", "generalization", "locality_content")
@@ -58,7 +58,7 @@ def text_loss(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) 
 def run(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
-    companions: Companions,
+    companions: TrainingRows,
     before: Answers,
     place: Location,
     settings: Settings,
@@ -105,7 +105,7 @@ def main() -> None:
     loaded = load_model(settings.model)
     edits, place = read_edits(args.rows, args.edits, args.seed), locate(loaded.model, args.location)
     before = collect_answers(loaded, edits, settings)
-    companions = find_companions(loaded, edits, settings)
+    companions = find_training_rows(loaded, edits, settings)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.touch()
     known = {tuple(json.loads(line)["run"]) for line in args.output.read_text(encoding="utf-8").splitlines()}

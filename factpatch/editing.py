@@ -11,7 +11,7 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.files import digest_value
 from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.training import Survival, breadth_first
+from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
 from factpatch.methods.depth_first.training import depth_first
 from factpatch.methods.optimizer import Progress, TrainingResult
 from factpatch.models.encoding import Encoded, encode_pairs
@@ -62,12 +62,14 @@ def run_edit(
     if training.method == "depth-first":
         with open_rows(loaded, location, rows, settings.trunk, trunk_progress) as opened:
             return depth_first(loaded, location, opened, training, progress)
-    survival = None
+    checkpoint_policy = None
     if checkpoint is not None:
         identity = run_identity(loaded, location, rows, protected, settings, start or {}, wordings)
-        survival = Survival(checkpoint, identity, resume, training.checkpoint_seconds)
+        checkpoint_policy = CheckpointPolicy(checkpoint, identity, resume, training.checkpoint_seconds)
     with open_rows(loaded, location, [*rows, *wordings, *protected], settings.trunk, trunk_progress) as opened:
-        return breadth_first(loaded, location, opened, len(rows), training, progress, survival, start, len(wordings))
+        return breadth_first(
+            loaded, location, opened, len(rows), training, progress, checkpoint_policy, start, len(wordings)
+        )
 
 
 def run_identity(

@@ -9,13 +9,13 @@ from pathlib import Path
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import RefusedError
-from factpatch.release.mode import Mode
-from factpatch.release.mode import begin as decide
+from factpatch.release.mode import ReleaseMode
+from factpatch.release.mode import decide_mode as decide
 from factpatch.settings.config import Settings
 from tasks.promote import fetch_patch, read_champion
 
 
-def begin(output: str, settings: Settings, refused: Sequence[str] = ()) -> Mode:
+def begin(output: str, settings: Settings, refused: Sequence[str] = ()) -> ReleaseMode:
     """Leave the decision, and the patch to begin with, in `start/` of the output folder, and print it with its reason.
     `refused` are gates that have just refused an increment.
 

@@ -27,7 +27,7 @@ from flows.console import check_prefect, printable
 
 RELEASE_PACKAGES = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")
 LEAST_ROOM = 32 * 2**20  # bytes free, below which a disk counts as full
-Check = Callable[[Settings, Path], str]
+MachineCheck = Callable[[Settings, Path], str]
 
 
 def check_packages(settings: Settings, output: Path) -> str:
@@ -170,7 +170,7 @@ def check_processes(settings: Settings, output: Path) -> str:
     return f"{settings.localization.workers} processes"
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, MachineCheck] = {
     "packages": check_packages,
     "home": check_home,
     "temporary files": check_temporary,

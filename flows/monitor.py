@@ -54,7 +54,7 @@ def monitor(
     if value["status"] == "decayed":
         value["again"] = edit_again(value, settings, config, overrides or {})
     write_json(path, value)
-    create_markdown_artifact(render(value), "monitor", "Which released facts still hold")
+    create_markdown_artifact(render_monitor(value), "monitor", "Which released facts still hold")
     name = "Completed" if value["status"] == "held" else DECAYED_STATE
     return Completed(name=name, message=" ".join(value["reasons"]), data=str(path))
 
@@ -133,7 +133,7 @@ def edit_again(
     return told | {"run": run.name, "state": run.state.name if run.state else None}
 
 
-def render(value: Mapping[str, Any]) -> str:
+def render_monitor(value: Mapping[str, Any]) -> str:
     """The result as markdown, with every text from edits and models escaped."""
     from factpatch.report.card import plain
 
@@ -158,7 +158,7 @@ def next_step(value: Mapping[str, Any]) -> str:
     return f"To edit them again: {again['command']}"
 
 
-def describe(value: Mapping[str, Any]) -> list[str]:
+def describe_monitor(value: Mapping[str, Any]) -> list[str]:
     """The result in lines for a terminal."""
     lines = [f"{value['model']}: {value['status']}", *value["reasons"]]
     for name in ("decayed", "unlearnt"):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factpatch.edits.folder import read_ledger
-from factpatch.edits.ledger import Entry
+from factpatch.edits.ledger import LedgerEntry
 from factpatch.files import read_json
-from factpatch.release.pending import Held, Pending, compare, refuse_late_files
-from factpatch.release.provenance import Basis, basis_of, why_changed
+from factpatch.release.pending import PendingChanges, RegisteredVersion, pending_changes, refuse_late_files
+from factpatch.release.provenance import Provenance, provenance_of, why_changed
 from factpatch.release.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
 from factpatch.settings.config import Settings
 from tasks.promote import read_champion, read_newest, stopping_gates
@@ -28,10 +28,10 @@ class Work:
         refused: the same attempt, if gates have refused it and the registry does not hold it.
     """
 
-    pending: Pending
+    pending: PendingChanges
     champion: str | None
     changed: str | None
-    waiting: Held | None
+    waiting: RegisteredVersion | None
     attempt: str
     refused: Refusal | None
 
@@ -60,12 +60,12 @@ class Work:
 def find_work(settings: Settings) -> Work:
     """Compare the ledger with the champion. InputError for a new file that stands before one already released."""
     entries, limit = read_ledger(settings.edits.path, columns=settings.edits.columns), settings.edits.limit
-    held, basis = read_champion(settings.registry), basis_of(settings)
+    held, basis = read_champion(settings.registry), provenance_of(settings)
     refuse_late_files(entries, held)
-    pending = compare(entries, held, limit)
+    pending = pending_changes(entries, held, limit)
     changed = why_changed(basis, held.bases) if held else None
     newest = read_newest(settings.registry) if pending or changed else None
-    waiting = newest if newest and not compare(entries, newest, limit) else None
+    waiting = newest if newest and not pending_changes(entries, newest, limit) else None
     if waiting and why_changed(basis, waiting.bases):
         waiting = None
     attempt = _attempt(settings, entries, basis)
@@ -75,10 +75,10 @@ def find_work(settings: Settings) -> Work:
 
 def attempt_of(settings: Settings) -> str:
     """Names what a release would be tried with now; the registry is not asked."""
-    return _attempt(settings, read_ledger(settings.edits.path, columns=settings.edits.columns), basis_of(settings))
+    return _attempt(settings, read_ledger(settings.edits.path, columns=settings.edits.columns), provenance_of(settings))
 
 
-def _attempt(settings: Settings, entries: Sequence[Entry], basis: Basis) -> str:
+def _attempt(settings: Settings, entries: Sequence[LedgerEntry], basis: Provenance) -> str:
     rows = [entry.row.values for entry in entries if entry.state == "active"]
     return attempt_digest(settings, rows[: settings.edits.limit], basis)
 

@@ -22,7 +22,7 @@ from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
 from factpatch.preflight.environment import user_name
-from factpatch.release.provenance import write_basis
+from factpatch.release.provenance import write_provenance
 from factpatch.release.registry import lock_file, locked
 from factpatch.report import read_evidence, render_card
 from factpatch.settings.config import Settings, load_settings
@@ -93,7 +93,7 @@ def release(
             second(folder, settings)
             check_readiness(read_accepted(folder), canaries, settings.gates)
         mode = begin(folder, settings)
-        write_basis(Path(folder), settings, _configured(config, settings))
+        write_provenance(Path(folder), settings, _configured(config, settings))
         steps = others if edits else UNEDITED
         _run(steps, folder, settings)
         refused = refusing_gates(folder)

@@ -253,11 +253,11 @@ def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
     check_inputs(settings, model=False)
     output_folder(args.output)
     quiet_prefect()
-    from flows.monitor import describe
+    from flows.monitor import describe_monitor
     from flows.monitor import monitor as watch
 
     value = read_json(Path(str(watch(args.of, args.config, args.output, overrides, args.patch))))
-    print("\n".join(describe(value)))
+    print("\n".join(describe_monitor(value)))
     return 0 if value["status"] == "held" else 1
 
 

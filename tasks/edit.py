@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # other verbs start without torch
     from factpatch.models.loading import LoadedModel
     from factpatch.models.locations import Location
     from factpatch.preflight.estimate import Estimate
-    from factpatch.release.mode import Mode, Start
-    from factpatch.training_data.rows import Companions
+    from factpatch.release.mode import ReleaseMode, ReleaseStart
+    from factpatch.training_data.rows import TrainingRows
 
 
 @task(name="edit", timeout_seconds=24 * 3600)
@@ -41,7 +41,7 @@ def edit(output: str, settings: Settings) -> str:
     from factpatch.patches.patch import save_patch
     from factpatch.preflight.machine import peak_memory
     from factpatch.release.mode import read_start
-    from factpatch.training_data.carry_over import write_inheritance
+    from factpatch.training_data.carry_over import write_carried_over
 
     start = time.perf_counter()
     folder = Path(output)
@@ -65,7 +65,7 @@ def edit(output: str, settings: Settings) -> str:
     patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
-    write_inheritance(folder, companions.bequest)
+    write_carried_over(folder, companions.bequest)
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
         "schema": 1,
@@ -87,13 +87,13 @@ def edit(output: str, settings: Settings) -> str:
 
 def _preflight(settings: Settings, edits: list[EditRequest], location: str, folder: Path) -> Estimate:
     """What the run will take, told to whoever watches; raises where it cannot fit."""
-    from factpatch.preflight.estimate import check, describe, estimate
+    from factpatch.preflight.estimate import check_room, describe_estimate, estimate
     from factpatch.preflight.machine import available
 
     needed = estimate(settings, edits, location)
     free = available(settings.model.device, folder, settings.trunk.folder)
-    print(describe(needed, free), file=sys.stderr)
-    check(needed, free, settings.trunk)
+    print(describe_estimate(needed, free), file=sys.stderr)
+    check_room(needed, free, settings.trunk)
     return needed
 
 
@@ -102,17 +102,17 @@ def _train(
     location: Location,
     edits: list[EditRequest],
     settings: Settings,
-    begun: Start,
+    begun: ReleaseStart,
     checkpoint: Path,
     resume: bool,
-) -> tuple[Companions, TrainingResult]:
+) -> tuple[TrainingRows, TrainingResult]:
     """What joins the edits, and the values that training gives; told while it goes on."""
     from factpatch.editing import run_edit
-    from factpatch.training_data.rows import find_companions
+    from factpatch.training_data.rows import find_training_rows
 
     with show_progress(f"edit {location.name}") as report:
         new, settled = begun.parted(edits)
-        companions = find_companions(loaded, new, settings, settled, begun.inherited, begun.withdrawn)
+        companions = find_training_rows(loaded, new, settings, settled, begun.inherited, begun.withdrawn)
         for note in companions.notes:
             print(note, file=sys.stderr)
         result = run_edit(
@@ -132,7 +132,12 @@ def _train(
 
 
 def _told(
-    method: str, rate: float, mode: Mode, edits: list[EditRequest], companions: Companions, result: TrainingResult
+    method: str,
+    rate: float,
+    mode: ReleaseMode,
+    edits: list[EditRequest],
+    companions: TrainingRows,
+    result: TrainingResult,
 ) -> dict[str, Any]:
     """How training went, as `edit.json` and the patch's manifest hold it."""
     return {

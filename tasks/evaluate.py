@@ -69,11 +69,11 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
 
 def ask_judge(edits: Sequence[EditRequest], after: Asked, before: Asked | None, settings: Settings) -> Judgement | None:
     """What the judge says to the answers in the trained form, the edited model's first; None if there is no judge."""
-    from factpatch.evaluation.judging import disputed, judge
+    from factpatch.evaluation.judging import disputed, judge_answers
     from factpatch.evaluation.prompt_forms import trained_answers
 
     if settings.judge.address is None:
         return None
     outputs = [trained_answers(asked).outputs for asked in (after, before) if asked]
     with show_progress("judge") as report:
-        return judge(disputed(edits, outputs, settings.evaluation.protocol), settings.judge, report)
+        return judge_answers(disputed(edits, outputs, settings.evaluation.protocol), settings.judge, report)

@@ -27,14 +27,14 @@ def localize(output: str, settings: Settings) -> str:
     from factpatch.localization.search import localize as search
     from factpatch.models.loading import load_model
     from factpatch.models.locations import locate
-    from factpatch.preflight.estimate import check_model
+    from factpatch.preflight.estimate import check_model_room
     from factpatch.preflight.machine import available
     from factpatch.release.mode import read_start
 
     start = time.perf_counter()
     folder = Path(output)
     edits = accepted_to_write(folder)
-    check_model(settings.model, available(settings.model.device, folder, None))
+    check_model_room(settings.model, available(settings.model.device, folder, None))
     loaded = load_model(settings.model)
     fixed = settings.localization.location
     begun = read_start(folder, edits, settings)
@@ -55,9 +55,9 @@ def localize(output: str, settings: Settings) -> str:
 @task(name="try places")
 def try_places(folder: str, names: list[str], settings: Settings) -> str:
     """Give each of the places a whole run, and leave what it showed in the folder of the trials."""
-    from factpatch.localization.worker import fill
+    from factpatch.localization.worker import run_trials
 
-    fill(Path(folder), names, settings)
+    run_trials(Path(folder), names, settings)
     return folder
 
 

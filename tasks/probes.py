@@ -21,13 +21,13 @@ def probes(output: str, settings: Settings) -> str:
     The model is loaded only where edits lack something and `evaluation.make_probes` says to make it. Not retried: a
     failure would repeat.
     """
-    from factpatch.training_data.probes import Made, lacking, make_probes
+    from factpatch.training_data.probes import MadeProbes, lacking, make_probes
 
     start = time.perf_counter()
     folder = Path(output)
     (folder / PROBES_FILE).unlink(missing_ok=True)
     edits = read_accepted(folder)
-    made = Made((), ())
+    made = MadeProbes((), ())
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
         from factpatch.models.loading import load_model
 

@@ -206,9 +206,9 @@ def ask_again(
     release: Mapping[str, Any], source: str, uri: str, folder: Path, settings: Settings, steps: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The release after the gate that fetches the model from the registry and asks it a sample of the edits."""
-    from factpatch.evaluation.reload import moved_answers, spread
+    from factpatch.evaluation.reload import evenly_spread, moved_answers
 
-    rows = spread(steps["evaluate"]["edits"], settings.gates.reload)
+    rows = evenly_spread(steps["evaluate"]["edits"], settings.gates.reload)
     if not rows:
         return dict(release)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".reload.") as temporary:

@@ -12,6 +12,6 @@ from factpatch.settings.config import Settings
 @task(name="unedited", timeout_seconds=3600)
 def unedited(output: str, settings: Settings) -> str:
     """Leave the base model itself as the release in the output folder; path of edit.json."""
-    from factpatch.release.base_model import write_unedited
+    from factpatch.release.base_model import write_base_model
 
-    return str(write_unedited(Path(output), settings))
+    return str(write_base_model(Path(output), settings))

@@ -16,7 +16,7 @@ from prefect import task
 from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
 from factpatch.edits.accepted import PROBES_FILE
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
-from factpatch.edits.findings import Outcome, count_faults, settle
+from factpatch.edits.findings import ValidationOutcome, count_faults, settle
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.ledger import live_rows
 from factpatch.edits.loading import Row, read_as
@@ -103,7 +103,7 @@ def validate(output: str, settings: Settings) -> str:
 
 def _check(
     rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizerBase | None, embeddings: int | None, docs: Path
-) -> Outcome:
+) -> ValidationOutcome:
     """What becomes of the active rows."""
     survey = survey_rows(rows, budget, tokenizer, embeddings)
     return settle(rows, survey, _judge(rows, count_faults(rows, survey), docs))
@@ -247,7 +247,7 @@ def _caption(row: Row) -> str:
     return html.escape(_printable(f"{row.where}: {visible(shown)}"))
 
 
-def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | None:
+def _refusal(outcome: ValidationOutcome, settings: Settings, any_active: bool) -> str | None:
     """Why the edits are refused, in one line; None if they pass, as they do where all were withdrawn or expired."""
     quarantined, accepted = len(outcome.quarantined), len(outcome.rows)
     if settings.validation.strict and outcome.findings:
@@ -258,7 +258,7 @@ def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | No
     return None if accepted or not any_active else f"no edit is left to write: {quarantined} rows quarantined"
 
 
-def _count_repaired(outcome: Outcome) -> int:
+def _count_repaired(outcome: ValidationOutcome) -> int:
     """Accepted rows that were mended."""
     mended = {(found["file"], found["row"]) for found in outcome.findings if found["severity"] == "repair"}
     return len(mended - {(entry["file"], entry["row"]) for entry in outcome.quarantined})

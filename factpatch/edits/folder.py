@@ -9,7 +9,7 @@ from pathlib import Path
 
 from factpatch.edits.findings import refuse_malformed, tidy
 from factpatch.edits.forms import Columns
-from factpatch.edits.ledger import Entry, fold
+from factpatch.edits.ledger import LedgerEntry, fold
 from factpatch.edits.loading import list_files, read_rows
 from factpatch.edits.tidying import tidy_text
 from factpatch.errors import InputError
@@ -21,7 +21,7 @@ FILE_NAME_DIGITS = 4  # of the number that a file's name begins with
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # for a file name
 
 
-def read_ledger(source: str, today: date | None = None, columns: Columns | None = None) -> list[Entry]:
+def read_ledger(source: str, today: date | None = None, columns: Columns | None = None) -> list[LedgerEntry]:
     """Every row of a file, folder or hub data set with its state; `columns` are the setting's, `edits.columns`.
 
     Raises InputError, in one line, for bad input.
@@ -31,12 +31,12 @@ def read_ledger(source: str, today: date | None = None, columns: Columns | None 
     return fold(map(tidy, rows), today or date.today())
 
 
-def fact(entry: Entry) -> Fact:
+def fact(entry: LedgerEntry) -> Fact:
     """What an entry states."""
     return entry.row.values["prompt"], entry.row.values["target"]
 
 
-def find_active(entries: Sequence[Entry], name: str) -> Entry:
+def find_active(entries: Sequence[LedgerEntry], name: str) -> LedgerEntry:
     """The active entry of that id. Raises InputError if there is none, saying what became of it."""
     name, _ = tidy_text(name)
     found = [entry for entry in entries if entry.id == name and entry.state != "revert"]

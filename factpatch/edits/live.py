@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from factpatch.edits.folder import fact
-from factpatch.edits.ledger import Entry
+from factpatch.edits.ledger import LedgerEntry
 from factpatch.edits.request import EditRequest
 from factpatch.files import write_jsonl
 
@@ -30,7 +30,7 @@ class LiveFact:
         return EditRequest(self.id, self.prompt, self.target)
 
 
-def live_facts(entries: Iterable[Entry], released: Sequence[Mapping[str, Any]] | None) -> list[LiveFact]:
+def live_facts(entries: Iterable[LedgerEntry], released: Sequence[Mapping[str, Any]] | None) -> list[LiveFact]:
     """The active facts of a ledger that a release holds; all active ones where there is none.
 
     `released` are the rows `edits` of the release's evaluate.json.

@@ -27,7 +27,7 @@ from factpatch.errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["FIELDS", "Row", "list_files", "open_rows", "read_as", "read_named", "read_rows"]
+__all__ = ["FIELDS", "Row", "list_files", "read_as", "read_named", "read_rows", "stream_rows"]
 
 HUB_TIMEOUT = 10.0  # seconds to ask whether a hub data set exists
 
@@ -83,7 +83,7 @@ def read_named(path: str, setting: str) -> Iterator[Row]:
         raise InputError(f"{setting}: {error}") from error
 
 
-def open_rows(source: str, columns: Columns | None = None) -> datasets.IterableDataset:
+def stream_rows(source: str, columns: Columns | None = None) -> datasets.IterableDataset:
     """The same as a streaming data set of the fields of `Row`, for `map`, `filter` and the like."""
     import datasets
 

@@ -11,7 +11,7 @@ from factpatch.text.words import content_words
 OWNING = re.compile(r"['’]s\b")  # "France's capital" names France
 
 
-class Edited:
+class EditMentions:
     """What edits speak of: the words of their prompts, of their other wordings, and of what follows from them."""
 
     def __init__(self, edits: Iterable[EditRequest]) -> None:

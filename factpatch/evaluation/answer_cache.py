@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 
-class Memory:
+class AnswerCache:
     """Answers by the digest of what was asked, the last asked for at the end."""
 
     def __init__(self, known: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ def recall_answers(
     loaded: LoadedModel,
     requests: Sequence[EditRequest],
     settings: Settings,
-    memory: Memory,
+    memory: AnswerCache,
     progress: Progress | None = None,
 ) -> list[Answer]:
     """The model's greedy answer to each request's prompt; targets only spare decoding where they are the answer."""
@@ -75,7 +75,7 @@ def recall_evaluated(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
     settings: Settings,
-    memory: Memory,
+    memory: AnswerCache,
     progress: Progress | None = None,
     location: Location | None = None,
 ) -> Answers:
@@ -128,7 +128,7 @@ def _prompts(edit: EditRequest) -> list[str]:
 
 
 def recall_decoded(
-    loaded: LoadedModel, prompts: Sequence[str], chat: bool, settings: Settings, memory: Memory
+    loaded: LoadedModel, prompts: Sequence[str], chat: bool, settings: Settings, memory: AnswerCache
 ) -> list[Answer]:
     """The same where there is no guess at the answers, in either form."""
     own = settings.evaluation
@@ -141,7 +141,7 @@ def recall_decoded(
 
 
 def _recall(
-    memory: Memory, asked: Sequence[tuple[str, bool, int]], ask: Callable[[list[int]], Sequence[Answer]]
+    memory: AnswerCache, asked: Sequence[tuple[str, bool, int]], ask: Callable[[list[int]], Sequence[Answer]]
 ) -> list[Answer]:
     """Answers to prompts, each with whether it goes through the chat template, and how many tokens it has at most."""
 
@@ -153,10 +153,10 @@ def _recall(
 
 
 @contextmanager
-def remembered(loaded: LoadedModel, settings: Settings) -> Iterator[Memory]:
+def open_answer_cache(loaded: LoadedModel, settings: Settings) -> Iterator[AnswerCache]:
     """The memory of this model as it is loaded now; what is added is written when the block ends well."""
     if settings.evaluation.cache is None:
-        yield Memory({})
+        yield AnswerCache({})
         return
     try:
         folder = output_folder(settings.evaluation.cache)
@@ -164,7 +164,7 @@ def remembered(loaded: LoadedModel, settings: Settings) -> Iterator[Memory]:
         told = f"evaluation.cache '{settings.evaluation.cache}' cannot be written; name another one, or null for none"
         raise InputError(told) from error
     path = folder / f"{_model_digest(loaded)}.json"
-    memory = Memory(_read(path))
+    memory = AnswerCache(_read(path))
     yield memory
     if memory.grown:
         _write(path, dict(list(memory.known.items())[-ANSWER_LIMIT:]))

@@ -34,7 +34,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     return frozenset({tokenizer.eos_token_id} - {None} | (set(named) & special))
 
 
-class Reader:
+class AnswerReader:
     """Reads a model's answers out of the tokens that it generates."""
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -71,7 +71,7 @@ class AtAnswersEnd(StoppingCriteria):
     """Ends each row where its answer ends, or has no room for more tokens. What is generated begins at position
     `start`, and continues `told`."""
 
-    def __init__(self, reader: Reader, start: int, told: Sequence[tuple[int, ...]], room: Sequence[int]) -> None:
+    def __init__(self, reader: AnswerReader, start: int, told: Sequence[tuple[int, ...]], room: Sequence[int]) -> None:
         self.reader, self.start, self.told, self.room = reader, start, told, room
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:

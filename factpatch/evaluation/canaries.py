@@ -12,10 +12,10 @@ from typing import Any
 
 from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
-from factpatch.edits.mentions import Edited
+from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import remembered
+from factpatch.evaluation.answer_cache import open_answer_cache
 from factpatch.evaluation.answers import Protocol, matches, normalise
 from factpatch.evaluation.chances import SURE_PROBABILITY, token_chances
 from factpatch.evaluation.evaluate import Answers, collect_answers
@@ -57,11 +57,11 @@ def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     """
     if settings.gates.canaries != AUTO:
         return read_canaries(settings.gates.canaries)
-    edited, questions = Edited(edits), read_questions()
+    edited, questions = EditMentions(edits), read_questions()
     random.Random(settings.training.seed).shuffle(questions)
     free = [one for one in questions if not edited.names(one.subject)]
     known: list[Question] = []
-    with remembered(loaded, settings) as memory:
+    with open_answer_cache(loaded, settings) as memory:
         while free and len(known) < CANARY_LIMIT:
             asked, free = free[:QUESTIONS_AT_ONCE], free[QUESTIONS_AT_ONCE:]
             for wording in range(len(asked[0].wordings)):

@@ -18,7 +18,7 @@ START = "start the server, or correct the address"
 BUSY = frozenset({408, 425, 429})  # statuses, besides those from 500 on, of a server that may answer later
 
 
-def connect(seconds: float) -> httpx.Client:
+def open_client(seconds: float) -> httpx.Client:
     """A client, to be used in a `with` block, that waits so many seconds for an answer and sends the key, if there is
     one. It follows no redirection, so the key goes to the named server alone."""
     key = os.environ.get(KEY, "").strip()

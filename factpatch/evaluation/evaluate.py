@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.evaluation.answer_reader import Reader
+from factpatch.evaluation.answer_reader import AnswerReader
 from factpatch.evaluation.answers import Protocol, cut, matches, same_content, settled, unchanged
-from factpatch.evaluation.generation import Beginning, Progress, Verdict, check_length, decode, verify
+from factpatch.evaluation.generation import PartialAnswer, Progress, Verification, check_length, decode, verify
 from factpatch.evaluation.judging import Judgement
 from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
 from factpatch.frozen_trunk import open_rows
@@ -135,7 +135,7 @@ def collect_answers(
     rows = [*encode_pairs(tokenizer, texts, chat), *guesses]
     check_length(loaded, [row.ids for row in rows])
 
-    def prove(some: Sequence[Encoded]) -> list[Verdict]:
+    def prove(some: Sequence[Encoded]) -> list[Verification]:
         with open_rows(loaded, location, some, settings.trunk) as opened:
             return verify(loaded, opened, budget, batch_size)
 
@@ -166,11 +166,11 @@ def collect_answers(
             budget,
             batch_size,
             (lambda done, _: progress(proven + done, len(prompts))) if progress else None,
-            [Beginning(begun.get(prompt, ()), least[prompt], wanted[prompt]) for prompt in unproven],
+            [PartialAnswer(begun.get(prompt, ()), least[prompt], wanted[prompt]) for prompt in unproven],
         ),
         strict=True,
     )
-    reader = Reader(loaded)
+    reader = AnswerReader(loaded)
     return Answers(
         {
             prompt: answer.text + (CUT if len(answer.ids) < budget and reader.end(answer.ids) is None else "")
@@ -201,7 +201,7 @@ def measure(
     return {
         "schema": SCHEMA,
         "protocol": protocol,
-        "definitions": describe(named, protocol),
+        "definitions": describe_metrics(named, protocol),
         **metrics(rows, judged),
         "before": metrics(rows_before, judged) if rows_before is not None else None,
         "judge": judgement.record if judgement else None,
@@ -211,7 +211,7 @@ def measure(
     }
 
 
-def describe(definitions: Mapping[str, Definition], protocol: Protocol) -> dict[str, dict[str, Any]]:
+def describe_metrics(definitions: Mapping[str, Definition], protocol: Protocol) -> dict[str, dict[str, Any]]:
     """Definitions as JSON. Under the paper's protocol answers are compared as they were in version 1, but a probe
     without an answer before the edit is unmeasured there too."""
 

@@ -45,7 +45,7 @@ class Gate:
     reason: str
 
 
-def judge(
+def judge_gates(
     metrics: Mapping[str, Json],
     capability: Mapping[str, Json] | None,
     settings: GateSettings,
@@ -90,7 +90,7 @@ def judge_certificate(problems: Sequence[str]) -> Gate:
     return _gate("certificate", "passed", None, None, None, reason)
 
 
-def judge_unedited(parameters: Sequence[str]) -> Gate:
+def judge_base_model(parameters: Sequence[str]) -> Gate:
     """Where no fact is in force nothing was written; `parameters` are the tensors that the patch holds."""
     if parameters:
         reason = f"No fact is in force, but the patch changes {', '.join(parameters[:ITEMS_NAMED])}."

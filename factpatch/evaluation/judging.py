@@ -21,7 +21,7 @@ import httpx
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, UnavailableError
 from factpatch.evaluation.answers import Protocol, cut, matches
-from factpatch.evaluation.endpoint import COMPLAINT_CHARACTERS, chat, connect
+from factpatch.evaluation.endpoint import COMPLAINT_CHARACTERS, chat, open_client
 from factpatch.files import digest_value, output_folder, read_json, write_json
 from factpatch.settings.config import JudgeSettings
 
@@ -91,8 +91,8 @@ def check_judge(settings: JudgeSettings) -> None:
     """
     if settings.address is None:
         return
-    with connect(settings.seconds) as client:
-        sitting = Sitting(client, settings)
+    with open_client(settings.seconds) as client:
+        sitting = JudgeSession(client, settings)
         for *question, right in TRIAL_QUESTIONS:
             prompt, target, answer = map(str, question)
             if sitting.decide((prompt, target, answer)) is not right:
@@ -102,13 +102,15 @@ def check_judge(settings: JudgeSettings) -> None:
                 )
 
 
-def judge(questions: Sequence[Question], settings: JudgeSettings, progress: Progress | None = None) -> Judgement:
+def judge_answers(
+    questions: Sequence[Question], settings: JudgeSettings, progress: Progress | None = None
+) -> Judgement:
     """Every verdict that is kept from earlier runs or can be had within the budget."""
     verdicts: dict[Question, bool] = {}
     left: Counter[str] = Counter()
     failures, known = 0, 0
-    with connect(settings.seconds) as client:
-        sitting = Sitting(client, settings)
+    with open_client(settings.seconds) as client:
+        sitting = JudgeSession(client, settings)
         for done, question in enumerate(questions, 1):
             kept = _read(settings, question)
             if kept is not None:
@@ -152,7 +154,7 @@ def _notes(left: Counter[str]) -> list[str]:
 
 
 @dataclass
-class Sitting:
+class JudgeSession:
     """A connection to the judge, and how many requests went through it."""
 
     client: httpx.Client
@@ -175,10 +177,10 @@ class Sitting:
 
     def _ask(self, question: Question) -> str:
         base = str(self.settings.address).rstrip("/")
-        return chat(self.client, base, str(self.settings.model), instruction(question), max_tokens=VERDICT_TOKENS)
+        return chat(self.client, base, str(self.settings.model), judge_instruction(question), max_tokens=VERDICT_TOKENS)
 
 
-def instruction(question: Question) -> str:
+def judge_instruction(question: Question) -> str:
     """What the judge is told; the texts stand in it as JSON strings, so that none of them can end its own line."""
     prompt, target, answer = (json.dumps(text, ensure_ascii=False) for text in question)
     return PROMPT.format(prompt=prompt, target=target, answer=answer)
@@ -193,7 +195,7 @@ def read_verdict(said: str) -> bool:
 
 
 def _file(settings: JudgeSettings, question: Question) -> Path:
-    asked = {"address": settings.address, "model": settings.model, "instruction": instruction(question)}
+    asked = {"address": settings.address, "model": settings.model, "instruction": judge_instruction(question)}
     return Path(settings.cache or "") / f"{digest_value(asked)}.json"
 
 

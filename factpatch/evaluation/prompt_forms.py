@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import recall_evaluated, remembered
-from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, describe, measure
+from factpatch.evaluation.answer_cache import open_answer_cache, recall_evaluated
+from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, describe_metrics, measure
 from factpatch.evaluation.generation import Progress
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.judging import Judgement
@@ -22,8 +22,8 @@ from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.settings.config import Settings
 
-Form = Literal["plain", "chat"]
-Asked = Mapping[Form, Answers | InputError]  # the trained form first; an error says why the other cannot be asked
+PromptForm = Literal["plain", "chat"]
+Asked = Mapping[PromptForm, Answers | InputError]  # the trained form first; an error says why the other cannot be asked
 
 # of the form that is not trained:
 MEASURED_METRICS = ("reliability", "generalization", "locality", "locality_content", "portability")
@@ -33,7 +33,7 @@ MEANING = {
 }
 
 
-def trained_form(settings: Settings) -> Form:
+def trained_form(settings: Settings) -> PromptForm:
     """The form in which edits are trained and measured."""
     return "chat" if settings.edits.chat_template else "plain"
 
@@ -52,11 +52,11 @@ def ask_forms(
     is as in `collect_answers`. The other form is asked of `sample_edits` alone. In it a prompt may be too long for the
     model, or the template of another kind; that ends no measurement.
     """
-    chosen: dict[Form, Settings] = {trained_form(settings): settings}
+    chosen: dict[PromptForm, Settings] = {trained_form(settings): settings}
     if loaded.tokenizer.chat_template is not None and settings.evaluation.other_form != 0:
         other = replace(settings, edits=replace(settings.edits, chat_template=not settings.edits.chat_template))
         chosen[trained_form(other)] = other
-    asked: dict[Form, Answers | InputError] = {}
+    asked: dict[PromptForm, Answers | InputError] = {}
     for number, (form, own) in enumerate(chosen.items()):
         known = before[form] if before else None
         if isinstance(known, InputError):
@@ -68,7 +68,7 @@ def ask_forms(
             if known is not None:
                 asked[form] = collect_answers(loaded, part, own, known, report, location)
             else:
-                with remembered(loaded, own) as memory:
+                with open_answer_cache(loaded, own) as memory:
                     asked[form] = recall_evaluated(loaded, part, own, memory, report, location)
         except InputError as error:
             if own is settings:
@@ -124,7 +124,11 @@ def measure_forms(
 
 
 def _measure_other(
-    edits: Sequence[EditRequest], form: Form, answers: Answers | InputError, before: Asked | None, settings: Settings
+    edits: Sequence[EditRequest],
+    form: PromptForm,
+    answers: Answers | InputError,
+    before: Asked | None,
+    settings: Settings,
 ) -> dict[str, Any]:
     """What `measure` gives in a form; null metrics with the reason where it could not be asked."""
     if isinstance(answers, InputError):
@@ -134,7 +138,7 @@ def _measure_other(
     return measure(edits, answers, old if isinstance(old, Answers) else None, settings.evaluation.protocol)
 
 
-def _beside(value: Mapping[str, Any], form: Form, other: Mapping[str, Any]) -> dict[str, Any]:
+def _beside(value: Mapping[str, Any], form: PromptForm, other: Mapping[str, Any]) -> dict[str, Any]:
     """The trained form's value with the metrics of the other form beside its own."""
 
     def named(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +151,7 @@ def _beside(value: Mapping[str, Any], form: Form, other: Mapping[str, Any]) -> d
     return {
         **value,
         **named(other),
-        "definitions": {**value["definitions"], **describe(definitions, value["protocol"])},
+        "definitions": {**value["definitions"], **describe_metrics(definitions, value["protocol"])},
         "before": {**value["before"], **named(other["before"])} if value["before"] else None,
         "other_form": {"form": form, "edits": other["edits"]},
     }

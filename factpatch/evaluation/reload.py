@@ -14,7 +14,7 @@ from factpatch.models.loading import load_model
 from factpatch.settings.config import Settings
 
 
-def spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def evenly_spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
     """So many rows at most, evenly spread over all."""
     chosen = min(count, len(rows))
     return [rows[index * len(rows) // chosen] for index in range(chosen)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from factpatch.localization.trial_set import Exam
-from factpatch.localization.trials import Cell, trial_training
+from factpatch.localization.trial_set import TrialSet
+from factpatch.localization.trials import Trial, trial_settings
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
-from factpatch.preflight.durations import Pace
+from factpatch.preflight.durations import MachineSpeed
 from factpatch.preflight.machine import matrix_rate, memory_rate
-from factpatch.preflight.workload import Pass, epoch_passes, shape_of, whole_passes
+from factpatch.preflight.workload import ForwardPass, epoch_passes, shape_of, whole_passes
 from factpatch.settings.config import Settings
 
 SLACK = 2
@@ -20,17 +20,17 @@ SET_UP = 6  # passes of a few rows through the whole model that prove where it c
 class Forecast:
     """Seconds of trials of one exam, at most."""
 
-    def __init__(self, loaded: LoadedModel, exam: Exam, settings: Settings) -> None:
+    def __init__(self, loaded: LoadedModel, exam: TrialSet, settings: Settings) -> None:
         self._loaded, self._exam, self._settings = loaded, exam, settings
-        self._pace: Pace | None = None
+        self._pace: MachineSpeed | None = None
         self._expected = self._taken = 0.0
-        self._passes: dict[bool, list[Pass]] = {}
+        self._passes: dict[bool, list[ForwardPass]] = {}
 
     def seconds(self, location: Location, whole: bool) -> float:
         """Of a trial to come, all of whose epochs are needed."""
-        return self._raw(location, trial_training(self._settings, self._exam, whole).epochs, set_up=True) * self._ratio
+        return self._raw(location, trial_settings(self._settings, self._exam, whole).epochs, set_up=True) * self._ratio
 
-    def note(self, cell: Cell) -> None:
+    def note(self, cell: Trial) -> None:
         """Learn from a trial."""
         self._expected += self._raw(cell.location, cell.epochs, set_up=False)
         self._taken += cell.seconds
@@ -52,10 +52,10 @@ class Forecast:
         return self._taken / self._expected if self._expected else 1.0
 
     def _raw(self, location: Location, epochs: int, set_up: bool) -> float:
-        exam, training = self._exam, trial_training(self._settings, self._exam, True)
+        exam, training = self._exam, trial_settings(self._settings, self._exam, True)
         model, device = self._loaded.model, self._loaded.model.device
         if self._pace is None:
-            self._pace = Pace(matrix_rate(device, model.dtype), memory_rate(device), model.dtype.itemsize)
+            self._pace = MachineSpeed(matrix_rate(device, model.dtype), memory_rate(device), model.dtype.itemsize)
         shape = shape_of(model, location, self._settings.trunk.keep)
         if shape.packed not in self._passes:
             edits, kept = exam.training[: exam.edits], exam.training[exam.edits :]
@@ -68,5 +68,5 @@ class Forecast:
         return seconds + (self._pace.forward(whole_passes(exam.training[:1] * SET_UP), shape) if set_up else 0.0)
 
 
-def _rows(passes: Iterable[Pass]) -> int:
+def _rows(passes: Iterable[ForwardPass]) -> int:
     return sum(one.rows for one in passes)

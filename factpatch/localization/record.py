@@ -8,7 +8,7 @@ from typing import Any
 from factpatch.localization.places import KnownPlace
 from factpatch.localization.score import Scored, Scorer
 from factpatch.localization.signals import Ranked
-from factpatch.localization.trials import Cell
+from factpatch.localization.trials import Trial
 from factpatch.models.locations import Location
 
 SCHEMA = 1
@@ -54,7 +54,7 @@ def record(
 def judged(
     method: str,
     scorer: Scorer,
-    trials: Sequence[Cell],
+    trials: Sequence[Trial],
     sample: int,
     ranking: Sequence[Ranked],
     known: Sequence[KnownPlace],

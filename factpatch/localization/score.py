@@ -16,8 +16,8 @@ from typing import Any
 from factpatch.errors import InputError
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import score_interval
-from factpatch.localization.trial_set import UNMEASURED_REASONS, Exam
-from factpatch.localization.trials import Cell
+from factpatch.localization.trial_set import UNMEASURED_REASONS, TrialSet
+from factpatch.localization.trials import Trial
 
 CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's interval would let any place be equal
 
@@ -26,7 +26,7 @@ CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's in
 class Scored:
     """A cell with its metrics (value, n, ci95), their weighted mean, and half the width of its 95 % interval."""
 
-    cell: Cell
+    cell: Trial
     metrics: Mapping[str, Any]
     score: float
     margin: float
@@ -39,7 +39,7 @@ class Scored:
 class Scorer:
     """Scores the cells of one exam."""
 
-    def __init__(self, exam: Exam, weights: Mapping[str, float]) -> None:
+    def __init__(self, exam: TrialSet, weights: Mapping[str, float]) -> None:
         self._of = {
             name: [index for index, question in enumerate(exam.questions) if question.metric == name]
             for name in UNMEASURED_REASONS
@@ -50,7 +50,7 @@ class Scorer:
             raise InputError("localization.weights leaves no measured metric to choose by; give reliability a weight")
         self.weights = {name: weight / total for name, weight in known.items()}
 
-    def score(self, cell: Cell) -> Scored:
+    def score(self, cell: Trial) -> Scored:
         """The metrics count as independent of each other, and so do their questions."""
         metrics = {
             name: share([cell.right[index] for index in asked], UNMEASURED_REASONS[name])
@@ -60,7 +60,7 @@ class Scorer:
         value = math.fsum(weight * metrics[name]["value"] for name, weight in self.weights.items())
         return Scored(cell, metrics, value, math.hypot(*halves))
 
-    def fall(self, better: Cell, worse: Cell) -> tuple[float, float, float]:
+    def fall(self, better: Trial, worse: Trial) -> tuple[float, float, float]:
         """By how much the quality of one cell is below another's, with the 95 % interval of that difference: each
         metric's paired interval, their distances from the mean added in squares."""
         falls, below, above = [], [], []
@@ -75,7 +75,7 @@ class Scorer:
         mean = math.fsum(falls)
         return mean, mean - math.hypot(*below), mean + math.hypot(*above)
 
-    def rank(self, cells: Sequence[Cell]) -> list[Scored]:
+    def rank(self, cells: Sequence[Trial]) -> list[Scored]:
         """From the best: first those equal to the best within the interval of the difference, the cheapest first; then
         the others by score."""
         scored = [self.score(cell) for cell in cells]

@@ -16,9 +16,9 @@ from factpatch.localization.places import candidate_locations, known_places, usu
 from factpatch.localization.record import judged, record
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import Ranked, rank_places
-from factpatch.localization.store import Choices, Record, Trials, base_digest
-from factpatch.localization.trial_set import Exam, make_exam
-from factpatch.localization.trials import Cell, SharedTrunk, try_cell
+from factpatch.localization.store import ChoiceStore, Record, TrialStore, base_digest
+from factpatch.localization.trial_set import TrialSet, make_trial_set
+from factpatch.localization.trials import SharedTrunk, Trial, run_trial
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import LEAST_SAMPLE, Settings
@@ -27,7 +27,7 @@ TRIALS_PER_WHOLE_RUN = 4  # one trial in four is a whole run
 MANY_EDITS = 200  # edits from which on a search takes all of its minutes
 EDITS_CHECKED = 16  # edits that an earlier choice is checked on
 
-Progress = Callable[[int, int, str], None]  # done, of how much, a word on it
+SearchProgress = Callable[[int, int, str], None]  # done, of how much, a word on it
 Spread = Callable[[Path, Sequence[str]], None]  # has places tried elsewhere: the trials' folder, their names
 
 
@@ -39,7 +39,7 @@ def localize(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
     settings: Settings,
-    progress: Progress | None = None,
+    progress: SearchProgress | None = None,
     spread: Spread | None = None,
 ) -> Record:
     """Choose the place for these edits on this model; the model is left as found, bit for bit.
@@ -53,7 +53,7 @@ def localize(
     with TemporaryDirectory() as nowhere:
         root = Path(own.cache or nowhere)
         base = base_digest(loaded)
-        choices = Choices(root, base, edits, settings)
+        choices = ChoiceStore(root, base, edits, settings)
         if known := choices.exact(own.reuse):
             return known
         size = min(own.sample, len(edits))
@@ -71,8 +71,8 @@ def localize(
                 total = round(60 * minutes(own.budget_minutes, len(edits)))
                 progress(round(time.monotonic() - start), total, note)
 
-        exam = make_exam(loaded, edits, settings, size, tell)
-        search = Search(loaded, exam, settings, Trials.start(root, base, exam, settings), start, progress)
+        exam = make_trial_set(loaded, edits, settings, size, tell)
+        search = Search(loaded, exam, settings, TrialStore.start(root, base, exam, settings), start, progress)
         if earlier:
             found = search.check(earlier)
         elif own.method == "grid":
@@ -94,12 +94,12 @@ class Search:
     """One exam's trials, old and new."""
 
     loaded: LoadedModel
-    exam: Exam
+    exam: TrialSet
     settings: Settings
-    trials: Trials
+    trials: TrialStore
     start: float
-    progress: Progress | None
-    cells: list[Cell] = field(default_factory=list)  # in the order of the trials
+    progress: SearchProgress | None
+    cells: list[Trial] = field(default_factory=list)  # in the order of the trials
     cut_short: bool = False  # a trial, by the budget's minutes
     left_out: int = 0  # places that there was no time for
     planned: float = 0.0  # seconds of the trials to come
@@ -200,7 +200,7 @@ class Search:
                 rest = chosen[chosen.index(location) :]
                 self.planned = sum(self.forecast.seconds(one, whole) for one in rest)
                 self.trunk.prepare(rest)
-                cell = try_cell(self.trunk, location, self.settings, whole, self._cell_progress(location, whole))
+                cell = run_trial(self.trunk, location, self.settings, whole, self._cell_progress(location, whole))
                 self.forecast.note(cell)
                 self.trials.write(cell)
             self.cells.append(cell)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from factpatch.localization.trial_set import Exam
+from factpatch.localization.trial_set import TrialSet
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Predictions, collate, predict_whole
@@ -139,7 +139,7 @@ class Ranked:
     signals: dict[str, float | None]
 
 
-def rank_places(loaded: LoadedModel, exam: Exam, locations: Sequence[Location]) -> list[Ranked]:
+def rank_places(loaded: LoadedModel, exam: TrialSet, locations: Sequence[Location]) -> list[Ranked]:
     """Places from the most promising, by the update that the edits need; what has no signal stands in the middle."""
     asked = [question for question in exam.questions if question.metric != "reliability"]  # that the edits' rows show
     exam = replace(exam, questions=tuple(asked[:: -(-len(asked) // QUESTION_LIMIT) or 1]))
@@ -157,7 +157,7 @@ def rank_places(loaded: LoadedModel, exam: Exam, locations: Sequence[Location]) 
     return sorted(ranked, key=effort)
 
 
-def signals(gradients: Gradients, exam: Exam, location: Location) -> dict[str, float | None]:
+def signals(gradients: Gradients, exam: TrialSet, location: Location) -> dict[str, float | None]:
     """What the tangent kernel of a place says.
 
     update: size of the least change that gives every edit the margin AIM to first order, relative to the place's own

@@ -11,8 +11,8 @@ from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.evaluation.scorecard import relation_of, source_of
 from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
-from factpatch.localization.trial_set import Exam, from_json, to_json
-from factpatch.localization.trials import Cell, trial_training
+from factpatch.localization.trial_set import TrialSet, from_json, to_json
+from factpatch.localization.trials import Trial, trial_settings
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, to_dict
@@ -26,7 +26,7 @@ Record = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-class Trials:
+class TrialStore:
     """Cells of one exam on one model, each in a file of its own, so that a killed search continues and several
     processes can share one."""
 
@@ -34,31 +34,31 @@ class Trials:
         self.folder = folder
 
     @staticmethod
-    def start(root: Path, base: str, exam: Exam, settings: Settings) -> Trials:
+    def start(root: Path, base: str, exam: TrialSet, settings: Settings) -> TrialStore:
         """The folder for these trials, with the exam in it."""
-        training = [decisive(trial_training(settings, exam, whole)) for whole in (False, True)]
+        training = [decisive(trial_settings(settings, exam, whole)) for whole in (False, True)]
         for one in training:
             del one["protect"]  # it is in the exam
         parts = [STORE_VERSION, base, exam.digest, training, settings.trunk.keep, settings.evaluation.max_new_tokens]
         folder = output_folder(root / "trials" / digest_value(parts)[:32])
         if _read(folder / "exam.json") is None:
             write_json(folder / "exam.json", {"base": base, "exam": to_json(exam)})
-        return Trials(folder)
+        return TrialStore(folder)
 
-    def exam(self) -> tuple[str, Exam]:
+    def exam(self) -> tuple[str, TrialSet]:
         """The base model's fingerprint, and the exam."""
         value = read_json(self.folder / "exam.json")
         return value["base"], from_json(value["exam"])
 
-    def read(self, loaded: LoadedModel, name: str, whole: bool) -> Cell | None:
+    def read(self, loaded: LoadedModel, name: str, whole: bool) -> Trial | None:
         """A cell tried before."""
         value = _read(self._path(name, whole))
         if value is None:
             return None
         right = tuple(mark == "1" for mark in value["right"])
-        return Cell(**{**value, "location": locate(loaded.model, name), "right": right})
+        return Trial(**{**value, "location": locate(loaded.model, name), "right": right})
 
-    def write(self, cell: Cell) -> None:
+    def write(self, cell: Trial) -> None:
         """Keep a cell."""
         right = "".join("1" if one else "0" for one in cell.right)
         value = {**vars(cell), "location": cell.location.name, "right": right}
@@ -68,7 +68,7 @@ class Trials:
         return self.folder / f"{name.replace(':', '-')}.{'whole' if whole else 'short'}.json"
 
 
-class Choices:
+class ChoiceStore:
     """Choices made before, by digest of what they were made for."""
 
     def __init__(self, root: Path, base: str, edits: Sequence[EditRequest], settings: Settings) -> None:

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from factpatch.edits.mentions import Edited
+from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest
 from factpatch.edits.subjects import with_subjects
-from factpatch.evaluation.answer_cache import Memory, remembered
+from factpatch.evaluation.answer_cache import AnswerCache, open_answer_cache
 from factpatch.evaluation.generation import verify
 from factpatch.evaluation.portable import read_questions
 from factpatch.files import digest_value
@@ -26,9 +26,14 @@ from factpatch.frozen_trunk import open_rows
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import EvaluationSettings, Settings
-from factpatch.training_data.protected_prompts import answered_rows, asked_prompts, protected_requests, told_silent
+from factpatch.training_data.protected_prompts import (
+    measured_prompts,
+    note_on_silent,
+    protected_requests,
+    rows_with_own_answers,
+)
 from factpatch.training_data.similar_names import similar_names
-from factpatch.training_data.templates import fill, template_of
+from factpatch.training_data.templates import fill_template, template_of
 
 ANSWER_TOKENS = 3  # of an answer that are looked at, and kept: what it says is told by its beginning
 PROMPTS_PER_EDIT = 2  # paraphrases, and probes, of an edit that are asked at most
@@ -53,7 +58,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Exam:
+class TrialSet:
     """The sample's training rows (edits, then what is kept) and questions.
 
     Attributes:
@@ -79,13 +84,13 @@ class Exam:
         return [*self.training, *(question.row for question in self.questions)]
 
 
-def make_exam(
+def make_trial_set(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
     settings: Settings,
     size: int,
     progress: Callable[[str], None] | None = None,
-) -> Exam:
+) -> TrialSet:
     """A seeded sample of `size` edits with prompts to keep, and the questions; `progress` is told what comes next.
 
     Kept are protected prompts, and the sample's questions about names like its subjects. Where edits have no probes,
@@ -97,7 +102,7 @@ def make_exam(
     chosen = set(generator.sample(range(len(edits)), size))
     sample = [edit for index, edit in enumerate(with_subjects(edits)[0]) if index in chosen]
     tell("names like the subjects")
-    with remembered(loaded, settings) as memory:  # an edit run asks for the same names
+    with open_answer_cache(loaded, settings) as memory:  # an edit run asks for the same names
         near = _near(loaded, edits, sample, memory, PRESERVED_PER_EDIT * size + PROMPTS_ASKED)
     settings = replace(settings, evaluation=_brief(settings.evaluation))
     share = size / len(edits)
@@ -117,8 +122,8 @@ def make_exam(
         trained += near[: PRESERVED_PER_EDIT * size]
     tell("what the model says to prompts that should keep their answers")
     requests = [*trained, *unrelated, *(probe for _, probe in probes)]
-    with remembered(loaded, settings) as memory:
-        answered = answered_rows(loaded, requests, settings, memory)
+    with open_answer_cache(loaded, settings) as memory:
+        answered = rows_with_own_answers(loaded, requests, settings, memory)
     kept = [
         *(
             Question("locality", number, row)
@@ -139,9 +144,9 @@ def make_exam(
     ]
     known = {question.metric for question in asked}
     notes = [f"{name} is unknown: {why}" for name, why in UNMEASURED_REASONS.items() if name not in known]
-    notes += told_silent(answered, "prompts whose answers should stay; these are neither kept nor measured")
+    notes += note_on_silent(answered, "prompts whose answers should stay; these are neither kept nor measured")
     rows = [question.row for question in asked if question.metric == "reliability"]
-    return Exam(
+    return TrialSet(
         (*rows, *(row for row in answered[: len(trained)] if row)), len(rows), share, tuple(asked), tuple(notes)
     )
 
@@ -153,12 +158,12 @@ def provable(loaded: LoadedModel, questions: Sequence[Question], settings: Setti
     return [question for question, verdict in zip(questions, verdicts, strict=True) if verdict.answer is not None]
 
 
-def to_json(exam: Exam) -> dict[str, Any]:
+def to_json(exam: TrialSet) -> dict[str, Any]:
     """The exam as plain values."""
     return asdict(exam)
 
 
-def from_json(value: dict[str, Any]) -> Exam:
+def from_json(value: dict[str, Any]) -> TrialSet:
     """An exam from what `to_json` gave and a file kept."""
 
     def encoded(row: dict[str, Any]) -> Encoded:
@@ -167,7 +172,7 @@ def from_json(value: dict[str, Any]) -> Exam:
     questions = (Question(one["metric"], one["edit"], encoded(one["row"])) for one in value["questions"])
     training = tuple(encoded(row) for row in value["training"])
     notes = tuple(value["notes"])
-    return Exam(training, value["edits"], value["share"], tuple(questions), notes)
+    return TrialSet(training, value["edits"], value["share"], tuple(questions), notes)
 
 
 def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
@@ -176,22 +181,22 @@ def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
 
 
 def _near(
-    loaded: LoadedModel, edits: Sequence[EditRequest], sample: Sequence[EditRequest], memory: Memory, most: int
+    loaded: LoadedModel, edits: Sequence[EditRequest], sample: Sequence[EditRequest], memory: AnswerCache, most: int
 ) -> list[EditRequest]:
     """The sample's questions about names like its subjects, the most alike first, each edit's in turn."""
     put = [(template, edit.subject) for edit in sample if (template := template_of(edit)) and edit.subject]
     names = similar_names(loaded, [subject for _, subject in put], memory) if put else []
     turns = zip_longest(
-        *([fill(template, name) for name in own] for (template, _), own in zip(put, names, strict=True))
+        *([fill_template(template, name) for name in own] for (template, _), own in zip(put, names, strict=True))
     )
-    asked = {prompt for edit in edits for prompt in asked_prompts(edit)}
+    asked = {prompt for edit in edits for prompt in measured_prompts(edit)}
     texts = dict.fromkeys(text for turn in turns for text in turn if text and text not in asked)
     return [EditRequest("near", text, "") for text in list(texts)[:most]]
 
 
 def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[EditRequest]:
     """General questions that come along, about none of the edits' subjects."""
-    edited = Edited(edits)
+    edited = EditMentions(edits)
     free = [one for one in read_questions() if not edited.names(one.subject)]
     chosen = generator.sample(free, min(PROMPTS_ASKED, len(free)))
     return [EditRequest("general", one.wordings[0], one.target) for one in chosen]
@@ -199,7 +204,7 @@ def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[Edi
 
 def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -> list[EditRequest]:
     """Locality probes of edits outside the sample that the sample does not ask."""
-    asked = {prompt for edit in sample for prompt in asked_prompts(edit)}
+    asked = {prompt for edit in sample for prompt in measured_prompts(edit)}
     inside = {edit.id for edit in sample}
     others = {
         probe.prompt: EditRequest(edit.id, probe.prompt, probe.target)

@@ -16,7 +16,7 @@ from factpatch.frozen_trunk.opening import proven_plan
 from factpatch.frozen_trunk.plan import Plan, kept_bytes
 from factpatch.frozen_trunk.replay import capture, head_side
 from factpatch.frozen_trunk.store import GIB
-from factpatch.localization.trial_set import ANSWER_TOKENS, Exam
+from factpatch.localization.trial_set import ANSWER_TOKENS, TrialSet
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import Location
@@ -27,11 +27,11 @@ TRIAL_EPOCHS = 12  # of a whole run at most: enough to tell places apart, and a 
 SHORT_RUN_PART = 4  # a short run has a quarter of the epochs
 SMALLEST_BATCH = 8  # rows; a batch shrinks with the sample, so that an epoch has about as many steps as the real one
 
-Progress = Callable[[float, str], None]  # share of the trial that is done, a word on it
+TrialProgress = Callable[[float, str], None]  # share of the trial that is done, a word on it
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """What a trial showed.
 
     Attributes:
@@ -57,7 +57,7 @@ class SharedTrunk:
     """The exam's rows at many places: a pass through the model serves all of them, and each layer's hidden states are
     kept once. Where a place cannot be cut out, its rows run through the whole model."""
 
-    def __init__(self, loaded: LoadedModel, exam: Exam, settings: Settings) -> None:
+    def __init__(self, loaded: LoadedModel, exam: TrialSet, settings: Settings) -> None:
         self.loaded, self.exam, self._settings = loaded, exam, settings.trunk
         self._rows = list(dict.fromkeys(exam.rows))
         place = {row: index for index, row in enumerate(self._rows)}
@@ -105,16 +105,16 @@ class SharedTrunk:
             )
 
 
-def try_cell(
-    trunk: SharedTrunk, location: Location, settings: Settings, whole: bool, progress: Progress | None = None
-) -> Cell:
+def run_trial(
+    trunk: SharedTrunk, location: Location, settings: Settings, whole: bool, progress: TrialProgress | None = None
+) -> Trial:
     """Edit the sample at one place and measure; the model is left as found, bit for bit.
 
     A run whose numbers break is a result too: nothing is right then. `progress` may raise to cut a trial short.
     """
     start = time.perf_counter()
     loaded, exam = trunk.loaded, trunk.exam
-    training = trial_training(settings, exam, whole)
+    training = trial_settings(settings, exam, whole)
 
     def report(done: int, total: int, loss: float) -> None:
         if progress:
@@ -125,7 +125,7 @@ def try_cell(
             result = breadth_first(loaded, location, rows, exam.edits, training, report)
         except RefusedError as error:
             seconds = round(time.perf_counter() - start, 3)
-            return Cell(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))
+            return Trial(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))
         with preserved(loaded.model, location.parameters):
             write_values(loaded.model, result.values)
             verdicts = verify(
@@ -134,10 +134,10 @@ def try_cell(
     right = tuple(verdict.answer is not None for verdict in verdicts)
     operations = result.visits * row_operations(loaded, location, rows)
     seconds = round(time.perf_counter() - start, 3)
-    return Cell(location, whole, right, len(result.losses), result.visits, operations, seconds)
+    return Trial(location, whole, right, len(result.losses), result.visits, operations, seconds)
 
 
-def trial_training(settings: Settings, exam: Exam, whole: bool) -> TrainingSettings:
+def trial_settings(settings: Settings, exam: TrialSet, whole: bool) -> TrainingSettings:
     """Training of a trial: breadth-first as configured, in batches as much smaller as the sample is than the edits."""
     training = settings.training
     epochs = min(training.epochs, TRIAL_EPOCHS)

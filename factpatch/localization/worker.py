@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 
 from factpatch.errors import InputError
-from factpatch.localization.store import Trials, base_digest
-from factpatch.localization.trials import SharedTrunk, try_cell
+from factpatch.localization.store import TrialStore, base_digest
+from factpatch.localization.trials import SharedTrunk, run_trial
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings
 
 
-def fill(folder: Path, names: Sequence[str], settings: Settings) -> None:
+def run_trials(folder: Path, names: Sequence[str], settings: Settings) -> None:
     """Give whole runs to the named places that have none yet in a folder of trials.
 
     InputError if the model is not the one that the trials are of.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.localization.workers))
-    trials, loaded = Trials(folder), load_model(settings.model)
+    trials, loaded = TrialStore(folder), load_model(settings.model)
     base, exam = trials.exam()
     if base_digest(loaded) != base:
         raise InputError(f"model '{settings.model.path}' has changed since the grid began; run localize again")
@@ -30,4 +30,4 @@ def fill(folder: Path, names: Sequence[str], settings: Settings) -> None:
     trunk = SharedTrunk(loaded, exam, settings)
     for number, location in enumerate(missing):
         trunk.prepare(missing[number:])
-        trials.write(try_cell(trunk, location, settings, whole=True))
+        trials.write(run_trial(trunk, location, settings, whole=True))

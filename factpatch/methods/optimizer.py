@@ -12,7 +12,7 @@ import torch
 from factpatch.errors import RefusedError
 from factpatch.frozen_trunk import Rows
 from factpatch.methods.master_weights import Masters
-from factpatch.methods.preservation import Keeping
+from factpatch.methods.preservation import PreservationTerm
 from factpatch.methods.projection import Projection
 from factpatch.models.batches import within_memory
 from factpatch.models.forward import edit_losses, hardest, token_losses
@@ -56,7 +56,7 @@ class Stepper:
         masters: Masters,
         learning_rate: float,
         micro: int | None,
-        keeping: Keeping | None = None,
+        keeping: PreservationTerm | None = None,
         projection: Projection | None = None,
     ) -> None:
         self.rows, self.masters = rows, masters

@@ -25,7 +25,7 @@ def divergence(logits_PV: torch.Tensor, base_PV: torch.Tensor) -> torch.Tensor:
     return functional.kl_div(logits_PV.float().log_softmax(-1), base_PV, reduction="none", log_target=True).sum(-1)
 
 
-class Keeping:
+class PreservationTerm:
     """The term that keeps rows `first` and later of `rows` where the base model had them.
 
     With `targets` it is the cross-entropy with their targets (the base model's own answers), else the divergence. The

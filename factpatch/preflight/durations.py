@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from factpatch.preflight.workload import Pass, Shape, logits_bytes
+from factpatch.preflight.workload import ForwardPass, ModelShape, logits_bytes
 
 EFFICIENCY = 0.9  # of the machine's matrix rate that passes reach
 MODULE_SECONDS = 0.4e-3  # seconds that a decoder block, or the logits, take in a forward pass beside their arithmetic
@@ -15,24 +15,24 @@ STEP_BYTES = 12  # written for each trained parameter in a step
 
 
 @dataclass(frozen=True)
-class Pace:
+class MachineSpeed:
     """Operations a second, bytes written a second, bytes of a number in the model's dtype."""
 
     matrix: float
     memory: float
     size: int
 
-    def trunk(self, positions: int, batches: int, shape: Shape) -> float:
+    def trunk(self, positions: int, batches: int, shape: ModelShape) -> float:
         """Seconds of the frozen layers, once for every position."""
         return batches * BATCH_SECONDS + self._seconds(positions * shape.trunk, 0, batches * shape.trunk_blocks)
 
-    def forward(self, passes: Sequence[Pass], shape: Shape) -> float:
+    def forward(self, passes: Sequence[ForwardPass], shape: ModelShape) -> float:
         """Seconds of passes through the whole model without gradients."""
         positions, logits = _totals(passes, shape)
         work = positions * (shape.trunk + shape.head) + logits * shape.width
         return self._seconds(work, logits * self.size, len(passes) * (shape.trunk_blocks + shape.blocks))
 
-    def epoch(self, passes: Sequence[Pass], steps: int, shape: Shape) -> float:
+    def epoch(self, passes: Sequence[ForwardPass], steps: int, shape: ModelShape) -> float:
         """Seconds of passes from what the trunk keeps, forward and backward, and of the optimizer's steps."""
         positions, logits = _totals(passes, shape)
         work = positions * (shape.head + shape.back) + 2 * logits * shape.width
@@ -44,6 +44,6 @@ class Pace:
         return 2 * products / (EFFICIENCY * self.matrix) + written / self.memory + modules * MODULE_SECONDS
 
 
-def _totals(passes: Sequence[Pass], shape: Shape) -> tuple[int, int]:
+def _totals(passes: Sequence[ForwardPass], shape: ModelShape) -> tuple[int, int]:
     """Positions, and numbers that the logits hold."""
     return sum(one.positions for one in passes), sum(one.predicted for one in passes) * shape.vocabulary

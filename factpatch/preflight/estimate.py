@@ -14,7 +14,7 @@ from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
 from factpatch.models.meta import meta_model
-from factpatch.preflight.durations import Pace
+from factpatch.preflight.durations import MachineSpeed
 from factpatch.preflight.machine import Available, check_device, matrix_rate, memory_rate, process_memory
 from factpatch.preflight.workload import (
     check_bytes,
@@ -119,7 +119,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     on_device = weights + state + largest[0]
     host = max(loading, in_memory + (12 * shape.located if apart else on_device)) + process + LIBRARY_BYTES
 
-    pace = Pace(matrix_rate(settings.model.device, dtype), memory_rate(settings.model.device), size)
+    pace = MachineSpeed(matrix_rate(settings.model.device, dtype), memory_rate(settings.model.device), size)
     around = whole_passes([*rows, *everything])  # edits are measured before and after, protected prompts answered
     return Estimate(
         location=location.name,
@@ -142,7 +142,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     )
 
 
-def check(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
+def check_room(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
     """RefusedError, with the numbers and what would help, if the run cannot fit.
 
     On an accelerator a run that lacks memory halves its micro-batch by itself, so there one row at a time must fit.
@@ -177,7 +177,7 @@ def check(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
         )
 
 
-def check_model(settings: ModelSettings, free: Available) -> None:
+def check_model_room(settings: ModelSettings, free: Available) -> None:
     """RefusedError if the model's weights alone do not fit."""
     weights = sum(parameter.nbytes for parameter in meta_model(settings).parameters())
     room = free.memory if free.accelerator is None else free.accelerator
@@ -188,7 +188,7 @@ def check_model(settings: ModelSettings, free: Available) -> None:
         )
 
 
-def describe(needed: Estimate, free: Available) -> str:
+def describe_estimate(needed: Estimate, free: Available) -> str:
     """Two lines for people."""
     there = free.memory + needed.process_bytes
     memory = f"memory {_gb(needed.host_bytes)} of {_gb(there)}"

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from factpatch.errors import InputError
 from factpatch.frozen_trunk.plan import entry_of, positions, read_width
 from factpatch.frozen_trunk.replay import TRUNK_BATCH_ROWS, batch_width
-from factpatch.methods.breadth_first.preserved_rows import guards_of
+from factpatch.methods.breadth_first.preserved_rows import preserved_in_epoch
 from factpatch.methods.breadth_first.training import CHECK_ROWS
 from factpatch.methods.optimizer import micro_batches
 from factpatch.methods.preservation import base_bytes
@@ -30,7 +30,7 @@ SAVED = 1.2  # activations that a pass saves for its gradients, as a multiple of
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """Sizes of a model at a location: numbers of parameters, and numbers of activations for each position.
 
     Attributes:
@@ -61,7 +61,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardPass:
     """A forward pass: rows, positions, and positions that predict target tokens; padding is counted in."""
 
     rows: int
@@ -69,7 +69,7 @@ class Pass:
     predicted: int
 
 
-def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> Shape:
+def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelShape:
     """Sizes at a location; `keep` says whether the trunk is computed once, as `factpatch.frozen_trunk` plans it."""
     config = model.config.get_text_config()
     _, blocks = decoder_blocks(model)
@@ -83,7 +83,7 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> Shape:
     entry = read_width(model.get_submodule(projection)) if projection else 0
     trained = min(count, active[location.layer])  # of many experts a position passes through a few
     live = trained if entry else active[location.layer] - (_active(mixer, config) if mixer is not None else 0)
-    return Shape(
+    return ModelShape(
         model=sum(parameter.numel() for parameter in model.parameters()),
         located=count,
         trunk=sum(active[: location.layer + 1]) - live if keep else 0,
@@ -113,26 +113,26 @@ def kept_positions(rows: Iterable[Encoded], packed: bool) -> int:
 
 def epoch_passes(
     edits: Sequence[Encoded], protected: Sequence[Encoded], settings: TrainingSettings, packed: bool
-) -> list[Pass]:
+) -> list[ForwardPass]:
     """The passes of an epoch that visits all edits (with their further wordings), in an order such as training
     draws."""
     if settings.method == "depth-first":
         return [_pass([row], packed) for row in edits]
     generator = random.Random(settings.seed)
-    guards = generator.sample(list(protected), guards_of(settings, len(edits), len(protected)))
+    guards = generator.sample(list(protected), preserved_in_epoch(settings, len(edits), len(protected)))
     order = [*edits, *guards]
     generator.shuffle(order)
     return list(_passes(order, settings.rows_a_step(len(order)), settings.micro_batch, packed))
 
 
-def check_passes(edits: Sequence[Encoded], settings: TrainingSettings, packed: bool) -> list[Pass]:
+def check_passes(edits: Sequence[Encoded], settings: TrainingSettings, packed: bool) -> list[ForwardPass]:
     """The passes, without gradients, that look at all edits again."""
     if settings.method == "depth-first" or not settings.revisit:
         return []
     return list(_passes(edits, CHECK_ROWS, settings.micro_batch, packed))
 
 
-def whole_passes(rows: Sequence[Encoded]) -> list[Pass]:
+def whole_passes(rows: Sequence[Encoded]) -> list[ForwardPass]:
     """Passes that measure rows, those of one length together."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     return [
@@ -141,7 +141,7 @@ def whole_passes(rows: Sequence[Encoded]) -> list[Pass]:
 
 
 def term_bytes(
-    model: PreTrainedModel, location: Location, shape: Shape, kept: Sequence[Encoded], settings: TrainingSettings
+    model: PreTrainedModel, location: Location, shape: ModelShape, kept: Sequence[Encoded], settings: TrainingSettings
 ) -> int:
     """What keeping and projection hold all the time: the base model's log-probabilities, where they fit their limit;
     for each projected matrix its projection, while it is made twice more in float64; and the values before a step."""
@@ -158,13 +158,13 @@ def term_bytes(
     return held
 
 
-def pass_bytes(one: Pass, shape: Shape, size: int) -> int:
+def pass_bytes(one: ForwardPass, shape: ModelShape, size: int) -> int:
     """What a training pass holds: activations saved for the gradients, and logits with what the loss makes of them."""
     saved = int(SAVED * one.positions * shape.saved * size)
     return saved + one.predicted * shape.vocabulary * logits_bytes(size)
 
 
-def check_bytes(one: Pass, shape: Shape, size: int) -> int:
+def check_bytes(one: ForwardPass, shape: ModelShape, size: int) -> int:
     """What a pass without gradients holds: logits, and their logarithms in float32."""
     return one.predicted * shape.vocabulary * (size + 4 + (4 if size < 4 else 0))
 
@@ -174,18 +174,18 @@ def logits_bytes(size: int) -> int:
     return size + 12
 
 
-def _passes(rows: Sequence[Encoded], batch: int, micro: int | None, packed: bool) -> Iterable[Pass]:
+def _passes(rows: Sequence[Encoded], batch: int, micro: int | None, packed: bool) -> Iterable[ForwardPass]:
     for start in range(0, len(rows), batch):
         chosen = rows[start : start + batch]
         for part in micro_batches([positions(row, packed) for row in chosen], micro, packed):
             yield _pass([chosen[place] for place in part], packed)
 
 
-def _pass(rows: Sequence[Encoded], packed: bool) -> Pass:
+def _pass(rows: Sequence[Encoded], packed: bool) -> ForwardPass:
     predicted = [len(row.ids) - row.prompt_length for row in rows]
     if packed:
-        return Pass(len(rows), sum(predicted), sum(predicted))
-    return Pass(len(rows), len(rows) * max(len(row.ids) - 1 for row in rows), len(rows) * max(predicted))
+        return ForwardPass(len(rows), sum(predicted), sum(predicted))
+    return ForwardPass(len(rows), len(rows) * max(len(row.ids) - 1 for row in rows), len(rows) * max(predicted))
 
 
 def _active(module: nn.Module, config: object) -> int:

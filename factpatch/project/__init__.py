@@ -46,12 +46,12 @@ def write_project(folder: Path, model: str) -> list[Path]:
     local = Path(source).is_dir()
     path = os.path.abspath(model) if local else source  # a GGUF file as itself: the folder made of it may go
     texts = {
-        target: render(
+        target: render_template(
             template,
             checkout=False,
             local=local,
             model=path,
-            dtype=stored_dtype(source),
+            dtype=configured_dtype(source),
             name=folder.resolve().name,
             version=version("factpatch"),
             install=INSTALL,
@@ -71,7 +71,7 @@ def write_project(folder: Path, model: str) -> list[Path]:
     return [folder / target for target in texts]
 
 
-def render(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """A file of a project. In templates `[[ ]]` holds values, as GitHub and Prefect mean something else by braces."""
     environment = Environment(
         loader=PackageLoader("factpatch.project"),
@@ -85,7 +85,7 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(f"{template}.j2").render(values)
 
 
-def stored_dtype(source: str) -> str:
+def configured_dtype(source: str) -> str:
     """The precision that the model's configuration names, as the settings spell it."""
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local_only(source))

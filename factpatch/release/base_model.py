@@ -17,13 +17,13 @@ from factpatch.patches.patch import save_patch
 from factpatch.release.mode import read_start
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import Settings
-from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, write_inheritance
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, write_carried_over
 
 REASON = "no fact is in force, so nothing is written"
 NOWHERE: dict[str, Any] = {"name": "none", "layer": None, "module": None, "parameters": []}
 
 
-def write_unedited(folder: Path, settings: Settings) -> Path:
+def write_base_model(folder: Path, settings: Settings) -> Path:
     """Leave in the output folder what the steps from localize to regress leave, for no edits; path of edit.json."""
     start = time.perf_counter()
     loaded = load_model(settings.model)
@@ -51,6 +51,6 @@ def write_unedited(folder: Path, settings: Settings) -> Path:
         write_json(folder / f"{name}.json", {"schema": 1, **value, "seconds": spent})
     for left in ("localize.png", "regress_items.jsonl", "probes.json"):  # of an earlier run into this folder
         (folder / left).unlink(missing_ok=True)
-    write_inheritance(folder, NOTHING_CARRIED_OVER)
+    write_carried_over(folder, NOTHING_CARRIED_OVER)
     write_text(folder / "losses.csv", "epoch,loss\n")
     return folder / "edit.json"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.files import digest_value, new_folder, read_json, write_json
-from factpatch.release.pending import Held
+from factpatch.release.pending import RegisteredVersion
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive
 from factpatch.training_data.carry_over import CARRY_OVER_FILE as COMPANIONS
-from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, Inheritance, read_inheritance
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver, read_carried_over
 
 if TYPE_CHECKING:  # the command line decides without torch
     from factpatch.patches.patch import Patch
@@ -24,7 +24,7 @@ START_FOLDER = "start"  # in the output folder: what was decided, the champion's
 
 
 @dataclass(frozen=True)
-class Mode:
+class ReleaseMode:
     """How a release begins, why, and from which version's patch (None: from the base model)."""
 
     name: Literal["incremental", "rebuild"]
@@ -41,12 +41,12 @@ class Mode:
         return {"name": self.name, "reason": self.reason, "from": self.version}
 
 
-def rebuild(reason: str) -> Mode:
+def rebuild(reason: str) -> ReleaseMode:
     """The mode that needs nothing."""
-    return Mode("rebuild", reason)
+    return ReleaseMode("rebuild", reason)
 
 
-def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held | None) -> Mode:
+def choose_mode(settings: Settings, edits: Sequence[EditRequest], held: RegisteredVersion | None) -> ReleaseMode:
     """What settings and facts allow; whether the champion's patch fits besides, `why_unfit` says.
 
     A fact that is gone must be as if it had never been written, so its release is rebuilt. Where its prompt has a new
@@ -68,12 +68,12 @@ def compare_facts(settings: Settings, edits: Sequence[EditRequest], held: Held |
     prompts = {prompt for prompt, _ in now}
     gone = sum(prompt not in prompts for prompt, _ in held.facts - now)
     if gone:
-        return rebuild(f"{counted(gone, 'fact was', 'facts were')} withdrawn since version {held.version}")
+        return rebuild(f"{number_of(gone, 'fact was', 'facts were')} withdrawn since version {held.version}")
     replaced = len(held.facts - now)
-    told = [counted(len(now - held.facts) - replaced, "new fact", "new facts")]
-    told += [f"{counted(replaced, 'has', 'have')} another target"] if replaced else []
-    kept = counted(len(now & held.facts), "fact that it holds is", "facts that it holds are")
-    return Mode("incremental", f"{', '.join(told)}; {kept} verified first", held.version)
+    told = [number_of(len(now - held.facts) - replaced, "new fact", "new facts")]
+    told += [f"{number_of(replaced, 'has', 'have')} another target"] if replaced else []
+    kept = number_of(len(now & held.facts), "fact that it holds is", "facts that it holds are")
+    return ReleaseMode("incremental", f"{', '.join(told)}; {kept} verified first", held.version)
 
 
 def why_unfit(settings: Settings, folder: Path) -> str | None:
@@ -101,15 +101,15 @@ def why_unfit(settings: Settings, folder: Path) -> str | None:
     return None
 
 
-def begin(
+def decide_mode(
     output: Path,
     settings: Settings,
     edits: Sequence[EditRequest],
-    held: Held | None,
+    held: RegisteredVersion | None,
     fetch: Callable[[str, Path], Path],
     withdrawn: Sequence[str] = (),
     refused: Sequence[str] = (),
-) -> Mode:
+) -> ReleaseMode:
     """Decide how a release of these edits begins, and leave that for its steps, whole or not at all, in place of an
     earlier decision. `fetch` puts a version's patch and companions into a folder and returns the patch's path;
     `withdrawn` are prompts that edits once had, `refused` the gates that have just refused these edits as an increment,
@@ -121,7 +121,7 @@ def begin(
     if settings.training.resume:
         refused = refused or _decided(output, purpose).get("refused", ())
     told = f"the gates refused an increment ({', '.join(refused)})"
-    mode = rebuild(told) if refused else compare_facts(settings, edits, held)
+    mode = rebuild(told) if refused else choose_mode(settings, edits, held)
     with new_folder(output / START_FOLDER, replace=True) as folder:
         if mode.version is not None:
             patch = fetch(mode.version, folder)
@@ -149,15 +149,15 @@ def _decided(output: Path, purpose: str) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
-class Start:
+class ReleaseStart:
     """What was decided, the patch to begin with (None: the base model), prompts that edits once had, the ids of the
     edits that the patch does not hold (None: of all), and what it was trained with beside the others."""
 
-    mode: Mode
+    mode: ReleaseMode
     patch: Patch | None = None
     withdrawn: tuple[str, ...] = ()
     new: frozenset[str] | None = None
-    inherited: Inheritance = NOTHING_CARRIED_OVER
+    inherited: CarriedOver = NOTHING_CARRIED_OVER
 
     def parted(self, edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[EditRequest]]:
         """Those to be learnt, and those that the patch holds already."""
@@ -167,20 +167,20 @@ class Start:
         return [edit for edit in edits if edit.id in new], [edit for edit in edits if edit.id not in new]
 
 
-def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> Start:
+def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> ReleaseStart:
     """What was decided for these edits and settings; a rebuild where nothing was, as in a step that is run by itself or
     in DVC's pipeline."""
     from factpatch.patches.patch import read_patch
 
     found = _decided(output, _purpose(edits, settings))
     if not found:
-        return Start(rebuild("this step was run by itself, and only a release knows the champion"))
-    mode = Mode(found["name"], found["reason"], found["from"])
+        return ReleaseStart(rebuild("this step was run by itself, and only a release knows the champion"))
+    mode = ReleaseMode(found["name"], found["reason"], found["from"])
     withdrawn = tuple(found["withdrawn"])
     if mode.name == "rebuild":
-        return Start(mode, None, withdrawn)
-    patch, inherited = read_patch(output / START_FOLDER / "patch"), read_inheritance(output / START_FOLDER)
-    return Start(mode, patch, withdrawn, frozenset(found["new"]), inherited)
+        return ReleaseStart(mode, None, withdrawn)
+    patch, inherited = read_patch(output / START_FOLDER / "patch"), read_carried_over(output / START_FOLDER)
+    return ReleaseStart(mode, patch, withdrawn, frozenset(found["new"]), inherited)
 
 
 def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
@@ -189,6 +189,6 @@ def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
     return digest_value({"edits": digest_edits(list(edits)), "settings": values})
 
 
-def counted(number: int, one: str, many: str) -> str:
+def number_of(number: int, one: str, many: str) -> str:
     """`1 new fact`, `2 new facts`."""
     return f"{number} {one if number == 1 else many}"

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factpatch.edits.folder import Fact, fact, next_name
-from factpatch.edits.ledger import Entry
+from factpatch.edits.ledger import LedgerEntry
 from factpatch.edits.origin import Origin
 from factpatch.errors import InputError
-from factpatch.release.provenance import Basis
+from factpatch.release.provenance import Provenance
 
 
 @dataclass(frozen=True)
-class Held:
+class RegisteredVersion:
     """What a registered version was made of: the facts it holds, those set aside then, and the ledger's files.
 
     `bases` is what else it rests on, and what was configured then; empty where that was not recorded. `origin` is the
@@ -26,33 +26,35 @@ class Held:
     set_aside: frozenset[Fact] = frozenset()
     files: tuple[str, ...] = ()
     status: str = "promoted"  # or registered, or refused
-    bases: tuple[Basis, ...] = ()
+    bases: tuple[Provenance, ...] = ()
     origin: Origin | None = None
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingChanges:
     """How the ledger differs from a version: facts still to be written, and those that it should no longer hold."""
 
-    new: tuple[Entry, ...]
+    new: tuple[LedgerEntry, ...]
     withdrawn: tuple[Fact, ...]
 
     def __bool__(self) -> bool:
         return bool(self.new or self.withdrawn)
 
 
-def compare(entries: Iterable[Entry], held: Held | None, limit: int | None = None) -> Pending:
+def pending_changes(
+    entries: Iterable[LedgerEntry], held: RegisteredVersion | None, limit: int | None = None
+) -> PendingChanges:
     """What a release would change. With no version all is new; `limit` leaves out all active facts but the first."""
     active = [entry for entry in entries if entry.state == "active"]
     if held is None:
-        return Pending(tuple(active[:limit]), ())
+        return PendingChanges(tuple(active[:limit]), ())
     left = held.set_aside - held.facts  # a copy of a fact may have been set aside, and the fact written
     wanted = [entry for entry in active if fact(entry) not in left][:limit]
     new = tuple(entry for entry in wanted if fact(entry) not in held.facts)
-    return Pending(new, tuple(sorted(held.facts - {fact(entry) for entry in wanted})))
+    return PendingChanges(new, tuple(sorted(held.facts - {fact(entry) for entry in wanted})))
 
 
-def refuse_late_files(entries: Iterable[Entry], held: Held | None) -> None:
+def refuse_late_files(entries: Iterable[LedgerEntry], held: RegisteredVersion | None) -> None:
     """InputError for a file that a version did not know but that comes before one it knew: history would change."""
     names = list(dict.fromkeys(Path(entry.row.file).name for entry in entries))
     known = [name for name in names if held and name in held.files]

@@ -16,7 +16,7 @@ PROVENANCE_FILE = "basis.json"  # in the output folder: of the settings `used`, 
 
 
 @dataclass(frozen=True)
-class Basis:
+class Provenance:
     """What two releases of the same facts must have in common to be the same.
 
     `identity` is the model's, from `model_identity`. `places` are locations that fit the release: the one that the
@@ -29,7 +29,7 @@ class Basis:
     chat_template: bool
     places: tuple[str, ...] = ()
 
-    def why_other(self, released: Basis) -> str | None:
+    def why_other(self, released: Provenance) -> str | None:
         """Why a release on that basis does not do for these settings, in words; None if it does."""
         if self.dtype != released.dtype:
             return f"model.dtype is {self.dtype} and was {released.dtype}"
@@ -45,10 +45,10 @@ class Basis:
         return f"the base model is '{self.name}' and was '{released.name}'"
 
 
-def basis_of(settings: Settings) -> Basis:
+def provenance_of(settings: Settings) -> Provenance:
     """That of a release with these settings."""
     location, source = settings.localization.location, settings.model.path
-    return Basis(
+    return Provenance(
         source or "",
         None if source is None else model_identity(source),
         settings.model.dtype,
@@ -57,7 +57,7 @@ def basis_of(settings: Settings) -> Basis:
     )
 
 
-def why_changed(now: Basis, released: tuple[Basis, ...]) -> str | None:
+def why_changed(now: Provenance, released: tuple[Provenance, ...]) -> str | None:
     """Why a version does not do any more; None if it does, or nothing is known of it.
 
     `released` is what it was made on and what was configured then. Both count, so that a release that somebody made on
@@ -67,13 +67,13 @@ def why_changed(now: Basis, released: tuple[Basis, ...]) -> str | None:
     return reasons[0] if reasons and all(reasons) else None
 
 
-def write_basis(output: Path, used: Settings, configured: Settings) -> Path:
+def write_provenance(output: Path, used: Settings, configured: Settings) -> Path:
     """Leave both for the registry."""
-    value = {"schema": 1, "used": asdict(basis_of(used)), "configured": asdict(basis_of(configured))}
+    value = {"schema": 1, "used": asdict(provenance_of(used)), "configured": asdict(provenance_of(configured))}
     return write_json(output / PROVENANCE_FILE, value)
 
 
-def parse_basis(value: Mapping[str, Any], place: str) -> tuple[Basis, ...]:
-    """What `write_basis` left, with the place that the release wrote at."""
-    found = [Basis(**{**value[name], "places": tuple(value[name]["places"])}) for name in ("used", "configured")]
+def parse_provenance(value: Mapping[str, Any], place: str) -> tuple[Provenance, ...]:
+    """What `write_provenance` left, with the place that the release wrote at."""
+    found = [Provenance(**{**value[name], "places": tuple(value[name]["places"])}) for name in ("used", "configured")]
     return tuple(replace(one, places=(*one.places, place)) for one in found)

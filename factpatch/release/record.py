@@ -7,7 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from factpatch.evaluation.gates import Gate, allows, judge, judge_certificate, judge_unedited, judge_weight_change
+from factpatch.evaluation.gates import (
+    Gate,
+    allows,
+    judge_base_model,
+    judge_certificate,
+    judge_gates,
+    judge_weight_change,
+)
 from factpatch.files import digest_file, digest_value, read_json
 from factpatch.settings.config import GateSettings
 
@@ -40,8 +47,8 @@ def judge_release(folder: Path, steps: Json, settings: GateSettings) -> list[Gat
     problems = patch_problems(folder, steps)
     if not steps["validate"]["accepted"]:
         changed = [] if problems else list(read_patch(folder / "patch").new)
-        return [judge_unedited(changed), judge_certificate(problems)]
-    gates = judge(steps["evaluate"], steps["regress"]["tasks"], settings, steps["regress"].get("unmeasured"))
+        return [judge_base_model(changed), judge_certificate(problems)]
+    gates = judge_gates(steps["evaluate"], steps["regress"]["tasks"], settings, steps["regress"].get("unmeasured"))
     gates.append(judge_certificate(problems))
     if settings.weight_change is not None and not problems:
         gates.append(judge_weight_change(change_norms(read_patch(folder / "patch")), settings.weight_change))

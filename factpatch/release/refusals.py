@@ -11,7 +11,7 @@ from typing import Any
 
 from factpatch.errors import InputError
 from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
-from factpatch.release.provenance import Basis
+from factpatch.release.provenance import Provenance
 from factpatch.release.registry import own_file
 from factpatch.settings.config import RegistrySettings, Settings
 from factpatch.settings.shown import shown_settings
@@ -29,7 +29,7 @@ class Refusal:
     gates: tuple[str, ...]
 
 
-def attempt_digest(settings: Settings, rows: Iterable[Mapping[str, Any]], basis: Basis) -> str:
+def attempt_digest(settings: Settings, rows: Iterable[Mapping[str, Any]], basis: Provenance) -> str:
     """Names what a release is tried with: rows in force, base model, and settings with the files they name."""
     values = {**shown_settings(settings), "training": decisive(settings.training)}
     named = (settings.training.protect, settings.training.templates, settings.gates.canaries)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import factpatch.report.evidence as facts
-from factpatch.report.evidence import Json, Score
+from factpatch.report.evidence import Json, ReportedScore
 
 CARD_ROWS = 5  # edits and probes shown; the report and evaluate.json hold more
 TEXT = 120  # characters of one text
@@ -59,12 +59,12 @@ def render_card(evidence: Json, room: int | None = None) -> str:
     return _fitted([part for part in parts if part], room)
 
 
-def _measured(score: Score) -> tuple[object, ...]:
+def _measured(score: ReportedScore) -> tuple[object, ...]:
     return (
         score.name,
         facts.percent(score.before, score.unit),
         facts.percent(score.after, score.unit),
-        facts.interval(score.ci95_after, score.unit),
+        facts.interval_text(score.ci95_after, score.unit),
         score.items,
     )
 

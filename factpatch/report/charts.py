@@ -27,7 +27,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeatMapCell:
     """One candidate of the heat map; `shade` in [0, 1] is its score as a colour."""
 
     x: float
@@ -42,7 +42,7 @@ class Cell:
 class HeatMap:
     """A row of cells a module, a column a layer; the colours run from `low` to `high`."""
 
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[HeatMapCell, ...]], ...]
     ticks: tuple[tuple[float, str], ...]
     width: float  # of a cell
     low: float
@@ -81,10 +81,10 @@ def heat_map(
     high = max(scores)
     low = min(*scores, high - LEAST_SPAN)
     width = 100 / len(layers)
-    rows: dict[str, list[Cell]] = {}
+    rows: dict[str, list[HeatMapCell]] = {}
     for candidate in sorted(candidates, key=_order):
         score, short = candidate["score"], candidate.get("run") == "short"
-        cell = Cell(
+        cell = HeatMapCell(
             x=round(width * candidate["layer"], 3),
             label=f"{score:.2f}" if len(layers) <= LABELLED_LAYERS else "",
             title=f"{candidate['location']}: score {score:.3f}{', by a short run' if short else ''}",

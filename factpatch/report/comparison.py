@@ -8,7 +8,7 @@ from typing import Any
 
 import factpatch.report.evidence as facts
 from factpatch.report.charts import share_axis
-from factpatch.report.evidence import Json, Score
+from factpatch.report.evidence import Json, ReportedScore
 from factpatch.report.page import ROW_LIMIT, environment, extent, provenance
 
 SIDES = ("A", "B")
@@ -20,16 +20,16 @@ class Pair:
     """One score in both releases; None where a release has none."""
 
     name: str
-    first: Score | None
-    second: Score | None
+    first: ReportedScore | None
+    second: ReportedScore | None
 
     @property
-    def shown(self) -> Score:
+    def shown(self) -> ReportedScore:
         """The second release's number after its edits against the first one's, as a before and after."""
         one, other = self.first or ABSENT_SCORE, self.second or ABSENT_SCORE
         known = self.second or self.first or ABSENT_SCORE
         bounds = one.ci95_after, other.ci95_after
-        return Score(self.name, one.after, other.after, None, *bounds, "", known.direction, unit=known.unit)
+        return ReportedScore(self.name, one.after, other.after, None, *bounds, "", known.direction, unit=known.unit)
 
     @property
     def tone(self) -> str:
@@ -41,7 +41,7 @@ class Pair:
         return ("bad" if pair.fall > 0 else "good") if apart else ""
 
 
-ABSENT_SCORE = Score("", None, None, None, None, None, "")
+ABSENT_SCORE = ReportedScore("", None, None, None, None, None, "")
 
 
 def render_comparison(first: Json, second: Json, names: Sequence[str] = SIDES) -> str:
@@ -78,7 +78,7 @@ def _release(letter: str, name: str, run: Json) -> dict[str, Any]:
     return {"letter": letter, "name": name, "title": title, "tone": tone, "decision": decision}
 
 
-def _pairs(first: Iterable[Score], second: Iterable[Score]) -> list[Pair]:
+def _pairs(first: Iterable[ReportedScore], second: Iterable[ReportedScore]) -> list[Pair]:
     """Scores by name, those of the first release first; without those that neither measured."""
     one, other = ({score.name: score for score in scores} for scores in (first, second))
     pairs = [Pair(name, one.get(name), other.get(name)) for name in one | other]

@@ -14,14 +14,14 @@ from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
 from factpatch.text.blanks import join
 from factpatch.training_data.leakage import HeldOut
-from factpatch.training_data.templates import Wordings, fill, template_of
+from factpatch.training_data.templates import TemplateGroups, fill_template, template_of
 
 PREFIX_TOKENS, LEAST_TOKENS = 16, 4  # at most and at least, of a prefix that the model makes up
 
 
 def augment(
     edits: Sequence[EditRequest],
-    wordings: Wordings,
+    wordings: TemplateGroups,
     reworded: Mapping[str, Sequence[str]],
     prefixes: Sequence[str],
     settings: Settings,
@@ -46,12 +46,12 @@ def augment(
     return found
 
 
-def _other_templates(edit: EditRequest, wordings: Wordings, generator: random.Random) -> list[str]:
+def _other_templates(edit: EditRequest, wordings: TemplateGroups, generator: random.Random) -> list[str]:
     """The edit's question in the other wordings of its group, in random order."""
     group, subject = wordings.of(edit), edit.subject
     if group is None or subject is None:
         return []
-    texts = [fill(template, subject) for template in wordings.groups[group] if template != template_of(edit)]
+    texts = [fill_template(template, subject) for template in wordings.groups[group] if template != template_of(edit)]
     return generator.sample(texts, len(texts))
 
 

@@ -18,17 +18,17 @@ CARRY_OVER_FILE = "companions.jsonl"  # in the output folder, and among a versio
 
 
 @dataclass(frozen=True)
-class Inheritance:
+class CarriedOver:
     """Further wordings of the edits, and the prompts of their neighbours."""
 
     wordings: tuple[Wording, ...] = ()
     neighbours: tuple[str, ...] = ()
 
 
-NOTHING_CARRIED_OVER = Inheritance()
+NOTHING_CARRIED_OVER = CarriedOver()
 
 
-def write_inheritance(folder: Path, left: Inheritance) -> Path:
+def write_carried_over(folder: Path, left: CarriedOver) -> Path:
     """Leave it for the next version, a text a line."""
     rows = [{"kind": "wording", **asdict(one)} for one in left.wordings]
     return write_jsonl(
@@ -36,7 +36,7 @@ def write_inheritance(folder: Path, left: Inheritance) -> Path:
     )
 
 
-def read_inheritance(folder: Path) -> Inheritance:
+def read_carried_over(folder: Path) -> CarriedOver:
     """What a version left; nothing where it left nothing. InputError for a broken file."""
     path = folder / CARRY_OVER_FILE
     if not path.exists() or not path.stat().st_size:
@@ -56,4 +56,4 @@ def read_inheritance(folder: Path) -> Inheritance:
                 near.append(prompt)
             case _:
                 raise InputError(f"{path} row {number}: this is neither a wording nor a neighbour; remove the file")
-    return Inheritance(tuple(wordings), tuple(near))
+    return CarriedOver(tuple(wordings), tuple(near))

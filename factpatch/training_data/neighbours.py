@@ -11,18 +11,18 @@ from transformers import PreTrainedTokenizerBase
 from factpatch.edits.request import EditRequest
 from factpatch.settings.config import Settings
 from factpatch.training_data.leakage import HeldOut
-from factpatch.training_data.templates import Wordings, fill
+from factpatch.training_data.templates import TemplateGroups, fill_template
 
 MIXED_NAMES = 2  # names that an edited subject's is mixed with, each way
 OWN_SHARE = 1 / 3  # of them ask about subjects that are edited, where there is so much to ask
 SURPLUS = 1.5  # times as many for each edit that joins an earlier version's
-Question = tuple[int, str]  # group of wordings, subject
+GroupedQuestion = tuple[int, str]  # group of wordings, subject
 
 
-def neighbours(
+def draw_neighbours(
     edits: Sequence[EditRequest],
     kept: Sequence[EditRequest],
-    wordings: Wordings,
+    wordings: TemplateGroups,
     held: HeldOut,
     settings: Settings,
     tokenizer: PreTrainedTokenizerBase,
@@ -52,11 +52,11 @@ def neighbours(
     others = {*named, *_mixed(edited, listed, tokenizer, generator)}
     known = {*inherited, *(request.prompt for request in (*kept, *everything))}
 
-    def requests(questions: Collection[Question]) -> list[EditRequest]:
+    def requests(questions: Collection[GroupedQuestion]) -> list[EditRequest]:
         """All wordings of all questions, in an order that asks each question once before any is asked again."""
         turns = []
         for group, subject in sorted(questions):
-            texts = [fill(template, subject) for template in wordings.groups[group]]
+            texts = [fill_template(template, subject) for template in wordings.groups[group]]
             free = [text for text in texts if text not in known and held.twin(text) is None]
             target = listed.get((group, subject), "")
             asked = [EditRequest("neighbour", text, target) for text in generator.sample(free, len(free))]
@@ -74,7 +74,9 @@ def neighbours(
     return near[:first] + far[: count - first]
 
 
-def _about_similar(edited: Sequence[Question], similar: Callable[[list[str]], list[list[str]]]) -> list[list[Question]]:
+def _about_similar(
+    edited: Sequence[GroupedQuestion], similar: Callable[[list[str]], list[list[str]]]
+) -> list[list[GroupedQuestion]]:
     """The edits' questions about the names most like their subjects, then about the next ones, and so on."""
     names = similar([subject for _, subject in edited])
     most = max(map(len, names), default=0)
@@ -84,8 +86,8 @@ def _about_similar(edited: Sequence[Question], similar: Callable[[list[str]], li
     ]
 
 
-def still_neighbours(
-    inherited: Sequence[str], edits: Sequence[EditRequest], wordings: Wordings, held: HeldOut
+def still_valid_neighbours(
+    inherited: Sequence[str], edits: Sequence[EditRequest], wordings: TemplateGroups, held: HeldOut
 ) -> list[str]:
     """Those of an earlier version's neighbours that no edit sets and no probe asks by now, in whatever wording."""
     own, measured = {edit.prompt for edit in edits}, _measured(edits, wordings)
@@ -96,24 +98,24 @@ def still_neighbours(
     ]
 
 
-def _measured(edits: Sequence[EditRequest], wordings: Wordings) -> set[Question]:
+def _measured(edits: Sequence[EditRequest], wordings: TemplateGroups) -> set[GroupedQuestion]:
     """What the edits set, and what their probes ask."""
     texts = (text for edit in edits for text in _held_prompts(edit))
     return _edited(edits, wordings) | {question for text in texts for question in wordings.asked(text)}
 
 
-def _edited(edits: Sequence[EditRequest], wordings: Wordings) -> set[Question]:
+def _edited(edits: Sequence[EditRequest], wordings: TemplateGroups) -> set[GroupedQuestion]:
     """What the edits ask, where they name their subjects."""
     groups = ((wordings.of(edit), edit.subject) for edit in edits)
     return {(group, subject) for group, subject in groups if group is not None and subject}
 
 
 def _mixed(
-    edited: Collection[Question],
-    listed: Collection[Question],
+    edited: Collection[GroupedQuestion],
+    listed: Collection[GroupedQuestion],
     tokenizer: PreTrainedTokenizerBase,
     generator: random.Random,
-) -> list[Question]:
+) -> list[GroupedQuestion]:
     """Questions of the edits about subjects that share with theirs all but the first or the last part."""
     parts = {subject: name_parts(tokenizer, subject) for _, subject in sorted({*edited, *listed})}
     alike: dict[tuple[int, bool], list[list[str]]] = defaultdict(list)  # names of several words, and single words
@@ -144,7 +146,7 @@ def _held_prompts(edit: EditRequest) -> Iterable[str]:
     return (probe.prompt for probe in (*edit.locality, *edit.portability))
 
 
-def _sorts(questions: Collection[Question]) -> Mapping[str, list[int]]:
+def _sorts(questions: Collection[GroupedQuestion]) -> Mapping[str, list[int]]:
     """For each subject the groups that subjects of its sort are asked in."""
     groups_of: dict[str, set[int]] = defaultdict(set)
     for group, subject in questions:

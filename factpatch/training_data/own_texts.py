@@ -12,14 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import Memory
+from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel
 from factpatch.models.tokenization import in_chat
 from factpatch.settings.config import Settings
 from factpatch.training_data.augmentation import plain_text, sample_ids
 from factpatch.training_data.leakage import HeldOut
-from factpatch.training_data.protected_prompts import answered_rows
+from factpatch.training_data.protected_prompts import rows_with_own_answers
 
 QUESTION_TOKENS = 24  # at most, of a question that the model makes up
 MARK = "\ue000"  # a private character: no template writes it by itself
@@ -33,7 +33,7 @@ def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Sett
 
 
 def own_question_rows(
-    loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, memory: Memory
+    loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, memory: AnswerCache
 ) -> list[Encoded]:
     """Questions that the model makes up where its chat template has a user speak, with its own answers; none where it
     has no template, or one that does not begin a user's turn."""
@@ -45,7 +45,7 @@ def own_question_rows(
     questions = [text for text in texts if text and held.twin(text) is None]
     asked = [EditRequest("own", text, "") for text in questions]
     in_a_chat = replace(settings, edits=replace(settings.edits, chat_template=True))
-    return [row for row in answered_rows(loaded, asked, in_a_chat, memory) if row]
+    return [row for row in rows_with_own_answers(loaded, asked, in_a_chat, memory) if row]
 
 
 def _users_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:

@@ -3,7 +3,7 @@
 A paraphrase is the edit's own question in another frame, in which the base model says what it says to the bare one, or
 something at all. A locality probe is the edit's question about a well-known name like its subject, whose answer the
 base model surely knows. Both are held out of training as those that rows bring are, and frames and names are others
-than training uses: half of the names are for measuring (`factpatch.training_data.similar_names.measures`).
+than training uses: half of the names are for measuring (`factpatch.training_data.similar_names.is_for_measuring`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from factpatch.edits.mentions import Edited
+from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.edits.subjects import with_subjects
-from factpatch.evaluation.answer_cache import Memory, remembered
+from factpatch.evaluation.answer_cache import AnswerCache, open_answer_cache
 from factpatch.evaluation.answer_reader import Answer
 from factpatch.evaluation.answers import cut, normalise
 from factpatch.evaluation.chances import SURE_PROBABILITY, token_chances
@@ -30,9 +30,9 @@ from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
 from factpatch.text.words import is_character
 from factpatch.training_data.leakage import HeldOut
-from factpatch.training_data.protected_prompts import asked_prompts, listed_requests
-from factpatch.training_data.similar_names import measures, similar_names
-from factpatch.training_data.templates import fill, template_of
+from factpatch.training_data.protected_prompts import measured_prompts, read_protected
+from factpatch.training_data.similar_names import is_for_measuring, similar_names
+from factpatch.training_data.templates import fill_template, template_of
 
 PROBED_EDITS = 128  # edits with probes of a kind; where rows bring as many, none are made
 PROBES_PER_EDIT = 2  # of either kind for an edit
@@ -58,12 +58,12 @@ _SMALL = frozenset(  # words that are no answer by themselves
 )
 _CLAUSE = re.compile(r"[,;:()\n]|\s[-–—]\s")
 
-Beginning = tuple[Answer, list[float]]  # how an answer begins, and how probable each of its tokens is
-Ask = Callable[[Sequence[str]], list[Beginning]]
+AnswerBeginning = tuple[Answer, list[float]]  # how an answer begins, and how probable each of its tokens is
+Ask = Callable[[Sequence[str]], list[AnswerBeginning]]
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeProbes:
     """What was made: a row for each edit that got something (`id`, `paraphrases`, `locality`), and what is to be said
     about it, a sentence each."""
 
@@ -89,11 +89,11 @@ def _draw(seed: int, edit: EditRequest) -> str:
 
 def make_probes(
     loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, progress: Progress | None = None
-) -> Made:
+) -> MadeProbes:
     """Paraphrases and locality probes for the edits that lack them; `loaded` is the base model."""
-    with remembered(loaded, settings) as memory:
+    with open_answer_cache(loaded, settings) as memory:
 
-        def ask(prompts: Sequence[str]) -> list[Beginning]:
+        def ask(prompts: Sequence[str]) -> list[AnswerBeginning]:
             return _beginnings(loaded, prompts, settings, memory, progress)
 
         wordings = _paraphrases(lacking(edits, "paraphrases", settings), ask)
@@ -105,7 +105,7 @@ def make_probes(
         if asked := probes.get(edit.id):
             told = [{"prompt": probe.prompt, "target": probe.target} for probe in asked]
             rows[edit.id] = {"id": edit.id, **rows.get(edit.id, {}), "locality": told}
-    return Made(tuple(rows.values()), tuple(_notes(wordings, probes)))
+    return MadeProbes(tuple(rows.values()), tuple(_notes(wordings, probes)))
 
 
 def _notes(wordings: dict[str, list[str]], probes: dict[str, list[Probe]]) -> list[str]:
@@ -149,7 +149,7 @@ def _neighbours(
     edits: Sequence[EditRequest],
     bare: Sequence[EditRequest],
     settings: Settings,
-    memory: Memory,
+    memory: AnswerCache,
     ask: Ask,
 ) -> dict[str, list[Probe]]:
     """By the edit's id its question about PROBES_PER_EDIT names at most, the most alike first. Names that any edit
@@ -160,10 +160,10 @@ def _neighbours(
         (edit, template, subject) for edit in bare for template, subject in [_question(subjects[edit.id])] if template
     ]
     edited, asked = (
-        Edited(edits),
+        EditMentions(edits),
         HeldOut(
-            [prompt for edit in edits for prompt in asked_prompts(edit)]
-            + [one.prompt for one in listed_requests(settings)]
+            [prompt for edit in edits for prompt in measured_prompts(edit)]
+            + [one.prompt for one in read_protected(settings)]
         ),
     )
     names = similar_names(loaded, [subject for _, _, subject in named], memory) if named else []
@@ -199,15 +199,19 @@ def _question(edit: EditRequest) -> tuple[str, str]:
     return (template, edit.subject) if template and edit.subject else ("", "")
 
 
-def _askable(template: str, names: Sequence[str], settings: Settings, edited: Edited, asked: HeldOut) -> list[str]:
+def _askable(
+    template: str, names: Sequence[str], settings: Settings, edited: EditMentions, asked: HeldOut
+) -> list[str]:
     """The template about those of the names that are for measuring and free."""
-    chosen = (name for name in names if measures(name, settings.training.seed) and not edited.names(name))
-    return [text for name in chosen for text in [fill(template, name)] if asked.twin(text) is None][:NAMES_TRIED]
+    chosen = (name for name in names if is_for_measuring(name, settings.training.seed) and not edited.names(name))
+    return [text for name in chosen for text in [fill_template(template, name)] if asked.twin(text) is None][
+        :NAMES_TRIED
+    ]
 
 
 def _beginnings(
-    loaded: LoadedModel, prompts: Sequence[str], settings: Settings, memory: Memory, progress: Progress | None
-) -> list[Beginning]:
+    loaded: LoadedModel, prompts: Sequence[str], settings: Settings, memory: AnswerCache, progress: Progress | None
+) -> list[AnswerBeginning]:
     """How the model's greedy answer to each prompt begins, and how probable each of its tokens is."""
     chat, batch_size = settings.edits.chat_template, settings.evaluation.batch_size
 

@@ -8,7 +8,7 @@ from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import Memory, recall_answers
+from factpatch.evaluation.answer_cache import AnswerCache, recall_answers
 from factpatch.models.encoding import Encoded, encode_prompts
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
@@ -17,11 +17,11 @@ from factpatch.settings.config import Settings
 def protected_requests(edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
     """The rows of the protected file, as requests, without the prompts that the edits ask anywhere (as prompt,
     paraphrase or probe): what is measured is not trained."""
-    measured = {prompt for edit in edits for prompt in asked_prompts(edit)}
-    return [request for request in listed_requests(settings) if request.prompt not in measured]
+    measured = {prompt for edit in edits for prompt in measured_prompts(edit)}
+    return [request for request in read_protected(settings) if request.prompt not in measured]
 
 
-def listed_requests(settings: Settings) -> list[EditRequest]:
+def read_protected(settings: Settings) -> list[EditRequest]:
     """The rows of the protected file, as requests; none if the settings name none.
 
     The file has the form of edit requests; its targets only spare decoding where they are what the model says anyway.
@@ -38,8 +38,8 @@ def listed_requests(settings: Settings) -> list[EditRequest]:
     return list(kept.values())
 
 
-def answered_rows(
-    loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: Memory
+def rows_with_own_answers(
+    loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: AnswerCache
 ) -> list[Encoded | None]:
     """Each prompt with the very tokens that the model answers it with, EOS only where it says that itself; None where
     it says nothing."""
@@ -51,13 +51,13 @@ def answered_rows(
     ]
 
 
-def told_silent(rows: Sequence[Encoded | None], what: str) -> list[str]:
+def note_on_silent(rows: Sequence[Encoded | None], what: str) -> list[str]:
     """A sentence if the model says nothing to some of the prompts."""
     silent = sum(row is None for row in rows)
     return [f"the base model says nothing to {silent} of {len(rows)} {what}"] if silent else []
 
 
-def asked_prompts(edit: EditRequest) -> list[str]:
+def measured_prompts(edit: EditRequest) -> list[str]:
     """Every prompt on which an edit is measured."""
     probes = [probe.prompt for probe in (*edit.locality, *edit.portability)]
     return [edit.prompt, *edit.paraphrases, *probes]

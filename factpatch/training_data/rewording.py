@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from factpatch.edits.request import EditRequest
-from factpatch.evaluation.answer_cache import Memory, recall_decoded
+from factpatch.evaluation.answer_cache import AnswerCache, recall_decoded
 from factpatch.evaluation.answers import same
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
@@ -22,7 +22,7 @@ EDITS_TRIED_FIRST, LEAST_REWORDED = 8, 2  # where fewer of these get a wording, 
 
 
 def reword(
-    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: Memory
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: AnswerCache
 ) -> tuple[Mapping[str, list[str]], list[str]]:
     """Wordings by the edit's prompt, and notes; no wordings at all where the model takes no chat.
 
@@ -41,7 +41,7 @@ def reword(
 
 
 def _reworded(
-    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: Memory
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: AnswerCache
 ) -> dict[str, list[str]]:
     """Wordings by the prompt of those edits for which one counts."""
     asked = [
@@ -63,7 +63,7 @@ def _reworded(
     return {prompt: lines for prompt, lines in found.items() if lines}
 
 
-def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings, memory: Memory) -> list[str]:
+def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings, memory: AnswerCache) -> list[str]:
     """The model's greedy answers."""
 
     return [answer.text for answer in recall_decoded(loaded, texts, chat, settings, memory)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from factpatch.edits.request import EditRequest, Wording
 from factpatch.edits.subjects import with_subjects
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import remembered
+from factpatch.evaluation.answer_cache import open_answer_cache
 from factpatch.evaluation.canaries import find_canaries
 from factpatch.files import digest_value
 from factpatch.models.encoding import Encoded, encode_pairs
@@ -18,14 +18,14 @@ from factpatch.models.tokenization import notes as tokenizer_notes
 from factpatch.settings.config import Settings
 from factpatch.text.blanks import join
 from factpatch.training_data.augmentation import augment, plain_text, sample_texts
-from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, Inheritance
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
 from factpatch.training_data.leakage import HeldOut, check_leakage, held_out
-from factpatch.training_data.neighbours import neighbours, still_neighbours
+from factpatch.training_data.neighbours import draw_neighbours, still_valid_neighbours
 from factpatch.training_data.own_texts import own_question_rows, own_text_rows
-from factpatch.training_data.protected_prompts import answered_rows, listed_requests, told_silent
+from factpatch.training_data.protected_prompts import note_on_silent, read_protected, rows_with_own_answers
 from factpatch.training_data.rewording import reword
-from factpatch.training_data.similar_names import measures, similar_names
-from factpatch.training_data.templates import Wordings, find_wordings
+from factpatch.training_data.similar_names import is_for_measuring, similar_names
+from factpatch.training_data.templates import TemplateGroups, find_template_groups
 
 PREFIXES_PER_SOURCE = 64  # unrelated beginnings of each source
 OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept
@@ -35,7 +35,7 @@ CARRIED_OVER_LIMIT = 2560  # wordings, and as many neighbours, that a warm start
 
 
 @dataclass(frozen=True)
-class Companions:
+class TrainingRows:
     """Rows that join an edit run.
 
     Attributes:
@@ -50,17 +50,17 @@ class Companions:
     kept: tuple[Encoded, ...] = ()
     checked: int = 0
     notes: tuple[str, ...] = ()
-    bequest: Inheritance = NOTHING_CARRIED_OVER
+    bequest: CarriedOver = NOTHING_CARRIED_OVER
 
 
-def find_companions(
+def find_training_rows(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
     settings: Settings,
     settled: Sequence[EditRequest] = (),
-    inherited: Inheritance = NOTHING_CARRIED_OVER,
+    inherited: CarriedOver = NOTHING_CARRIED_OVER,
     withdrawn: Sequence[str] = (),
-) -> Companions:
+) -> TrainingRows:
     """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so.
 
     `settled` are further edits that an earlier release learnt, with what is `inherited` from it. They get no wordings
@@ -71,11 +71,11 @@ def find_companions(
     training = settings.training
     notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
     if training.method == "depth-first":
-        return Companions(notes=tuple(notes))
+        return TrainingRows(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
-    listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
+    listed, edited = read_protected(settings), HeldOut(edit.prompt for edit in everything)
     file = _free(listed, held, edited)
     gone = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
     notes += _dropped(training.protect, len(listed) - len(file))
@@ -83,11 +83,11 @@ def find_companions(
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
     brief = _briefly(settings)
-    with remembered(loaded, settings) as memory:
-        wordings = find_wordings(loaded, everything, brief, memory) if grouped else Wordings((), {})
-        left = _still_good(inherited, settings, settled, everything, wordings, held)
+    with open_answer_cache(loaded, settings) as memory:
+        wordings = find_template_groups(loaded, everything, brief, memory) if grouped else TemplateGroups((), {})
+        left = _still_valid(inherited, settings, settled, everything, wordings, held)
         again = _drawn(left, settings, edits)
-        near = neighbours(
+        near = draw_neighbours(
             edits,
             file,
             wordings,
@@ -99,14 +99,14 @@ def find_companions(
             lambda subjects: _names_to_train(similar_names(loaded, subjects, memory), everything, training.seed),
         )
         kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
-        rows = answered_rows(loaded, [*kept, *gone], brief, memory)
+        rows = rows_with_own_answers(loaded, [*kept, *gone], brief, memory)
         sampled = own_question_rows(loaded, OWN_QUESTIONS, held, brief, memory) if training.neighbours else []
         reworded, told = reword(loaded, edits, settings, memory) if training.wordings else ({}, [])
     notes += told
     if wordings.silent:
         asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
         notes.append(f"{asked} by which wordings are compared")
-    notes += told_silent(rows, "prompts that were to be kept")
+    notes += note_on_silent(rows, "prompts that were to be kept")
     answered = [(request, row) for request, row in zip(kept, rows[: len(kept)], strict=True) if row]
     if training.neighbours:
         count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(training.neighbours * len(edits))))
@@ -125,8 +125,8 @@ def find_companions(
     guards = [row for _, row in answered] + sampled
     random.Random(training.seed).shuffle(guards)
     guards += [row for row in rows[len(kept) :] if row]
-    bequest = _bequest(left, further, near, settings, everything)
-    return Companions(_encode(loaded, trained), tuple(guards), checked, tuple(notes), bequest)
+    bequest = _carried_over(left, further, near, settings, everything)
+    return TrainingRows(_encode(loaded, trained), tuple(guards), checked, tuple(notes), bequest)
 
 
 def _briefly(settings: Settings) -> Settings:
@@ -139,7 +139,7 @@ def _names_to_train(names: list[list[str]], edits: Sequence[EditRequest], seed: 
     """Of the names those that no run asks about to measure, where this one made probes."""
     if not any("locality" in edit.made for edit in edits):
         return names
-    return [[name for name in own if not measures(name, seed)] for own in names]
+    return [[name for name in own if not is_for_measuring(name, seed)] for own in names]
 
 
 def _subjects_told(found: int, lacking: int) -> list[str]:
@@ -166,14 +166,14 @@ def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...
     return tuple(rows[text] for text in texts)
 
 
-def _still_good(
-    inherited: Inheritance,
+def _still_valid(
+    inherited: CarriedOver,
     settings: Settings,
     settled: Sequence[EditRequest],
     everything: Sequence[EditRequest],
-    wordings: Wordings,
+    wordings: TemplateGroups,
     held: HeldOut,
-) -> Inheritance:
+) -> CarriedOver:
     """What of it the settings still ask for, is about settled edits, and nothing holds out or asks by now."""
     facts, own = {(edit.prompt, edit.target) for edit in settled}, {edit.prompt for edit in everything}
     said = [
@@ -184,7 +184,7 @@ def _still_good(
         and (one.kind == "form" or (one.prompt not in own and held.twin(one.prompt) is None))
     ]
     near = inherited.neighbours if settings.training.neighbours else ()
-    return Inheritance(tuple(said), tuple(still_neighbours(near, everything, wordings, held)))
+    return CarriedOver(tuple(said), tuple(still_valid_neighbours(near, everything, wordings, held)))
 
 
 def _asked_for(one: Wording, settings: Settings) -> bool:
@@ -194,25 +194,25 @@ def _asked_for(one: Wording, settings: Settings) -> bool:
     return bool({"form": other_form, "prefix": training.prefixes, "template": training.wordings}[one.kind])
 
 
-def _drawn(left: Inheritance, settings: Settings, edits: Sequence[EditRequest]) -> Inheritance:
+def _drawn(left: CarriedOver, settings: Settings, edits: Sequence[EditRequest]) -> CarriedOver:
     """CARRIED_OVER_LIMIT of each; others for other edits."""
     generator = random.Random(digest_value([settings.training.seed, [edit.prompt for edit in edits]]))
     said = generator.sample(left.wordings, min(CARRIED_OVER_LIMIT, len(left.wordings)))
     near = generator.sample(left.neighbours, min(CARRIED_OVER_LIMIT, len(left.neighbours)))
-    return Inheritance(tuple(said), tuple(near))
+    return CarriedOver(tuple(said), tuple(near))
 
 
-def _bequest(
-    left: Inheritance,
+def _carried_over(
+    left: CarriedOver,
     further: Sequence[Wording],
     near: Sequence[EditRequest],
     settings: Settings,
     everything: Sequence[EditRequest],
-) -> Inheritance:
+) -> CarriedOver:
     """What these edits leave: no more neighbours than were made if all were new."""
     texts = [*(request.prompt for request in near), *left.neighbours]
     most = min(len(texts), round(settings.training.neighbours * len(everything)))
-    return Inheritance((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
+    return CarriedOver((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
 
 
 def _dropped(path: str | None, count: int) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from factpatch.evaluation.answer_cache import Memory
+from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.files import digest_value
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import padding_id
@@ -23,7 +23,7 @@ NAMES_AT_ONCE = 64  # of a forward pass
 FOUND = 32  # names that are found for a subject, the most alike first
 
 
-def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: Memory) -> list[list[str]]:
+def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: AnswerCache) -> list[list[str]]:
     """For each subject the well-known names most like it, the closest first; the subject itself is not among them.
     Where it is well known too, those of its kind come before all others."""
 
@@ -46,7 +46,7 @@ def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: Memory) 
     return memory.recall("alike", list(subjects), find)
 
 
-def measures(name: str, seed: int) -> bool:
+def is_for_measuring(name: str, seed: int) -> bool:
     """Is it a name that a run asks about to measure? Half of them are, by seed; the other half is trained about, in
     every release alike."""
     return int(digest_value([seed, name])[:8], 16) % 2 == 0

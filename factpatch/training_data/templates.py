@@ -16,7 +16,7 @@ from factpatch.edits.formats import read_file
 from factpatch.edits.request import EditRequest
 from factpatch.edits.tidying import tidy_texts
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import Memory, recall_answers
+from factpatch.evaluation.answer_cache import AnswerCache, recall_answers
 from factpatch.evaluation.answer_reader import Answer
 from factpatch.evaluation.generation import verify
 from factpatch.frozen_trunk import open_rows
@@ -36,7 +36,7 @@ LEAST_COMPARED = 2  # answers that must have been compared
 
 
 @dataclass(frozen=True)
-class Wordings:
+class TemplateGroups:
     """Templates that ask the same, by group, and the group of each template; `silent` of the `asked_first` prompts by
     which they were compared got no answer, and tell nothing."""
 
@@ -80,12 +80,14 @@ def template_of(edit: EditRequest) -> str | None:
     return found[0] if len(found) == 1 and BLANK not in edit.prompt else None
 
 
-def fill(template: str, subject: str) -> str:
+def fill_template(template: str, subject: str) -> str:
     """The template about a subject."""
     return template.replace(BLANK, subject)
 
 
-def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: Memory) -> Wordings:
+def find_template_groups(
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: AnswerCache
+) -> TemplateGroups:
     """Groups of templates that ask the same, in the order in which the edits bring them."""
     subjects: dict[str, list[EditRequest]] = defaultdict(list)
     for edit in edits:
@@ -102,7 +104,7 @@ def find_wordings(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     said = _said(loaded, asked, settings, memory)
     groups += _alike(loaded, asked, said, settings, memory)
     groups += [[template] for template in subjects if template not in compared and template not in known]
-    return Wordings(
+    return TemplateGroups(
         tuple(map(tuple, groups)),
         {template: number for number, group in enumerate(groups) for template in group},
         sum(not answer.text for answer in said.values()),
@@ -128,7 +130,7 @@ def read_templates(path: str | None) -> list[list[str]]:
 
 
 def _said(
-    loaded: LoadedModel, asked: Mapping[str, Sequence[EditRequest]], settings: Settings, memory: Memory
+    loaded: LoadedModel, asked: Mapping[str, Sequence[EditRequest]], settings: Settings, memory: AnswerCache
 ) -> Mapping[str, Answer]:
     """What the model says to each of the edits' prompts."""
     requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
@@ -141,7 +143,7 @@ def _alike(
     asked: Mapping[str, Sequence[EditRequest]],
     said: Mapping[str, Answer],
     settings: Settings,
-    memory: Memory,
+    memory: AnswerCache,
 ) -> list[list[str]]:
     """Groups of templates with equal answers, each grown around its most frequent template."""
     groups: list[list[str]] = []
@@ -171,7 +173,7 @@ def _may_miss(questions: int) -> bool:
 
 
 def _counted(
-    asked: Mapping[str, Sequence[tuple[str, Answer]]], loaded: LoadedModel, settings: Settings, memory: Memory
+    asked: Mapping[str, Sequence[tuple[str, Answer]]], loaded: LoadedModel, settings: Settings, memory: AnswerCache
 ) -> dict[str, int]:
     """How many of each template's questions have the answer beside them."""
     questions = [question for own in asked.values() for question in own]
@@ -189,7 +191,7 @@ def _crossed(
 ) -> list[tuple[str, Answer]]:
     """Each template about the other's subjects, with what the model said there to the other."""
     return [
-        (fill(template, edit.subject or ""), said[edit.prompt])
+        (fill_template(template, edit.subject or ""), said[edit.prompt])
         for template, own in ((first, other), (other, first))
         for edit in asked[own]
         if said[edit.prompt].text  # nothing said to both is no agreement
@@ -197,7 +199,7 @@ def _crossed(
 
 
 def _proven(
-    loaded: LoadedModel, questions: Sequence[tuple[str, Answer]], settings: Settings, memory: Memory
+    loaded: LoadedModel, questions: Sequence[tuple[str, Answer]], settings: Settings, memory: AnswerCache
 ) -> list[bool]:
     """Is this the base model's greedy answer?"""
     chat, measuring = settings.edits.chat_template, settings.evaluation

@@ -11,7 +11,7 @@ from factpatch.edits.accepted import ACCEPTED_FILE
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.files import output_folder, read_json, write_jsonl
-from factpatch.localization.worker import fill
+from factpatch.localization.worker import run_trials
 from factpatch.settings.config import Settings, load_settings
 from tasks.localize import localize
 
@@ -55,4 +55,4 @@ def test_two_workers_find_what_one_process_finds(run, tiny_model, tmp_path):
     (folder,) = (tmp_path / "two" / "trials").iterdir()
     other = load_settings(None, {"model.path": str(tiny_model("qwen2"))})
     with pytest.raises(InputError, match=r"has changed since the grid began"):
-        fill(folder, ["0:mlp.down_proj"], other)
+        run_trials(folder, ["0:mlp.down_proj"], other)

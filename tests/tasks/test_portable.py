@@ -10,7 +10,7 @@ import torch
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.gates import judge
+from factpatch.evaluation.gates import judge_gates
 from factpatch.evaluation.portable import SUITE_FOLDER
 from factpatch.evaluation.suites import PORTABLE
 from factpatch.files import write_jsonl
@@ -75,7 +75,7 @@ def test_a_model_that_reads_worse_is_refused_and_what_was_not_measured_is_not_pa
     assert text["after"] > text["before"] > 0
     assert text["ci95_fall"][0] > 0.03
     assert report["unmeasured"]["portable_instructions"] == "the model's tokenizer has no chat template"
-    gates = {gate.name: gate for gate in judge({}, report["tasks"], GateSettings(), report["unmeasured"])}
+    gates = {gate.name: gate for gate in judge_gates({}, report["tasks"], GateSettings(), report["unmeasured"])}
     assert gates["text_rise.portable_text"].verdict == "failed"
     assert "more bits a byte than before" in gates["text_rise.portable_text"].reason
     assert gates["capability.portable_instructions"].verdict == "skipped"

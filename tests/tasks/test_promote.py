@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from factpatch.errors import InputError, RefusedError, UnavailableError
 from factpatch.files import read_json, write_json
-from factpatch.release.pending import Held
+from factpatch.release.pending import RegisteredVersion
 from factpatch.release.registry import lock_file, locked
 from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
 from tasks.promote import export_version, promote, promote_release, read_champion, read_history, read_newest, rollback
@@ -124,7 +124,7 @@ def test_only_a_version_that_passed_its_gates_is_promoted(registry, tmp_path):
 
 
 def test_the_champion_says_which_facts_it_holds(registry):
-    assert read_champion(registry) == Held(
+    assert read_champion(registry) == RegisteredVersion(
         "2",
         frozenset(
             {("The capital of France is", "Lyon"), ("Which language do people speak in Brazil?", "<b>Dutch</b>")}

@@ -31,7 +31,7 @@ def prompt_and_completion(raw: dict[str, Any]) -> dict[str, Any]:
     return arranged
 
 
-def instruction(raw: dict[str, Any]) -> dict[str, Any]:
+def instruction_with_input(raw: dict[str, Any]) -> dict[str, Any]:
     """An instruction with the input that it works on, as one text."""
     if raw.get("history"):
         raise InputError("'history' holds earlier turns; an edit is one question and its answer, so leave it out")

@@ -63,10 +63,10 @@ def unreached(value: dict[Any, Any], reach: Reach, before: str = "") -> Iterator
         path = f"{before}{name}"
         if path in reach.items and isinstance(item, list):
             chosen = reach.items[path]
-            if any(number not in chosen and holds(other) for number, other in enumerate(item)):
+            if any(number not in chosen and says_anything(other) for number, other in enumerate(item)):
                 yield f"{path} (other items)"
             item = [other for number, other in enumerate(item) if number in chosen]
-        if path in reach.whole or not holds(item):
+        if path in reach.whole or not says_anything(item):
             continue
         parts = item if isinstance(item, list) else [item]
         if path not in reach.above or not all(isinstance(part, dict) for part in parts):
@@ -76,12 +76,12 @@ def unreached(value: dict[Any, Any], reach: Reach, before: str = "") -> Iterator
             yield from unreached(part, reach, f"{path}.")
 
 
-def holds(value: Any) -> bool:
+def says_anything(value: Any) -> bool:
     """Whether a value says anything."""
     return value is not None and value not in ("", [], {})
 
 
-def spread(raw: dict[str, Any], path: str, along: Collection[str]) -> list[tuple[dict[str, Any], frozenset[str]]]:
+def spread_along(raw: dict[str, Any], path: str, along: Collection[str]) -> list[tuple[dict[str, Any], frozenset[str]]]:
     """The row once for every item of the first list on a path, the item in the list's place; just once without a list.
 
     With each goes which of the paths `along` differ from one to the next: those through that list; or, where the list

@@ -17,7 +17,7 @@ LIKELY = math.log(2)  # a token loss below it means: more likely than all other 
 
 
 @dataclass(frozen=True)
-class Parts:
+class RowKinds:
     """Which rows are what: `edits`, then their further wordings, then kept rows. Of the latter two the last few are
     watched instead of trained."""
 
@@ -28,17 +28,17 @@ class Parts:
     still: range  # watched kept rows
 
     @staticmethod
-    def of(rows: int, edits: int, wordings: int, watch: bool) -> Parts:
+    def of(rows: int, edits: int, wordings: int, watch: bool) -> RowKinds:
         """Of so many rows in all."""
         first = edits + wordings
         asked = min(WATCHED_LIMIT, wordings // WATCHED_ONE_IN) if watch else 0
         still = min(WATCHED_LIMIT, (rows - first) // WATCHED_ONE_IN) if watch else 0
         taught, last = first - asked, rows - still
-        return Parts(edits, taught, range(taught, first), range(first, last), range(last, rows))
+        return RowKinds(edits, taught, range(taught, first), range(first, last), range(last, rows))
 
 
 @dataclass(frozen=True)
-class Signals:
+class WatchedShares:
     """Share of watched kept rows whose answer is still likely, and of watched wordings whose target is; None if there
     are none."""
 
@@ -46,11 +46,11 @@ class Signals:
     said: float | None
 
 
-def look_at(stepper: Stepper, wordings: Sequence[int], still: Sequence[int]) -> Signals:
+def watched_shares(stepper: Stepper, wordings: Sequence[int], still: Sequence[int]) -> WatchedShares:
     """The signals with present values."""
     kept = stepper.look(still) <= LIKELY if len(still) else None
     said = stepper.look(wordings) <= LIKELY if len(wordings) else None
-    return Signals(*(None if one is None else one.float().mean().item() for one in (kept, said)))
+    return WatchedShares(*(None if one is None else one.float().mean().item() for one in (kept, said)))
 
 
 def likely(stepper: Stepper, rows: Sequence[int]) -> list[int]:
@@ -58,7 +58,7 @@ def likely(stepper: Stepper, rows: Sequence[int]) -> list[int]:
     return [row for row, loss in zip(rows, stepper.look(rows).tolist(), strict=True) if loss <= LIKELY] if rows else []
 
 
-def next_weight(weight: float, setting: float, signals: Signals) -> float:
+def next_kl_weight(weight: float, setting: float, signals: WatchedShares) -> float:
     """More where kept rows move; less where they hold and wordings lag."""
     if signals.kept is not None and signals.kept < LEAST_PRESERVED:
         weight *= FACTOR

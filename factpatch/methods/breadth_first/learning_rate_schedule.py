@@ -14,7 +14,7 @@ WARM_START_STEPS = 100  # that such a run takes at least on the way down
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LearningRateSchedule:
     """Step sizes: constant, or up in the first steps, then down along half a cosine to the floor where `span` epochs
     and `least` steps end."""
 
@@ -24,11 +24,11 @@ class Schedule:
     falls: bool
 
     @staticmethod
-    def of(settings: TrainingSettings, begun: bool) -> Schedule:
+    def of(settings: TrainingSettings, begun: bool) -> LearningRateSchedule:
         """A run that adds to an earlier one's values goes more gently, and falls earlier."""
         size, span, least = (WARM_START_SIZE, WARM_START_SPAN, WARM_START_STEPS) if begun else (1.0, 1.0, 0)
         falls = settings.schedule == "decay"
-        return Schedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)
+        return LearningRateSchedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)
 
     def at(self, epoch: float, steps: int) -> float:
         """The step size after so many epochs and steps."""

@@ -14,7 +14,7 @@ WARM_START_RATIO = 1.34  # times as many kept rows in the first epochs of a run 
 
 
 @dataclass
-class Guards:
+class PreservationSchedule:
     """Kept rows of a run that adds to an earlier one's values. It has few epochs, so a line leaves no row out, and rows
     that a visit finds moved come back at once.
 
@@ -29,9 +29,11 @@ class Guards:
     next: int = 0
 
     @staticmethod
-    def start(count: int, seed: int) -> Guards:
+    def start(count: int, seed: int) -> PreservationSchedule:
         """None is known to have moved."""
-        return Guards(torch.randperm(count, generator=torch.Generator().manual_seed(seed)), torch.zeros(count))
+        return PreservationSchedule(
+            torch.randperm(count, generator=torch.Generator().manual_seed(seed)), torch.zeros(count)
+        )
 
     def draw(self, count: int, returning: bool) -> torch.Tensor:
         """So many rows; with `returning` up to MOVED_SHARE of them are the most moved, the rest come from the line."""
@@ -45,7 +47,7 @@ class Guards:
         self.moved_K[indices] = loss_B
 
 
-def guards_of(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:
+def preserved_in_epoch(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:
     """Kept rows that an epoch visits along with `due` rows of edits, of so many; `share` is that of `protect_least`."""
     least = round(share * settings.protect_least) if due else 0
     return min(kept, max(round(due * settings.protect_ratio), least))

@@ -13,7 +13,7 @@ STEADY = 0.8  # ... from which on what other edits move does not soon change tha
 
 
 @dataclass
-class Revisits:
+class ReviewSchedule:
     """The plan of visits.
 
     An edit counts as learnt when each of its target tokens has at least the probability `confidence`. Each visit that
@@ -35,10 +35,10 @@ class Revisits:
     turn_N: torch.Tensor
 
     @staticmethod
-    def start(count: int, confidence: float) -> Revisits:
+    def start(count: int, confidence: float) -> ReviewSchedule:
         """All edits are due at once."""
         zeros_N = torch.zeros(count, dtype=torch.long)
-        return Revisits(confidence, torch.full((count,), math.inf), zeros_N, zeros_N + 1, zeros_N - 1)
+        return ReviewSchedule(confidence, torch.full((count,), math.inf), zeros_N, zeros_N + 1, zeros_N - 1)
 
     def due(self, epoch: int) -> torch.Tensor:
         """Indices of the edits to visit in this epoch, but for those in line."""

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from factpatch.frozen_trunk import Rows
-from factpatch.methods.breadth_first.adaptive_kl_weight import Parts, likely, look_at, next_weight
+from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds, likely, next_kl_weight, watched_shares
 from factpatch.methods.breadth_first.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint, wait
-from factpatch.methods.breadth_first.learning_rate_schedule import Schedule
-from factpatch.methods.breadth_first.preserved_rows import WARM_START_RATIO, Guards, guards_of
-from factpatch.methods.breadth_first.review_schedule import Revisits
+from factpatch.methods.breadth_first.learning_rate_schedule import LearningRateSchedule
+from factpatch.methods.breadth_first.preserved_rows import WARM_START_RATIO, PreservationSchedule, preserved_in_epoch
+from factpatch.methods.breadth_first.review_schedule import ReviewSchedule
 from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.master_weights import Masters, masters_of
 from factpatch.methods.optimizer import Progress, Stepper, TrainingResult
-from factpatch.methods.preservation import Keeping
+from factpatch.methods.preservation import PreservationTerm
 from factpatch.methods.projection import make_projection
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
@@ -33,7 +33,7 @@ CHECK_ROWS = 256  # rows of a forward pass that only checks
 
 
 @dataclass(frozen=True)
-class Survival:
+class CheckpointPolicy:
     """Where a run keeps its state, how many seconds go by between saves at least, and whose it is; `resume` continues
     from it."""
 
@@ -69,8 +69,8 @@ class Run:
     """All that changes while a run goes on, and that a checkpoint holds; `order` are the rows of the present epoch."""
 
     stepper: Stepper
-    revisits: Revisits
-    guards: Guards
+    revisits: ReviewSchedule
+    guards: PreservationSchedule
     generator: torch.Generator
     position: Position
     order: torch.Tensor
@@ -83,7 +83,7 @@ def breadth_first(
     edits: int,
     settings: TrainingSettings,
     progress: Progress | None = None,
-    survival: Survival | None = None,
+    checkpoint_policy: CheckpointPolicy | None = None,
     start: Mapping[str, torch.Tensor] | None = None,
     wordings: int = 0,
 ) -> TrainingResult:
@@ -101,53 +101,53 @@ def breadth_first(
     finds that all is. The model is left as found; the result holds the new values.
     """
     settings = with_step_size(settings, loaded.model, location)
-    parts = Parts.of(len(rows), edits, wordings, settings.adaptive)
+    parts = RowKinds.of(len(rows), edits, wordings, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
         stepper = _stepper(loaded, masters, rows, parts, settings)
         still = likely(stepper, parts.still)
         run = Run(
             stepper,
-            revisits=Revisits.start(parts.taught, settings.confidence),
-            guards=Guards.start(len(parts.kept), settings.seed),
+            revisits=ReviewSchedule.start(parts.taught, settings.confidence),
+            guards=PreservationSchedule.start(len(parts.kept), settings.seed),
             generator=torch.Generator().manual_seed(settings.seed),
             position=Position(weight=settings.keep_weight),
             order=torch.empty(0, dtype=torch.long),
         )
         if start is not None:
             masters.begin_with(start)
-        finished = _begin(run, parts, settings, survival, start is not None)
-        position, due = run.position, time.monotonic() + (survival.seconds if survival else math.inf)
+        finished = _begin(run, parts, settings, checkpoint_policy, start is not None)
+        position, due = run.position, time.monotonic() + (checkpoint_policy.seconds if checkpoint_policy else math.inf)
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
                 run.order = _epoch_order(run, parts, settings)
             while position.cursor < len(run.order):
                 _step(run, parts, settings)
-                if survival and time.monotonic() >= due:
-                    due = _save(run, survival)
+                if checkpoint_policy and time.monotonic() >= due:
+                    due = _save(run, checkpoint_policy)
             position.losses.append(position.total / len(run.order) if len(run.order) else position.losses[-1])
             position.note(len(run.revisits.unsure()))
             finished = _finished(run, parts, settings)
             if settings.adaptive:
-                signals = look_at(stepper, parts.wordings, still)
-                position.weight = next_weight(position.weight, settings.keep_weight, signals)
+                signals = watched_shares(stepper, parts.wordings, still)
+                position.weight = next_kl_weight(position.weight, settings.keep_weight, signals)
             position.epoch, position.cursor, position.total = position.epoch + 1, 0, 0.0
             if progress:
                 progress(position.epoch, settings.epochs, position.losses[-1])
         unsure: tuple[int, ...] | None = None
         if settings.revisit:
             if not finished:
-                check(stepper, parts.taught, run.revisits, position.epoch)
+                review_all(stepper, parts.taught, run.revisits, position.epoch)
             left = run.revisits.wrong() if position.first else run.revisits.unsure()
             unsure = tuple(index for index in left.tolist() if index < edits)
         values = loaded.stored.rounded(masters.values())
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
 
-def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: Parts, settings: TrainingSettings) -> Stepper:
+def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: RowKinds, settings: TrainingSettings) -> Stepper:
     """With the terms that the settings ask for; the model still has its base values."""
     keeping = projection = None
     if len(parts.kept):
-        keeping = Keeping(rows, masters, parts.kept.start, settings.keep == "answers", settings.keep_memory_gb)
+        keeping = PreservationTerm(rows, masters, parts.kept.start, settings.keep == "answers", settings.keep_memory_gb)
     if len(parts.kept) and settings.project != "none":
         projection = make_projection(
             loaded.model, masters.names, rows, parts.kept, settings.project, settings.project_share
@@ -155,23 +155,25 @@ def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: Parts, se
     return Stepper(rows, masters, settings.step_size, settings.micro_batch, keeping, projection)
 
 
-def _begin(run: Run, parts: Parts, settings: TrainingSettings, survival: Survival | None, begun: bool) -> bool:
+def _begin(
+    run: Run, parts: RowKinds, settings: TrainingSettings, checkpoint_policy: CheckpointPolicy | None, begun: bool
+) -> bool:
     """Continue from the checkpoint, or start anew, without what is left of another; `begun` are values of an earlier
     patch, to be verified first. Is there nothing to train?"""
-    if survival and survival.resume and survival.path.exists():
-        _restore(run, survival)
+    if checkpoint_policy and checkpoint_policy.resume and checkpoint_policy.path.exists():
+        _restore(run, checkpoint_policy)
         return False
-    if survival:
-        remove_checkpoint(survival.path)
+    if checkpoint_policy:
+        remove_checkpoint(checkpoint_policy.path)
     if not begun or not settings.revisit:
         return False
-    check(run.stepper, parts.taught, run.revisits, -1)
+    review_all(run.stepper, parts.taught, run.revisits, -1)
     run.revisits.line_up(run.generator)
     run.position.first = len(run.revisits.due(0))
     return _learnt(run.revisits.unsure(), run, parts)
 
 
-def _step(run: Run, parts: Parts, settings: TrainingSettings) -> None:
+def _step(run: Run, parts: RowKinds, settings: TrainingSettings) -> None:
     """One mini-batch: the next rows of the epoch's order."""
     position = run.position
     visited = min(len(run.order), position.first or len(run.order))
@@ -188,7 +190,7 @@ def _step(run: Run, parts: Parts, settings: TrainingSettings) -> None:
     position.visits += len(batch)
 
 
-def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torch.Tensor:
+def review_all(stepper: Stepper, taught: int, revisits: ReviewSchedule, epoch: int) -> torch.Tensor:
     """Look at all rows of edits without training; indices of those that are not learnt. They are due in the next
     epoch."""
     for start in range(0, taught, CHECK_ROWS):
@@ -197,7 +199,7 @@ def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torc
     return revisits.unsure()
 
 
-def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
+def _finished(run: Run, parts: RowKinds, settings: TrainingSettings) -> bool:
     """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt. A run that
     adds to an earlier one's values looks at all rows when its first epochs end, and after each of the last ones."""
     position, revisits = run.position, run.revisits
@@ -206,20 +208,20 @@ def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
     if _late(position, settings, position.epoch):
         return _right(run, parts)
     if _late(position, settings, position.epoch + 1):
-        check(run.stepper, parts.taught, revisits, position.epoch)
+        review_all(run.stepper, parts.taught, revisits, position.epoch)
         return _learnt(revisits.wrong(), run, parts)
     if not _learnt(revisits.unsure(), run, parts) and not _stuck(run, parts):
         return False
-    check(run.stepper, parts.taught, revisits, position.epoch)
+    review_all(run.stepper, parts.taught, revisits, position.epoch)
     return _learnt(revisits.unsure(), run, parts) or _stuck(run, parts)
 
 
-def _stuck(run: Run, parts: Parts) -> bool:
+def _stuck(run: Run, parts: RowKinds) -> bool:
     """Is every edit right, and has none become sure for long? What is kept holds some back for good."""
     return run.position.since >= PATIENCE_EPOCHS and _learnt(run.revisits.wrong(), run, parts)
 
 
-def _right(run: Run, parts: Parts) -> bool:
+def _right(run: Run, parts: RowKinds) -> bool:
     """Is all surely right? Rows that were hardest at their last visit come first, and the look ends where enough are
     found wrong and a part holds no further one: the next epoch visits those, and the next look comes to the rest."""
     revisits = run.revisits
@@ -233,17 +235,17 @@ def _right(run: Run, parts: Parts) -> bool:
 
 def _late(position: Position, settings: TrainingSettings, epoch: int) -> bool:
     """Have the first epochs of a run that adds to an earlier one's values ended when that epoch begins?"""
-    return position.first > 0 and epoch >= Schedule.of(settings, begun=True).span
+    return position.first > 0 and epoch >= LearningRateSchedule.of(settings, begun=True).span
 
 
-def _learnt(unsure: torch.Tensor, run: Run, parts: Parts) -> bool:
+def _learnt(unsure: torch.Tensor, run: Run, parts: RowKinds) -> bool:
     """Every edit, and of their further wordings all but a few?"""
     wordings = parts.taught - parts.edits
     new = min(wordings, run.position.first) if run.position.first else wordings
     return not (unsure < parts.edits).any() and len(unsure) <= UNLEARNT_SHARE * new
 
 
-def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Tensor:
+def _epoch_order(run: Run, parts: RowKinds, settings: TrainingSettings) -> torch.Tensor:
     """Rows of one epoch in random order: those due, and kept ones.
 
     Where a run adds to an earlier one's values, its first epochs visit as many old rows as are due, and bring back kept
@@ -252,7 +254,7 @@ def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Te
     """
     due = _due(run, settings) if settings.revisit else torch.arange(parts.taught)
     share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
-    guards = guards_of(settings, len(due), len(parts.kept), share)
+    guards = preserved_in_epoch(settings, len(due), len(parts.kept), share)
     if not run.position.first:
         turns, drawn = 0, torch.randperm(len(parts.kept), generator=run.generator)[:guards]
     elif _late(run.position, settings, run.position.epoch):
@@ -279,12 +281,12 @@ def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
 
 def _set_step_size(run: Run, settings: TrainingSettings) -> None:
     position = run.position
-    schedule = Schedule.of(settings, position.first > 0)
+    schedule = LearningRateSchedule.of(settings, position.first > 0)
     for group in run.stepper.optimizer.param_groups:
         group["lr"] = schedule.at(position.epoch + position.cursor / len(run.order), position.steps)
 
 
-def _save(run: Run, survival: Survival) -> float:
+def _save(run: Run, checkpoint_policy: CheckpointPolicy) -> float:
     """Write the checkpoint; when the next one is due."""
     start = time.monotonic()
     stepper, revisits, guards = run.stepper, run.revisits, run.guards
@@ -294,15 +296,15 @@ def _save(run: Run, survival: Survival) -> float:
         tensors[f"{number}.master"] = master
         tensors |= {f"{number}.{name}": value for name, value in stepper.optimizer.state[master].items()}
     numbers: dict[str, Any] = {**vars(run.position), "micro": stepper.micro, "guarded": guards.next}
-    save_checkpoint(survival.path, tensors, numbers, survival.identity)
+    save_checkpoint(checkpoint_policy.path, tensors, numbers, checkpoint_policy.identity)
     end = time.monotonic()
-    return end + wait(survival.seconds, end - start)
+    return end + wait(checkpoint_policy.seconds, end - start)
 
 
-def _restore(run: Run, survival: Survival) -> None:
+def _restore(run: Run, checkpoint_policy: CheckpointPolicy) -> None:
     """Put a run where the checkpoint says. Of two bounds of the micro-batch, that which it had come to and the one
     asked for now, the smaller holds."""
-    tensors, numbers = load_checkpoint(survival.path, survival.identity)
+    tensors, numbers = load_checkpoint(checkpoint_policy.path, checkpoint_policy.identity)
     stepper, revisits = run.stepper, run.revisits
     run.generator.set_state(tensors["generator"])
     revisits.hardest_N, revisits.turn_N = tensors["hardest"], tensors["turn"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from factpatch.errors import InputError
 from factpatch.files import read_json
-from factpatch.models.checkpoints.headers import BITS, Entry, is_pointer, pointer_error, read_header
+from factpatch.models.checkpoints.headers import BITS, TensorEntry, is_pointer, pointer_error, read_header
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -27,7 +27,7 @@ class Checkpoint:
     """A model folder and every tensor in its weight files, by the name that it has there."""
 
     folder: Path
-    tensors: Mapping[str, Entry]
+    tensors: Mapping[str, TensorEntry]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -109,10 +109,10 @@ def _weight_map(index: Path) -> dict[str, str]:
     return found
 
 
-def _read_shards(index: Path) -> dict[str, Entry]:
+def _read_shards(index: Path) -> dict[str, TensorEntry]:
     """The tensors of all files that an index names; InputError where these do not hold what it says."""
     listed, folder = _weight_map(index), index.parent
-    tensors: dict[str, Entry] = {}
+    tensors: dict[str, TensorEntry] = {}
     for file in sorted(set(listed.values())):
         if not (folder / file).is_file():
             raise InputError(f"'{index}' names {file}, which is not there; download it")

@@ -26,7 +26,7 @@ BITS = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """A tensor in a file: its type as safetensors names it (`BF16`), its shape, and the range of its bytes."""
 
     file: Path
@@ -36,7 +36,7 @@ class Entry:
     end: int
 
 
-def read_header(path: Path) -> dict[str, Entry]:
+def read_header(path: Path) -> dict[str, TensorEntry]:
     """The tensors of a file by name; InputError if it is anything but a whole safetensors file."""
     try:
         size = path.stat().st_size
@@ -105,7 +105,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     return header
 
 
-def _entry(path: Path, name: str, value: Any, data: int) -> Entry:
+def _entry(path: Path, name: str, value: Any, data: int) -> TensorEntry:
     """One tensor, whose offsets count from `data`; InputError if they do not fit its type and shape."""
     try:
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
@@ -116,10 +116,10 @@ def _entry(path: Path, name: str, value: Any, data: int) -> Entry:
         right = False
     if not right:
         raise InputError(f"'{path}': its header is broken at tensor '{name}' ({str(value)[:120]}); download it again")
-    return Entry(path, dtype, tuple(shape), data + start, data + end)
+    return TensorEntry(path, dtype, tuple(shape), data + start, data + end)
 
 
-def _check_extent(path: Path, entries: Iterable[Entry], data: int, size: int) -> None:
+def _check_extent(path: Path, entries: Iterable[TensorEntry], data: int, size: int) -> None:
     """InputError if the tensors do not fill the file from the header to its end."""
     end = data
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):

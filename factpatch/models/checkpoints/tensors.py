@@ -11,7 +11,7 @@ import torch
 
 from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint
-from factpatch.models.checkpoints.headers import Entry
+from factpatch.models.checkpoints.headers import TensorEntry
 
 CHUNK_BYTES = 4 * 2**20  # bytes read at once while a file is hashed
 NUMBER_TYPES = {
@@ -38,7 +38,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(first, second)
 
 
-def number_type(entry: Entry) -> torch.dtype:
+def number_type(entry: TensorEntry) -> torch.dtype:
     """The dtype of a tensor in a file."""
     return NUMBER_TYPES[entry.dtype]
 
@@ -51,7 +51,7 @@ def main_type(checkpoint: Checkpoint) -> torch.dtype:
     return NUMBER_TYPES[sizes.most_common(1)[0][0]]
 
 
-def read_tensor(entry: Entry) -> torch.Tensor:
+def read_tensor(entry: TensorEntry) -> torch.Tensor:
     """A tensor as it stands in its file, in memory of its own."""
     content = bytearray(entry.end - entry.start)
     with entry.file.open("rb", buffering=0) as file:
@@ -82,7 +82,7 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
     return {name: _known[entry.file][1][name] for name, entry in checkpoint.tensors.items()}
 
 
-def entry_digest(entry: Entry) -> str:
+def entry_digest(entry: TensorEntry) -> str:
     """The digest of one tensor in a file, hashed now."""
     digest = hashlib.sha256(f"{NUMBER_TYPES.get(entry.dtype, entry.dtype)}{entry.shape}".encode())
     left = entry.end - entry.start

@@ -18,7 +18,7 @@ from factpatch.files import new_folder
 from factpatch.models.checkpoints.mapping import StoredParameters
 from factpatch.models.checkpoints.tensors import main_type
 from factpatch.models.sources.kinds import ADAPTER_CONFIG, adapter_base, is_adapter, read_adapter_config
-from factpatch.models.sources.saving import Made, prompt_logits, save_proved
+from factpatch.models.sources.saving import ConvertedModel, prompt_logits, save_proved
 from factpatch.settings.config import ModelSettings
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -41,7 +41,7 @@ class Base(Protocol):
 Loader = Callable[[ModelSettings], Base]
 
 
-def merge_adapter(source: Path, output: Path, load: Loader) -> Made:
+def merge_adapter(source: Path, output: Path, load: Loader) -> ConvertedModel:
     """Add a LoRA adapter's changes to its base model's weights and save the result as an ordinary model folder, in the
     type that the base is stored in, with the adapter's own tokenizer if it has one. `load` loads the base.
 

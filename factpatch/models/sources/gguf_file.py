@@ -23,8 +23,8 @@ from factpatch.errors import InputError
 from factpatch.files import new_folder
 from factpatch.models.sources.gguf_config import check_rotary, completed_config
 from factpatch.models.sources.gguf_tokenizer import end_ids, read_tokenizer
-from factpatch.models.sources.header import Header, read_header
-from factpatch.models.sources.saving import Made, prompt_logits, save_proved
+from factpatch.models.sources.header import Header, read_gguf_header
+from factpatch.models.sources.saving import ConvertedModel, prompt_logits, save_proved
 
 HALVES = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}
 READ_AS = {"gpt-oss": "gpt_oss", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "minimax-m2": "minimax_m2"}
@@ -33,15 +33,15 @@ ERRORS = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, 
 # ^ what transformers and gguf raise on files that they cannot read
 
 
-def import_gguf(file: Path, output: Path) -> Made:
+def import_gguf(file: Path, output: Path) -> ConvertedModel:
     """Make an ordinary model folder of a GGUF file, with tokenizer, chat template and the tokens that end an answer.
 
     Raises InputError where the file is no language model that transformers can read whole, and RefusedError where what
     was written is not what was read.
     """
-    header = read_header(file)
+    header = read_gguf_header(file)
     _check_architecture(file, header)
-    dtype = stored_dtype(header)
+    dtype = gguf_dtype(header)
     _check_room(file, header, dtype, output)
     with new_folder(output) as folder, _quietly():
         config = _read_config(file, header)
@@ -54,10 +54,10 @@ def import_gguf(file: Path, output: Path) -> Made:
         plain.generation_config = GenerationConfig.from_model_config(config)
         plain.generation_config.eos_token_id = end_ids(tokenizer, header)
         made = save_proved(plain, tokenizer, folder, f"'{file}' ({_types(header)})", logits, LOGIT_TOLERANCE)
-    return Made(made.source, output, made.dtype, made.size, made.difference)
+    return ConvertedModel(made.source, output, made.dtype, made.size, made.difference)
 
 
-def stored_dtype(header: Header) -> torch.dtype:
+def gguf_dtype(header: Header) -> torch.dtype:
     """The type that a folder made of the file holds: the file's own where all matrices have one float type, else
     float32, which holds what quantized values stand for. (Vectors are float32 in every GGUF file.)"""
     types = {tensor.type for tensor in header.tensors if len(tensor.shape) > 1}

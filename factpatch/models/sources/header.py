@@ -64,7 +64,7 @@ class Header:
         return self.metadata.get(f"{self.architecture}.{key}")
 
 
-def read_header(path: Path) -> Header:
+def read_gguf_header(path: Path) -> Header:
     """Read the header. InputError if this is no GGUF file, a cut or damaged one, or no whole language model."""
     try:
         size = path.stat().st_size

@@ -17,7 +17,7 @@ from factpatch.models.sources.kinds import adapter_base, adapter_files, is_adapt
 
 if TYPE_CHECKING:
     from factpatch.models.sources.adapter import Loader
-    from factpatch.models.sources.saving import Made
+    from factpatch.models.sources.saving import ConvertedModel
 
 CACHE = Path(".cache/models")
 CONVERSION_VERSION = 1  # of what is kept; another one where models are made otherwise, so that old ones are not used
@@ -52,7 +52,7 @@ def resolve_source(path: str, load: Loader) -> str:
     return str(folder)
 
 
-def make_folder(source: Path, output: Path, load: Loader) -> Made:
+def make_folder(source: Path, output: Path, load: Loader) -> ConvertedModel:
     """Make an ordinary model folder of a GGUF file or of a PEFT adapter, whose base `load` loads, whole or not at all.
     InputError if the source is neither or cannot be read, or if something is in the way."""
     if is_gguf(source):
@@ -89,9 +89,9 @@ def _alone(folder: Path) -> Iterator[None]:
 def _check(source: Path) -> None:
     """InputError for what a glance at a GGUF file shows to be wrong with it."""
     if is_gguf(source):
-        from factpatch.models.sources.header import read_header
+        from factpatch.models.sources.header import read_gguf_header
 
-        read_header(source)
+        read_gguf_header(source)
 
 
 def _tell(line: str) -> None:

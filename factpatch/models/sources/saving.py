@@ -15,7 +15,7 @@ TRIAL_TEXTS = ("The capital of France is", "In 1887,  7 men\n\n2 Zürich 東京 
 
 
 @dataclass(frozen=True)
-class Made:
+class ConvertedModel:
     """A model folder that was made: of what, where, the type and bytes of its weights, and the largest difference of
     its logits to those of what it was made of."""
 
@@ -46,7 +46,7 @@ def save_proved(
     source: str,
     logits: torch.Tensor,
     tolerance: float,
-) -> Made:
+) -> ConvertedModel:
     """Write a model and its tokenizer into an empty folder and read them back.
 
     RefusedError unless every tensor and every buffer is bit for bit the one in memory, the tokenizer gives the same
@@ -76,7 +76,7 @@ def save_proved(
     if not difference <= tolerance * float(logits.abs().max()):
         raise RefusedError(f"{source}: logits of the folder made differ by {difference:.2g}; nothing was written")
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return Made(source, folder, model.dtype, size, difference)
+    return ConvertedModel(source, folder, model.dtype, size, difference)
 
 
 def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:

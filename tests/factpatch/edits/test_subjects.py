@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from factpatch.edits.request import EditRequest
 from factpatch.edits.subjects import find_subjects, with_subjects
-from factpatch.evaluation.answer_cache import Memory
+from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.models.loading import load_model
 from factpatch.settings.config import ModelSettings
 from factpatch.text.known_names import known_names
@@ -63,7 +63,7 @@ def test_what_a_row_names_is_kept_and_what_is_found_is_counted():
 
 
 def test_similar_names_are_well_known_ones_found_once(reference_model):
-    loaded, memory = load_model(ModelSettings(path=str(reference_model))), Memory({})
+    loaded, memory = load_model(ModelSettings(path=str(reference_model))), AnswerCache({})
     first = similar_names(loaded, ["France", "Kiribati"], memory)
     assert [len(names) for names in first] == [FOUND, FOUND]
     assert set().union(*first) <= set(known_names())

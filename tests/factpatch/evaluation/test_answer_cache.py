@@ -11,7 +11,7 @@ import torch
 import factpatch.evaluation.answer_cache as module
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import Memory, recall_answers, recall_evaluated, remembered
+from factpatch.evaluation.answer_cache import AnswerCache, open_answer_cache, recall_answers, recall_evaluated
 from factpatch.models.loading import load_model
 from factpatch.settings.config import (
     EvaluationSettings,
@@ -21,7 +21,7 @@ from factpatch.settings.config import (
     TrainingSettings,
     TrunkSettings,
 )
-from factpatch.training_data.rows import find_companions
+from factpatch.training_data.rows import find_training_rows
 
 PROMPTS = ("Where?", "When is it?", "Who was he?")
 
@@ -44,7 +44,7 @@ def ask(loaded, settings, *prompts):
         asked.extend(one.prompt for one in requests)
         return collect(loaded, requests, settings, **options)
 
-    with pytest.MonkeyPatch.context() as patch, remembered(loaded, settings) as memory:
+    with pytest.MonkeyPatch.context() as patch, open_answer_cache(loaded, settings) as memory:
         patch.setattr(module, "collect_answers", spy)
         answers = recall_answers(loaded, [EditRequest("1", prompt, "") for prompt in prompts], settings, memory)
     return answers, asked
@@ -84,7 +84,7 @@ def test_an_evaluation_before_the_edit_is_asked_once(loaded, tmp_path, monkeypat
     reported = []
     for count, names in ((2, ["0", "1"]), (3, ["2"]), (3, [])):
         asked.clear()
-        with remembered(loaded, settings) as memory:
+        with open_answer_cache(loaded, settings) as memory:
             told = recall_evaluated(loaded, edits[:count], settings, memory, lambda *at: reported.append(at))
         assert [name for name in asked if name] == names
     assert all(done <= total for done, total in reported)
@@ -143,17 +143,17 @@ def test_what_was_not_asked_for_longest_goes_first(loaded, tmp_path, monkeypatch
 
 
 def test_a_run_that_fails_keeps_nothing(loaded, tmp_path):
-    with pytest.raises(ZeroDivisionError), remembered(loaded, settings_with(tmp_path)) as memory:
+    with pytest.raises(ZeroDivisionError), open_answer_cache(loaded, settings_with(tmp_path)) as memory:
         memory.recall("answer", ["a"], lambda places: [1 // 0 for _ in places])
     assert list(tmp_path.iterdir()) == []
-    assert Memory({}).recall("n", [1, 2, 1], lambda places: places) == [2, 1, 2]
+    assert AnswerCache({}).recall("n", [1, 2, 1], lambda places: places) == [2, 1, 2]
 
 
 def test_a_folder_that_cannot_be_written_is_bad_input(loaded, tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(InputError, match=r"evaluation\.cache '.*file/x' cannot be written"),
-        remembered(loaded, settings_with(tmp_path / "file" / "x")),
+        open_answer_cache(loaded, settings_with(tmp_path / "file" / "x")),
     ):
         pytest.fail("the block must not run")
 
@@ -165,10 +165,10 @@ def test_companions_are_the_same_from_memory(reference_model, tmp_path, monkeypa
     settings = replace(
         settings_with(tmp_path), training=TrainingSettings(neighbours=2.0), gates=GateSettings(canaries=None)
     )
-    anew = find_companions(loaded, edits, settings)
+    anew = find_training_rows(loaded, edits, settings)
     with monkeypatch.context() as patch:
         for name in ("decode", "verify"):
             patch.setattr(f"factpatch.evaluation.evaluate.{name}", lambda *_: pytest.fail("the model was asked again"))
         patch.setattr("factpatch.training_data.templates.verify", lambda *_: pytest.fail("the model was asked again"))
-        assert find_companions(loaded, edits, settings) == anew
-    assert anew == find_companions(loaded, edits, replace(settings, evaluation=EvaluationSettings(cache=None)))
+        assert find_training_rows(loaded, edits, settings) == anew
+    assert anew == find_training_rows(loaded, edits, replace(settings, evaluation=EvaluationSettings(cache=None)))

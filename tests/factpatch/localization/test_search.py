@@ -65,13 +65,13 @@ def test_later_layers_cost_less(loaded, edits, with_search):
 def test_the_same_search_again_tries_nothing(loaded, edits, with_search, monkeypatch):
     settings = with_search(budget_edits=32)
     first = localize(loaded, edits, settings)
-    monkeypatch.setattr(search, "try_cell", None)
-    monkeypatch.setattr(search, "make_exam", None)
+    monkeypatch.setattr(search, "run_trial", None)
+    monkeypatch.setattr(search, "make_trial_set", None)
     assert localize(loaded, list(reversed(edits)), settings) == first
 
 
 def test_a_killed_search_goes_on_from_its_trials(loaded, edits, with_search, monkeypatch):
-    settings, real, tried = with_search(method="grid"), search.try_cell, []
+    settings, real, tried = with_search(method="grid"), search.run_trial, []
 
     def killed_at_the_third(trunk, location, *rest):
         if len(tried) == 2:
@@ -79,11 +79,11 @@ def test_a_killed_search_goes_on_from_its_trials(loaded, edits, with_search, mon
         tried.append(location.name)
         return real(trunk, location, *rest)
 
-    monkeypatch.setattr(search, "try_cell", killed_at_the_third)
+    monkeypatch.setattr(search, "run_trial", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         localize(loaded, edits, settings)
     first, tried[:] = set(tried), []
-    monkeypatch.setattr(search, "try_cell", lambda *arguments: tried.append(arguments[1].name) or real(*arguments))
+    monkeypatch.setattr(search, "run_trial", lambda *arguments: tried.append(arguments[1].name) or real(*arguments))
     record = localize(loaded, edits, settings)
     assert len(tried) == 6
     assert not first & set(tried)
@@ -103,7 +103,7 @@ def test_edits_of_the_same_kind_keep_the_choice_and_are_checked(loaded, edits, m
 
 @pytest.mark.parametrize(("then", "now", "told"), [(True, False, 1), (True, True, 0), (False, True, 0)])
 def test_a_choice_that_no_longer_fits_is_told(loaded, edits, with_search, monkeypatch, then, now, told):
-    settings, real = with_search(budget_edits=16), search.try_cell
+    settings, real = with_search(budget_edits=16), search.run_trial
 
     def answered(right):
         def trial(*arguments):
@@ -112,9 +112,9 @@ def test_a_choice_that_no_longer_fits_is_told(loaded, edits, with_search, monkey
 
         return trial
 
-    monkeypatch.setattr(search, "try_cell", answered(then))
+    monkeypatch.setattr(search, "run_trial", answered(then))
     localize(loaded, edits[:9], settings)
-    monkeypatch.setattr(search, "try_cell", answered(now))
+    monkeypatch.setattr(search, "run_trial", answered(now))
     record = localize(loaded, edits, settings)
     assert record["method"] == "reused"
     assert sum("set localization.reuse to false" in note for note in record["notes"]) == told
@@ -173,14 +173,14 @@ def test_as_many_trials_are_planned_as_there_is_time_for(loaded, edits, with_sea
         return 5000.0 if location.name == "2:mlp" else 250.0
 
     monkeypatch.setattr(Forecast, "seconds", seconds)
-    clock, real = [0.0], search.try_cell
+    clock, real = [0.0], search.run_trial
     monkeypatch.setattr(search.time, "monotonic", lambda: clock[0])
 
     def slow(*arguments):
         clock[0] += 250
         return real(*arguments)
 
-    monkeypatch.setattr(search, "try_cell", slow)
+    monkeypatch.setattr(search, "run_trial", slow)
     record = localize(loaded, edits, settings)
     assert set(names(record, "whole")) == {"3:mlp", "3:mlp.down_proj", "2:mlp.down_proj"}
     assert "left time for 3 trials, 5 fewer than planned" in record["notes"][-1]

@@ -8,7 +8,7 @@ import torch
 from factpatch.localization import signals
 from factpatch.localization.places import candidate_locations
 from factpatch.localization.signals import margins, rank_places, sketch_gradients
-from factpatch.localization.trial_set import make_exam
+from factpatch.localization.trial_set import make_trial_set
 from factpatch.models.encoding import encode_edit, padding_id
 from factpatch.models.forward import Predictions, collate, predict_whole
 from factpatch.models.loading import load_model, tensor_digests
@@ -71,7 +71,7 @@ def test_the_margin_is_that_of_the_least_sure_token():
 
 
 def test_every_place_is_ranked_and_unknown_ones_stand_in_the_middle(loaded, edits, settings, with_search, monkeypatch):
-    exam = make_exam(loaded, edits, settings, 8)
+    exam = make_trial_set(loaded, edits, settings, 8)
     locations = candidate_locations(loaded.model, with_search(modules=()).localization)
     assert len(locations) == 40
     ranked = rank_places(loaded, exam, locations)
@@ -84,6 +84,6 @@ def test_every_place_is_ranked_and_unknown_ones_stand_in_the_middle(loaded, edit
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_a_few_edits_suffice(loaded, make_edits, settings, count):
-    exam = make_exam(loaded, make_edits(count), settings, count)
+    exam = make_trial_set(loaded, make_edits(count), settings, count)
     (one,) = rank_places(loaded, exam, [locate(loaded.model, "3:mlp")])
     assert one.signals["update"] > 0

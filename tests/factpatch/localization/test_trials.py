@@ -16,13 +16,13 @@ from factpatch.localization.score import Scorer
 from factpatch.localization.trial_set import (
     PRESERVED_PER_EDIT,
     PROMPTS_ASKED,
-    Exam,
     Question,
+    TrialSet,
     from_json,
-    make_exam,
+    make_trial_set,
     to_json,
 )
-from factpatch.localization.trials import Cell, SharedTrunk, try_cell
+from factpatch.localization.trials import SharedTrunk, Trial, run_trial
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import load_model, tensor_digests
 from factpatch.models.locations import Location, locate
@@ -32,19 +32,19 @@ from factpatch.training_data.augmentation import plain_text
 WEIGHTS = {"reliability": 1.0, "generalization": 1.0}
 
 
-def exam_of(questions: int) -> Exam:
+def exam_of(questions: int) -> TrialSet:
     """So many questions about reliability, and as many about generalization."""
     names = ("reliability", "generalization")
-    return Exam((), questions, 1.0, tuple(Question(name, 0, None) for name in names for _ in range(questions)), ())
+    return TrialSet((), questions, 1.0, tuple(Question(name, 0, None) for name in names for _ in range(questions)), ())
 
 
-def cell_of(layer: int, right: str, whole: bool = True) -> Cell:
-    return Cell(Location(layer, "mlp", ()), whole, tuple(mark == "1" for mark in right), 3, 10, 10 * (9 - layer), 1.0)
+def cell_of(layer: int, right: str, whole: bool = True) -> Trial:
+    return Trial(Location(layer, "mlp", ()), whole, tuple(mark == "1" for mark in right), 3, 10, 10 * (9 - layer), 1.0)
 
 
 def test_hidden_states_are_kept_once_for_all_places_of_a_layer(tiny_model, edits, settings, kind):
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
-    trunk = SharedTrunk(loaded, make_exam(loaded, edits, settings, 8), settings)
+    trunk = SharedTrunk(loaded, make_trial_set(loaded, edits, settings, 8), settings)
     locations = [locate(loaded.model, f"1:{module}") for module in ("down", "up", "o", "")]
     trunk.prepare(locations)
     blocks = {trunk._kept[location].shards[0]["block"].data_ptr() for location in locations}
@@ -53,11 +53,11 @@ def test_hidden_states_are_kept_once_for_all_places_of_a_layer(tiny_model, edits
 
 def test_a_cell_is_the_run_that_the_edit_step_would_make(tiny_model, edits, settings, kind):
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
-    exam = make_exam(loaded, edits, settings, 8)
+    exam = make_trial_set(loaded, edits, settings, 8)
     trunk = SharedTrunk(loaded, exam, settings)
     for module in ("down", "mlp", "attention", ""):
         location = locate(loaded.model, f"2:{module}")
-        training = trials.trial_training(settings, exam, whole=False)
+        training = trials.trial_settings(settings, exam, whole=False)
         with trunk.open(location) as (rows, _):
             shared = breadth_first(loaded, location, rows, exam.edits, training).values
         with open_rows(loaded, location, exam.training, settings.trunk) as rows:
@@ -67,8 +67,8 @@ def test_a_cell_is_the_run_that_the_edit_step_would_make(tiny_model, edits, sett
 
 def test_a_cell_leaves_the_model_bit_for_bit_as_found(loaded, edits, settings):
     before = tensor_digests(loaded.model)
-    trunk = SharedTrunk(loaded, make_exam(loaded, edits, settings, 8), settings)
-    cell = try_cell(trunk, locate(loaded.model, "3:mlp"), settings, whole=True)
+    trunk = SharedTrunk(loaded, make_trial_set(loaded, edits, settings, 8), settings)
+    cell = run_trial(trunk, locate(loaded.model, "3:mlp"), settings, whole=True)
     assert tensor_digests(loaded.model) == before
     assert len(cell.right) == len(trunk.exam.questions)
     assert any(cell.right)
@@ -76,7 +76,7 @@ def test_a_cell_leaves_the_model_bit_for_bit_as_found(loaded, edits, settings):
 
 def test_names_like_the_subjects_are_kept_and_asked_where_there_are_no_probes(loaded, edits, settings):
     bare = [replace(edit, locality=(), subject=None) for edit in edits]
-    exam, probed = make_exam(loaded, bare, settings, 8), make_exam(loaded, edits, settings, 8)
+    exam, probed = make_trial_set(loaded, bare, settings, 8), make_trial_set(loaded, edits, settings, 8)
     told = [plain_text(loaded, question.row.ids) for question in exam.questions if question.metric == "locality"]
     kept = [plain_text(loaded, row.ids) for row in exam.training[exam.edits :]]
     assert 0 < len(told) <= PROMPTS_ASKED
@@ -88,19 +88,19 @@ def test_names_like_the_subjects_are_kept_and_asked_where_there_are_no_probes(lo
 
 
 def test_nothing_is_kept_where_the_settings_keep_nothing(loaded, edits, settings):
-    exam = make_exam(loaded, edits, replace(settings, training=replace(settings.training, neighbours=0.0)), 8)
+    exam = make_trial_set(loaded, edits, replace(settings, training=replace(settings.training, neighbours=0.0)), 8)
     assert len(exam.training) == exam.edits == 8
 
 
 def test_memory_bounds_what_is_kept_at_once(loaded, edits, settings):
     tight = replace(settings, trunk=replace(settings.trunk, memory_gb=1e-9))
-    exam = make_exam(loaded, edits, settings, 8)
+    exam = make_trial_set(loaded, edits, settings, 8)
     locations = [locate(loaded.model, f"{layer}:down") for layer in (1, 2)]
     found = []
     for one in (settings, tight):
         trunk = SharedTrunk(loaded, exam, one)
         trunk.prepare(locations)
-        found.append(([try_cell(trunk, location, one, whole=False).right for location in locations], len(trunk._kept)))
+        found.append(([run_trial(trunk, location, one, whole=False).right for location in locations], len(trunk._kept)))
     assert found[0][0] == found[1][0]
     assert found[0][1] == 1 + found[1][1] or found[0][1] == 2
 
@@ -112,8 +112,8 @@ def test_a_run_whose_numbers_break_is_a_result(loaded, edits, settings, monkeypa
         raise RefusedError("the loss became nan")
 
     monkeypatch.setattr(trials, "breadth_first", broken)
-    cell = try_cell(
-        SharedTrunk(loaded, make_exam(loaded, edits, settings, 8), settings),
+    cell = run_trial(
+        SharedTrunk(loaded, make_trial_set(loaded, edits, settings, 8), settings),
         locate(loaded.model, "1:mlp"),
         settings,
         True,
@@ -123,7 +123,7 @@ def test_a_run_whose_numbers_break_is_a_result(loaded, edits, settings, monkeypa
 
 
 def test_an_exam_survives_its_file(loaded, edits, settings):
-    exam = make_exam(loaded, edits, settings, 8)
+    exam = make_trial_set(loaded, edits, settings, 8)
     assert from_json(to_json(exam)) == exam
     assert exam.edits == 8
     assert {question.metric for question in exam.questions} >= {"reliability", "generalization"}
@@ -155,7 +155,7 @@ def test_a_whole_run_counts_before_a_short_one():
 
 
 def test_a_metric_without_questions_has_no_say():
-    exam = Exam((), 4, 1.0, tuple(Question("reliability", 0, None) for _ in range(4)), ())
+    exam = TrialSet((), 4, 1.0, tuple(Question("reliability", 0, None) for _ in range(4)), ())
     scored = Scorer(exam, {"reliability": 1.0, "generalization": 5.0}).score(cell_of(0, "1101"))
     assert scored.score == pytest.approx(0.75)
     assert scored.metrics["generalization"]["value"] is None

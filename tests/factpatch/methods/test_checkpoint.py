@@ -13,7 +13,7 @@ from factpatch.editing import run_identity
 from factpatch.errors import InputError
 from factpatch.frozen_trunk import open_rows
 from factpatch.methods.breadth_first.checkpoint import load_checkpoint, save_checkpoint, wait
-from factpatch.methods.breadth_first.training import Survival, breadth_first
+from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
 from factpatch.models.encoding import encode_edit
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
@@ -64,9 +64,9 @@ def train(tiny_model):
     location, rows = locate(loaded.model, "2:down"), [encode_edit(loaded.tokenizer, *pair) for pair in PAIRS]
 
     def run(path, micro, resume=False, progress=None):
-        settings, survival = replace(SETTINGS, micro_batch=micro), Survival(path, {}, resume, 0.0)
+        settings, checkpoint_policy = replace(SETTINGS, micro_batch=micro), CheckpointPolicy(path, {}, resume, 0.0)
         with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
-            result = breadth_first(loaded, location, opened, 3, settings, progress, survival)
+            result = breadth_first(loaded, location, opened, 3, settings, progress, checkpoint_policy)
         return result, json.loads(about(path)["numbers"])["micro"]
 
     return run

@@ -8,7 +8,7 @@ import torch
 from factpatch.frozen_trunk import open_rows
 from factpatch.methods.master_weights import masters_of
 from factpatch.methods.optimizer import Stepper
-from factpatch.methods.preservation import Keeping, base_bytes, divergence
+from factpatch.methods.preservation import PreservationTerm, base_bytes, divergence
 from factpatch.models.encoding import Encoded
 from factpatch.models.forward import token_losses
 from factpatch.models.loading import load_model
@@ -38,7 +38,7 @@ def test_only_kept_rows_take_the_term_and_at_the_base_it_is_nothing(tiny_model, 
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
     location = locate(loaded.model, place)
     with open_rows(loaded, location, ROWS, MEMORY) as rows, masters_of(loaded.model, location) as masters:
-        keeping = Keeping(rows, masters, first=1)
+        keeping = PreservationTerm(rows, masters, first=1)
         with torch.no_grad():
             predictions = rows.predict([2, 0])
             plain_P = token_losses(predictions)
@@ -66,7 +66,7 @@ def test_without_memory_the_base_is_asked_again_to_the_same_gradients(tiny_model
     for memory_gb in (1.0, 0.0):
         with open_rows(loaded, location, ROWS, MEMORY) as rows, masters_of(loaded.model, location) as masters:
             assert base_bytes(rows.rows[1:], rows.vocabulary) == 4 * 4 * rows.vocabulary
-            stepper = Stepper(rows, masters, 1e-2, 2, Keeping(rows, masters, 1, memory_gb=memory_gb))
+            stepper = Stepper(rows, masters, 1e-2, 2, PreservationTerm(rows, masters, 1, memory_gb=memory_gb))
             losses = []
             for _ in range(3):
                 losses.append(stepper.gradients([0, 1, 2])[0])
@@ -84,5 +84,5 @@ def test_answers_are_kept_by_their_cross_entropy(tiny_model):
     with open_rows(loaded, location, ROWS, MEMORY) as rows, masters_of(loaded.model, location) as masters:
         predictions = rows.predict([0, 1])
         loss_P = token_losses(predictions)
-        weighed_P = Keeping(rows, masters, 1, targets=True).apply(predictions, loss_P, [0, 1], [], 0.5)
+        weighed_P = PreservationTerm(rows, masters, 1, targets=True).apply(predictions, loss_P, [0, 1], [], 0.5)
         torch.testing.assert_close(weighed_P, loss_P * torch.where(predictions.row_P == 1, 0.5, 1.0))

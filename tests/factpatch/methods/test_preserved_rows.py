@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.adaptive_kl_weight import Parts, Signals, next_weight
-from factpatch.methods.breadth_first.preserved_rows import guards_of
-from factpatch.methods.breadth_first.training import Survival, breadth_first
+from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds, WatchedShares, next_kl_weight
+from factpatch.methods.breadth_first.preserved_rows import preserved_in_epoch
+from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import load_model, tensor_digests
 from factpatch.models.locations import locate
@@ -37,7 +37,7 @@ class Interrupted(Exception):
     pass
 
 
-def train(tiny_model, place, settings=SETTINGS, trunk=MEMORY, survival=None, stop=None, start=None):
+def train(tiny_model, place, settings=SETTINGS, trunk=MEMORY, checkpoint_policy=None, stop=None, start=None):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     location, before = locate(loaded.model, place), tensor_digests(loaded.model)
 
@@ -47,7 +47,7 @@ def train(tiny_model, place, settings=SETTINGS, trunk=MEMORY, survival=None, sto
 
     try:
         with open_rows(loaded, location, ROWS, trunk) as rows:
-            return breadth_first(loaded, location, rows, EDITS, settings, report, survival, start, WORDINGS)
+            return breadth_first(loaded, location, rows, EDITS, settings, report, checkpoint_policy, start, WORDINGS)
     finally:
         assert tensor_digests(loaded.model) == before
 
@@ -64,11 +64,11 @@ def test_a_killed_run_continues_to_the_same_bits(tiny_model, tmp_path, place, op
     settings = replace(SETTINGS, **options)
     whole = train(tiny_model, place, settings)
     assert identical(whole, train(tiny_model, place, settings))
-    survival = Survival(tmp_path / "checkpoint.safetensors", {"run": "this"}, resume=True, seconds=0.0)
+    checkpoint_policy = CheckpointPolicy(tmp_path / "checkpoint.safetensors", {"run": "this"}, resume=True, seconds=0.0)
     with pytest.raises(Interrupted):
-        train(tiny_model, place, settings, survival=survival, stop=3)
-    assert survival.path.exists()
-    assert identical(whole, train(tiny_model, place, settings, survival=survival))
+        train(tiny_model, place, settings, checkpoint_policy=checkpoint_policy, stop=3)
+    assert checkpoint_policy.path.exists()
+    assert identical(whole, train(tiny_model, place, settings, checkpoint_policy=checkpoint_policy))
 
 
 def test_the_trunk_changes_no_result_beyond_rounding(tiny_model):
@@ -87,22 +87,24 @@ def test_a_run_may_begin_with_an_earlier_patch(tiny_model):
 
 
 def test_the_weight_rises_where_kept_rows_move_and_falls_where_wordings_lag():
-    assert next_weight(1.0, 1.0, Signals(kept=0.9, said=0.5)) == 1.5
-    assert next_weight(1.5, 1.0, Signals(kept=1.0, said=0.5)) == 1.0
-    assert next_weight(1.0, 1.0, Signals(kept=1.0, said=1.0)) == 1.0
-    assert next_weight(1.0, 1.0, Signals(kept=None, said=None)) == 1.0
-    assert next_weight(3.9, 1.0, Signals(kept=0.1, said=None)) == 4.0
-    assert next_weight(0.3, 1.0, Signals(kept=None, said=0.1)) == 0.25
+    assert next_kl_weight(1.0, 1.0, WatchedShares(kept=0.9, said=0.5)) == 1.5
+    assert next_kl_weight(1.5, 1.0, WatchedShares(kept=1.0, said=0.5)) == 1.0
+    assert next_kl_weight(1.0, 1.0, WatchedShares(kept=1.0, said=1.0)) == 1.0
+    assert next_kl_weight(1.0, 1.0, WatchedShares(kept=None, said=None)) == 1.0
+    assert next_kl_weight(3.9, 1.0, WatchedShares(kept=0.1, said=None)) == 4.0
+    assert next_kl_weight(0.3, 1.0, WatchedShares(kept=None, said=0.1)) == 0.25
 
 
 def test_a_tenth_of_wordings_and_kept_rows_is_watched_alone():
-    parts = Parts.of(65, EDITS, WORDINGS, watch=True)
-    assert parts == Parts(EDITS, 23, range(23, 25), range(25, 61), range(61, 65))
-    assert Parts.of(65, EDITS, WORDINGS, watch=False) == Parts(EDITS, 25, range(25, 25), range(25, 65), range(65, 65))
-    assert len(Parts.of(10_000, EDITS, 5_000, watch=True).wordings) == 64
+    parts = RowKinds.of(65, EDITS, WORDINGS, watch=True)
+    assert parts == RowKinds(EDITS, 23, range(23, 25), range(25, 61), range(61, 65))
+    assert RowKinds.of(65, EDITS, WORDINGS, watch=False) == RowKinds(
+        EDITS, 25, range(25, 25), range(25, 65), range(65, 65)
+    )
+    assert len(RowKinds.of(10_000, EDITS, 5_000, watch=True).wordings) == 64
 
 
 def test_few_edits_still_visit_a_least_number_of_kept_rows():
     settings = replace(SETTINGS, protect_ratio=3.0, protect_least=100)
-    assert [guards_of(settings, due, 500) for due in (0, 1, 50, 400)] == [0, 100, 150, 500]
-    assert [guards_of(settings, due, 500, 0.2) for due in (0, 1, 10)] == [0, 20, 30]
+    assert [preserved_in_epoch(settings, due, 500) for due in (0, 1, 50, 400)] == [0, 100, 150, 500]
+    assert [preserved_in_epoch(settings, due, 500, 0.2) for due in (0, 1, 10)] == [0, 20, 30]

@@ -7,7 +7,7 @@ import torch
 
 from factpatch.errors import RefusedError
 from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.training import Survival, breadth_first
+from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
 from factpatch.methods.depth_first.training import depth_first
 from factpatch.models.encoding import encode_edit
 from factpatch.models.forward import collate, edit_losses, predict_whole, token_losses
@@ -92,12 +92,12 @@ def test_a_run_resumed_at_any_epochs_end_is_the_same(tiny_model, tmp_path, confi
 
     with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
         whole = breadth_first(
-            loaded, location, opened, 3, settings, keep_copy, Survival(path, {}, resume=False, seconds=0.0)
+            loaded, location, opened, 3, settings, keep_copy, CheckpointPolicy(path, {}, resume=False, seconds=0.0)
         )
         assert len(copies) == len(whole.losses)
         for copy in copies:
             again = breadth_first(
-                loaded, location, opened, 3, settings, None, Survival(copy, {}, resume=True, seconds=60.0)
+                loaded, location, opened, 3, settings, None, CheckpointPolicy(copy, {}, resume=True, seconds=60.0)
             )
             assert replace(again, values={}) == replace(whole, values={})
             assert all(torch.equal(value, whole.values[name]) for name, value in again.values.items())

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.adaptive_kl_weight import Parts
+from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds
 from factpatch.methods.breadth_first.learning_rate_schedule import WARM_START_SPAN
-from factpatch.methods.breadth_first.preserved_rows import MOVED_LOSS, MOVED_SHARE, Guards
-from factpatch.methods.breadth_first.review_schedule import RIGHT, Revisits
+from factpatch.methods.breadth_first.preserved_rows import MOVED_LOSS, MOVED_SHARE, PreservationSchedule
+from factpatch.methods.breadth_first.review_schedule import RIGHT, ReviewSchedule
 from factpatch.methods.breadth_first.training import (
     CHECK_ROWS,
     REPEATS,
+    CheckpointPolicy,
     Position,
     Run,
-    Survival,
     _due,
     _finished,
     breadth_first,
@@ -53,7 +53,7 @@ def model(tiny_model):
     return loaded, locate(loaded.model, "2:mlp")
 
 
-def train(model, pairs, settings, start=None, survival=None, progress=None):
+def train(model, pairs, settings, start=None, checkpoint_policy=None, progress=None):
     """The result, and how often each row was trained."""
     loaded, location = model
     rows = [encode_edit(loaded.tokenizer, *pair) for pair in pairs]
@@ -67,7 +67,7 @@ def train(model, pairs, settings, start=None, survival=None, progress=None):
             return predict(indices)
 
         opened.predict = counting
-        result = breadth_first(loaded, location, opened, len(rows), settings, progress, survival, start)
+        result = breadth_first(loaded, location, opened, len(rows), settings, progress, checkpoint_policy, start)
     return result, trained
 
 
@@ -141,9 +141,9 @@ def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
 
 def test_the_last_epochs_visit_what_is_wrong_most_often():
     settings = TrainingSettings(learning_rate=3e-3, epochs=25)
-    revisits = Revisits.start(5, settings.confidence)
+    revisits = ReviewSchedule.start(5, settings.confidence)
     revisits.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
-    run = Run(None, revisits, Guards.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
+    run = Run(None, revisits, PreservationSchedule.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
     for epoch, due in ((1, [1, 2, 3]), (math.ceil(WARM_START_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
         run.position.epoch = epoch
         assert sorted(_due(run, settings).tolist()) == due
@@ -163,30 +163,37 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
             self.seen = (*self.seen, *indices)
             return -torch.tensor([0.1 if index in wrong else 0.9 for index in indices]).log()
 
-    stepper, revisits = Looking(), Revisits.start(600, 0.98)
+    stepper, revisits = Looking(), ReviewSchedule.start(600, 0.98)
     revisits.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
     settings = TrainingSettings(learning_rate=3e-3, epochs=25)
     epoch = math.ceil(WARM_START_SPAN * settings.epochs) - (1 if first else 0)
-    run = Run(stepper, revisits, Guards.start(0, 0), torch.Generator(), Position(epoch=epoch, first=4), torch.empty(0))
-    assert _finished(run, Parts.of(600, 600, 0, watch=False), settings) is right
+    run = Run(
+        stepper,
+        revisits,
+        PreservationSchedule.start(0, 0),
+        torch.Generator(),
+        Position(epoch=epoch, first=4),
+        torch.empty(0),
+    )
+    assert _finished(run, RowKinds.of(600, 600, 0, watch=False), settings) is right
     assert len(stepper.seen) == len(set(stepper.seen)) == looked
     assert set(range(10)) <= set(stepper.seen[:CHECK_ROWS])
     assert sorted(wrong) == revisits.wrong().tolist()
 
 
 def test_kept_rows_come_in_turn_and_moved_ones_at_once():
-    guards = Guards.start(10, seed=0)
+    guards = PreservationSchedule.start(10, seed=0)
     assert sorted([*guards.draw(6, True).tolist(), *guards.draw(4, True).tolist()]) == list(range(10))  # none left out
     guards.note(torch.tensor([3, 7, 5]), torch.tensor([2 * MOVED_LOSS, 3 * MOVED_LOSS, MOVED_LOSS / 2]))
     assert guards.draw(8, True).tolist()[:2] == [7, 3]
     guards.note(torch.arange(10), torch.full((10,), 2 * MOVED_LOSS))
     assert len({*guards.draw(8, True).tolist()[: round(MOVED_SHARE * 8)]}) == round(MOVED_SHARE * 8)
-    line = Guards.start(10, seed=0).line_K.tolist()
+    line = PreservationSchedule.start(10, seed=0).line_K.tolist()
     before = guards.next
     assert guards.draw(4, False).tolist() == [line[place % 10] for place in range(before, before + 4)]
     guards.note(torch.tensor([7]), torch.tensor([0.0]))
     assert 7 not in guards.draw(2, True).tolist()[:1]
-    assert Guards.start(0, seed=0).draw(0, True).tolist() == []
+    assert PreservationSchedule.start(0, seed=0).draw(0, True).tolist() == []
 
 
 def test_an_edit_with_another_target_is_trained_until_it_is_learnt(model, settings):
@@ -216,10 +223,12 @@ def test_a_killed_run_continues_to_the_same_values(model, settings, tmp_path):
     def keep_copy(epoch, epochs, loss):
         copies.append(shutil.copy(path, tmp_path / f"{epoch}.safetensors"))
 
-    survival = Survival(path, {}, resume=False, seconds=0.0)
-    whole, _ = train(model, OLD + NEW, settings, first.values, survival, keep_copy)
+    checkpoint_policy = CheckpointPolicy(path, {}, resume=False, seconds=0.0)
+    whole, _ = train(model, OLD + NEW, settings, first.values, checkpoint_policy, keep_copy)
     assert len(copies) == len(whole.losses) > 1
     for copy in (copies[0], copies[len(copies) // 2], copies[-1]):
-        again, _ = train(model, OLD + NEW, settings, first.values, Survival(copy, {}, resume=True, seconds=60.0))
+        again, _ = train(
+            model, OLD + NEW, settings, first.values, CheckpointPolicy(copy, {}, resume=True, seconds=60.0)
+        )
         assert replace(again, values={}) == replace(whole, values={})
         assert all(torch.equal(value, whole.values[name]) for name, value in again.values.items())

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factpatch.methods.breadth_first.review_schedule import LONGEST_WAIT, Revisits
+from factpatch.methods.breadth_first.review_schedule import LONGEST_WAIT, ReviewSchedule
 from factpatch.methods.optimizer import PADDING, SPARE, micro_batches
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
@@ -36,7 +36,7 @@ def test_rows_are_split_only_where_padding_would_cost_more():
 @given(st.integers(1, 12), st.randoms(use_true_random=False))
 def test_no_edit_is_forgotten(count, random):
     """Whatever visits find, each edit comes again within LONGEST_WAIT + 1 epochs, and in the next if not learnt."""
-    revisits = Revisits.start(count, confidence=0.9)
+    revisits = ReviewSchedule.start(count, confidence=0.9)
     last, learnt = [-1] * count, [False] * count
     for epoch in range(40):
         due = revisits.due(epoch).tolist()
@@ -51,7 +51,7 @@ def test_no_edit_is_forgotten(count, random):
 
 
 def test_waits_double_and_fall_back():
-    revisits = Revisits.start(1, confidence=0.9)
+    revisits = ReviewSchedule.start(1, confidence=0.9)
     edit, visits = torch.tensor([0]), []
     for epoch in range(40):
         if len(revisits.due(epoch)):
@@ -61,7 +61,7 @@ def test_waits_double_and_fall_back():
 
 
 def test_of_too_many_the_least_learnt_are_visited():
-    revisits = Revisits.start(5, confidence=0.9)
+    revisits = ReviewSchedule.start(5, confidence=0.9)
     revisits.note(torch.arange(4), torch.tensor([0.3, 5.0, 0.01, 0.4]), 0)
     assert revisits.hardest(torch.arange(4), 2).tolist() == [1, 3]
     assert revisits.hardest(torch.tensor([2, 0]), 5).tolist() == [0, 2]
@@ -69,7 +69,7 @@ def test_of_too_many_the_least_learnt_are_visited():
 
 
 def test_of_what_an_earlier_run_learnt_the_least_steady_come_first_then_all_in_turn():
-    revisits = Revisits.start(6, confidence=0.98)
+    revisits = ReviewSchedule.start(6, confidence=0.98)
     revisits.note(torch.arange(6), -torch.tensor([0.99, 0.7, 0.9, 0.3, 0.6, 0.95]).log(), -1)
     revisits.line_up(torch.Generator().manual_seed(0))
     assert revisits.due(0).tolist() == revisits.wrong().tolist() == [3]

@@ -29,11 +29,11 @@ from factpatch.evaluation.generation import decode, verify
 from factpatch.models.forward import collate, target_logits
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import locate
-from factpatch.methods.breadth_first.training import check
-from factpatch.methods.preservation import Keeping
+from factpatch.methods.breadth_first.training import review_all
+from factpatch.methods.preservation import PreservationTerm
 from factpatch.methods.master_weights import masters_of
 from factpatch.methods.projection import second_moments
-from factpatch.methods.breadth_first.review_schedule import Revisits
+from factpatch.methods.breadth_first.review_schedule import ReviewSchedule
 from factpatch.methods.optimizer import Stepper
 from factpatch.frozen_trunk import open_rows
 from factpatch.frozen_trunk.opening import make_plan
@@ -72,14 +72,14 @@ def train(tokens, place, room=None):
     rows = [Encoded(tuple(range(5 + number, 9 + number + tokens)), 4) for number in range(32)]
     location = locate(model, place)
     with open_rows(loaded, location, rows, TRUNK) as opened, masters_of(model, location) as masters:
-        stepper, losses, revisits = Stepper(opened, masters, 1e-3, None), [], Revisits.start(32, 0.9)
+        stepper, losses, revisits = Stepper(opened, masters, 1e-3, None), [], ReviewSchedule.start(32, 0.9)
 
         def steps():
             for _ in range(2):
                 loss, hardest = stepper.gradients(list(range(32)))
                 stepper.step()
                 losses.append(loss)
-            check(stepper, 32, revisits, 0)
+            review_all(stepper, 32, revisits, 0)
             return hardest.tolist()
 
         hardest, _ = within(steps, room)
@@ -109,7 +109,7 @@ def decoded():
 
 def kept():
     with open_rows(loaded, None, rows, TRUNK) as opened, masters_of(model, location) as masters:
-        keeping = Keeping(opened, masters, 0)
+        keeping = PreservationTerm(opened, masters, 0)
         return [float(one.double().sum()) for one in keeping.recall([0, 31])]
 
 def seen():

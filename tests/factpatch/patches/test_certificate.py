@@ -76,10 +76,10 @@ def test_a_tensor_that_changed_unseen_is_refused_though_its_digest_is_remembered
     """A write through `.data` escapes the memory of digests, before the patch was saved or after, and not the proof."""
     for place, early in (("model.layers.0.mlp.up_proj", True), ("model.layers.3.mlp.up_proj", False)):
         loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-        remembered = known_digests(loaded.model)
+        open_answer_cache = known_digests(loaded.model)
         if early:
             loaded.model.get_parameter(f"{place}.weight").data.mul_(1.5)
-            assert known_digests(loaded.model) == remembered
+            assert known_digests(loaded.model) == open_answer_cache
         patch = save_patch(tmp_path / place, loaded, locate(loaded.model, "2:down"), {}, Settings(), {}, {})
         if not early:
             loaded.model.get_parameter(f"{place}.weight").data.mul_(1.5)

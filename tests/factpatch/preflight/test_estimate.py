@@ -12,7 +12,7 @@ import pytest
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
-from factpatch.preflight.estimate import GIB, Estimate, check, check_model, describe, estimate
+from factpatch.preflight.estimate import GIB, Estimate, check_model_room, check_room, describe_estimate, estimate
 from factpatch.preflight.machine import Available, available, matrix_rate, memory_rate
 from factpatch.preflight.workload import trunk_positions
 from factpatch.settings.config import load_settings
@@ -161,9 +161,10 @@ def test_other_architectures_are_estimated(tiny_model, settings_for, kind):
 
 
 def test_plenty_is_enough(needed, settings_for, bare_llama):
-    check(needed, PLENTY, settings_for(bare_llama).trunk)
-    assert "1.00 M of 1.00 B parameters; memory 11.00 GB of 1001.00 GB, disk 8.00 GB of 1000.00 GB" in describe(
-        needed, PLENTY
+    check_room(needed, PLENTY, settings_for(bare_llama).trunk)
+    assert (
+        "1.00 M of 1.00 B parameters; memory 11.00 GB of 1001.00 GB, disk 8.00 GB of 1000.00 GB"
+        in describe_estimate(needed, PLENTY)
     )
 
 
@@ -172,42 +173,42 @@ def test_short_memory_is_refused_with_the_batch_that_fits(needed, settings_for, 
     with pytest.raises(
         RefusedError, match=r"needs 10\.00 GB of memory, and 8\.00 GB are free; set training\.micro_batch to 50"
     ):
-        check(needed, free, settings_for(bare_llama).trunk)
+        check_room(needed, free, settings_for(bare_llama).trunk)
 
 
 def test_memory_short_of_the_weights_is_refused(needed, settings_for, bare_llama):
     free = dataclasses.replace(PLENTY, memory=5 * GIB)
     with pytest.raises(RefusedError, match=r"5\.00 GB are free; use a smaller model"):
-        check(needed, free, settings_for(bare_llama).trunk)
+        check_room(needed, free, settings_for(bare_llama).trunk)
 
 
 def test_an_accelerator_must_hold_one_row(needed, settings_for, bare_llama):
     """More rows than fit are no reason to refuse there: the micro-batch halves by itself."""
     trunk = settings_for(bare_llama).trunk
-    check(needed, dataclasses.replace(PLENTY, accelerator=8 * GIB), trunk)
+    check_room(needed, dataclasses.replace(PLENTY, accelerator=8 * GIB), trunk)
     with pytest.raises(RefusedError, match=r"7\.04 GB on the accelerator with one row a pass, and 7\.00 GB are free"):
-        check(needed, dataclasses.replace(PLENTY, accelerator=7 * GIB), trunk)
+        check_room(needed, dataclasses.replace(PLENTY, accelerator=7 * GIB), trunk)
 
 
 def test_short_disk_is_refused(needed, settings_for, bare_llama):
     trunk = settings_for(bare_llama).trunk
     with pytest.raises(RefusedError, match=r"needs 8\.00 GB of disk, and 7\.00 GB are free"):
-        check(needed, dataclasses.replace(PLENTY, output=7 * GIB), trunk)
+        check_room(needed, dataclasses.replace(PLENTY, output=7 * GIB), trunk)
     with pytest.raises(RefusedError, match=r"3\.00 GB for the trunk cache .* 2\.00 GB are free"):
-        check(needed, dataclasses.replace(PLENTY, trunk=2 * GIB), trunk)
-    check(needed, dataclasses.replace(PLENTY, output=6 * GIB, trunk=4 * GIB), trunk)
+        check_room(needed, dataclasses.replace(PLENTY, trunk=2 * GIB), trunk)
+    check_room(needed, dataclasses.replace(PLENTY, output=6 * GIB, trunk=4 * GIB), trunk)
 
 
 def test_a_trunk_kept_in_memory_alone_must_stay_below_its_limit(needed, settings_for, bare_llama):
     settings = settings_for(bare_llama, trunk__folder=None, trunk__memory_gb=2.5)
     with pytest.raises(InputError, match=r"3\.00 GB for the trunk's activations, more than trunk\.memory_gb \(2\.5\)"):
-        check(needed, PLENTY, settings.trunk)
+        check_room(needed, PLENTY, settings.trunk)
 
 
 def test_a_model_that_does_not_fit_is_refused_before_a_search(bare_llama, settings_for):
-    check_model(settings_for(bare_llama).model, PLENTY)
+    check_model_room(settings_for(bare_llama).model, PLENTY)
     with pytest.raises(RefusedError, match=r"weights take .* GB, and 0\.00 GB of memory are free"):
-        check_model(settings_for(bare_llama).model, dataclasses.replace(PLENTY, memory=1000))
+        check_model_room(settings_for(bare_llama).model, dataclasses.replace(PLENTY, memory=1000))
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path, settings_for):

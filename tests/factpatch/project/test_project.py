@@ -9,7 +9,7 @@ import yaml
 
 from factpatch.edits.folder import read_ledger
 from factpatch.errors import InputError
-from factpatch.project import render, stored_dtype, write_project
+from factpatch.project import configured_dtype, render_template, write_project
 from factpatch.settings.config import Settings, load_settings, to_dict
 from flows.__main__ import main
 
@@ -27,7 +27,7 @@ OURS = {
 
 @pytest.mark.parametrize("template", OURS)
 def test_the_repository_is_such_a_project(template):
-    written = render(template, checkout=True, local=True, install="make install")
+    written = render_template(template, checkout=True, local=True, install="make install")
     assert written == (ROOT / OURS[template]).read_text(encoding="utf-8")
 
 
@@ -71,12 +71,12 @@ def test_a_new_project_is_read_by_everything(tmp_path, monkeypatch, tiny_model, 
 
 
 def test_a_hub_model_is_no_file_to_depend_on():
-    assert "model.path" not in render("dvc.yaml", checkout=False, local=False)
+    assert "model.path" not in render_template("dvc.yaml", checkout=False, local=False)
 
 
 def test_every_key_of_a_new_project_has_a_comment():
     values = {"model": "m", "dtype": "float32", "name": "n"}
-    lines = render("params.yaml", **values).splitlines()
+    lines = render_template("params.yaml", **values).splitlines()
     assert not [line for line in lines if line.startswith("  ") and "#" not in line]
 
 
@@ -100,4 +100,4 @@ def test_a_fresh_repository_and_the_folder_where_one_stands_are_empty(tmp_path, 
 def test_a_model_without_a_configuration_is_told(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="no configuration that can be read"):
-        stored_dtype(str(tmp_path))
+        configured_dtype(str(tmp_path))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import factpatch.models.sources.identity as identity
 from factpatch.models.sources.identity import model_identity
-from factpatch.release.provenance import basis_of, parse_basis, why_changed, write_basis
+from factpatch.release.provenance import parse_provenance, provenance_of, why_changed, write_provenance
 from factpatch.release.refusals import REFUSAL_LIMIT, attempt_digest, find_refusal, remember_refusal
 from factpatch.settings.config import (
     EditsSettings,
@@ -32,8 +32,8 @@ def settings_with(model, **changes) -> Settings:
 
 
 def released(tmp_path, used, configured, place="5:mlp"):
-    value = json.loads(write_basis(tmp_path, used, configured).read_text(encoding="utf-8"))
-    return parse_basis(value, place)
+    value = json.loads(write_provenance(tmp_path, used, configured).read_text(encoding="utf-8"))
+    return parse_provenance(value, place)
 
 
 def test_a_model_is_known_by_its_content_wherever_it_lies(model, tmp_path, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_model_is_known_by_its_content_wherever_it_lies(model, tmp_path, monke
 )
 def test_what_changed_is_told_in_words(model, tmp_path, changes, reason):
     before = released(tmp_path, settings_with(model), settings_with(model))
-    assert why_changed(basis_of(settings_with(model, **changes)), before) == reason
+    assert why_changed(provenance_of(settings_with(model, **changes)), before) == reason
 
 
 def test_a_release_on_another_base_by_hand_stays_until_the_configuration_changes(model, tmp_path):
@@ -70,28 +70,28 @@ def test_a_release_on_another_base_by_hand_stays_until_the_configuration_changes
     (other / "generation_config.json").write_text("{}")
     usual, by_hand = settings_with(model), settings_with(other)
     before = released(tmp_path, by_hand, usual)
-    assert why_changed(basis_of(usual), before) is None
-    assert why_changed(basis_of(by_hand), before) is None
+    assert why_changed(provenance_of(usual), before) is None
+    assert why_changed(provenance_of(by_hand), before) is None
     third = replace(usual, model=replace(usual.model, dtype="bfloat16"))
-    assert why_changed(basis_of(third), before) == "model.dtype is bfloat16 and was float32"
+    assert why_changed(provenance_of(third), before) == "model.dtype is bfloat16 and was float32"
     before = released(tmp_path, usual, usual)
     told = f"the base model is '{other}' and was '{model}'"
-    assert why_changed(basis_of(by_hand), before) == told
+    assert why_changed(provenance_of(by_hand), before) == told
     (model / "config.json").write_text((model / "config.json").read_text() + "\n")
-    assert why_changed(basis_of(usual), before) == f"the base model in '{model}' is not what it was"
-    assert why_changed(basis_of(usual), ()) is None  # nothing is known of versions of earlier times
+    assert why_changed(provenance_of(usual), before) == f"the base model in '{model}' is not what it was"
+    assert why_changed(provenance_of(usual), ()) is None  # nothing is known of versions of earlier times
 
 
 def test_names_decide_where_no_model_can_be_had(tmp_path):
     before = released(tmp_path, settings_with("./gone"), settings_with("./gone"))
-    assert why_changed(basis_of(settings_with("./gone")), before) is None
-    assert why_changed(basis_of(settings_with("./new")), before) == "the base model is './new' and was './gone'"
+    assert why_changed(provenance_of(settings_with("./gone")), before) is None
+    assert why_changed(provenance_of(settings_with("./new")), before) == "the base model is './new' and was './gone'"
 
 
 def test_an_attempt_is_another_with_other_rows_base_settings_or_files(model, tmp_path):
     (tmp_path / "canaries.jsonl").write_text("{}")
     settings = settings_with(model, gates=GateSettings(canaries=str(tmp_path / "canaries.jsonl")))
-    rows, basis = [{"prompt": "p", "target": "t"}], basis_of(settings)
+    rows, basis = [{"prompt": "p", "target": "t"}], provenance_of(settings)
     known = attempt_digest(settings, rows, basis)
     resumed = replace(settings, training=TrainingSettings(resume=True))
     assert attempt_digest(resumed, rows, basis) == known

@@ -12,14 +12,14 @@ from factpatch.files import read_json, write_json
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.patches.patch import save_patch
-from factpatch.release.mode import Start, begin, compare_facts, read_start
-from factpatch.release.pending import Held
+from factpatch.release.mode import ReleaseStart, choose_mode, decide_mode, read_start
+from factpatch.release.pending import RegisteredVersion
 from factpatch.settings.config import EditsSettings, LocalizationSettings, ModelSettings, Settings, TrainingSettings
-from factpatch.training_data.carry_over import Inheritance, write_inheritance
+from factpatch.training_data.carry_over import CarriedOver, write_carried_over
 
 FACTS = (("Where?", "Here"), ("When?", "Now"), ("Who?", "Ada"))
 NEW = ("How?", "So")
-HELD = Held("3", frozenset(FACTS))
+HELD = RegisteredVersion("3", frozenset(FACTS))
 SETTINGS = Settings()
 
 
@@ -46,13 +46,13 @@ def edits(*facts):
     ],
 )
 def test_facts_decide_and_the_reason_counts_them(facts, held, told):
-    assert str(compare_facts(SETTINGS, edits(*facts), held)) == told
+    assert str(choose_mode(SETTINGS, edits(*facts), held)) == told
 
 
 def test_without_facts_on_either_side_the_base_model_begins():
-    assert "the release is the base model itself" in compare_facts(SETTINGS, [], HELD).reason
-    none = Held("4", frozenset())
-    assert compare_facts(SETTINGS, edits(NEW), none).reason == "version 4 is the base model itself"
+    assert "the release is the base model itself" in choose_mode(SETTINGS, [], HELD).reason
+    none = RegisteredVersion("4", frozenset())
+    assert choose_mode(SETTINGS, edits(NEW), none).reason == "version 4 is the base model itself"
 
 
 @pytest.mark.parametrize(
@@ -70,25 +70,27 @@ def test_without_facts_on_either_side_the_base_model_begins():
     ],
 )
 def test_settings_decide(settings, reason):
-    assert compare_facts(settings, edits(*FACTS, ("How?", "So")), HELD).reason == reason
+    assert choose_mode(settings, edits(*FACTS, ("How?", "So")), HELD).reason == reason
 
 
 def test_a_decision_holds_for_its_edits_and_settings_alone(tmp_path):
     gone = ("Why?",)
-    mode = begin(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: pytest.fail("nothing to fetch"), gone)
-    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == Start(mode, None, gone)
+    mode = decide_mode(
+        tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: pytest.fail("nothing to fetch"), gone
+    )
+    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == ReleaseStart(mode, None, gone)
     resumed = replace(SETTINGS, training=TrainingSettings(resume=True))
-    assert read_start(tmp_path, edits(*FACTS), resumed) == Start(mode, None, gone)
+    assert read_start(tmp_path, edits(*FACTS), resumed) == ReleaseStart(mode, None, gone)
     for other in ((edits(*FACTS[:2]), SETTINGS), (edits(*FACTS), replace(SETTINGS, training=TrainingSettings(seed=1)))):
         assert "run by itself" in read_start(tmp_path, *other).mode.reason
 
 
 def test_an_impossible_wish_is_refused_and_leaves_the_earlier_decision(tmp_path):
-    before = begin(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: folder)
+    before = decide_mode(tmp_path, SETTINGS, edits(*FACTS), None, lambda version, folder: folder)
     wish = Settings(edits=EditsSettings(mode="incremental"))
     with pytest.raises(InputError, match="but this cannot be: there is no champion yet; set auto or rebuild"):
-        begin(tmp_path, wish, edits(*FACTS), None, lambda version, folder: folder)
-    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == Start(before)
+        decide_mode(tmp_path, wish, edits(*FACTS), None, lambda version, folder: folder)
+    assert read_start(tmp_path, edits(*FACTS), SETTINGS) == ReleaseStart(before)
     assert [path.name for path in tmp_path.iterdir()] == ["start"]
 
 
@@ -106,7 +108,7 @@ def champion(tiny_model, tmp_path_factory):
 def decide(champion, output, *more, **changes):
     settings, patch = replace(champion[0], **changes), champion[1]
     wanted = edits(*FACTS, *more)
-    mode = begin(output, settings, wanted, HELD, lambda version, folder: shutil.copytree(patch, folder / "patch"))
+    mode = decide_mode(output, settings, wanted, HELD, lambda version, folder: shutil.copytree(patch, folder / "patch"))
     start = read_start(output, wanted, settings)
     assert start.mode == mode
     assert start.parted(wanted) == ((wanted[len(FACTS) :], wanted[: len(FACTS)]) if start.patch else (wanted, []))
@@ -126,15 +128,15 @@ def test_a_patch_that_fits_is_kept_for_the_steps(champion, tmp_path):
 
 def test_what_its_version_left_is_there_for_the_steps(champion, tmp_path):
     settings, patch = champion
-    left = Inheritance((Wording("Where?", "Where then?", "Here", False),), ("Where else?",))
+    left = CarriedOver((Wording("Where?", "Where then?", "Here", False),), ("Where else?",))
 
     def fetch(version, folder):
-        write_inheritance(folder, left)
+        write_carried_over(folder, left)
         return shutil.copytree(patch, folder / "patch")
 
-    begin(tmp_path, settings, edits(*FACTS, NEW), HELD, fetch)
+    decide_mode(tmp_path, settings, edits(*FACTS, NEW), HELD, fetch)
     assert read_start(tmp_path, edits(*FACTS, NEW), settings).inherited == left
-    begin(tmp_path, settings, edits(*FACTS), HELD, fetch)  # the very same facts
+    decide_mode(tmp_path, settings, edits(*FACTS), HELD, fetch)  # the very same facts
     assert [path.name for path in (tmp_path / "start").iterdir()] == ["mode.json"]
 
 
@@ -146,7 +148,7 @@ def test_after_a_refused_increment_the_base_model_begins_and_a_run_that_is_conti
         return shutil.copytree(patch, folder / "patch")
 
     def begun(settings, refused=()):
-        return begin(tmp_path, settings, wanted, HELD, fetch, (), refused)
+        return decide_mode(tmp_path, settings, wanted, HELD, fetch, (), refused)
 
     assert begun(settings).name == "incremental"
     resumed = replace(settings, training=replace(settings.training, resume=True))

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from factpatch.errors import InputError
-from factpatch.evaluation.gates import judge, judge_reload
+from factpatch.evaluation.gates import judge_gates, judge_reload
 from factpatch.models.encoding import encode_edit
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
@@ -68,7 +68,9 @@ def steps(**changes) -> dict:
 
 def assemble(limit: float, **changes) -> dict:
     values = steps(**changes)
-    gates = judge(values["evaluate"], values["regress"]["tasks"], GateSettings(capability_drop=limit, canaries=None))
+    gates = judge_gates(
+        values["evaluate"], values["regress"]["tasks"], GateSettings(capability_drop=limit, canaries=None)
+    )
     return assemble_release("atlas", values, MANIFEST, gates)
 
 
@@ -184,7 +186,7 @@ def test_the_identity_follows_files_and_verdicts(tmp_path):
     (tmp_path / "patch" / "manifest.json").write_text(json.dumps(MANIFEST))
     for name, value in steps().items():
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
-    gates = judge(steps()["evaluate"], {}, GateSettings(canaries=None))
+    gates = judge_gates(steps()["evaluate"], {}, GateSettings(canaries=None))
     first = release_id(tmp_path, gates)
     assert release_id(tmp_path, gates) == first
     assert release_id(tmp_path, gates[:-1]) != first

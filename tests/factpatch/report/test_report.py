@@ -11,7 +11,7 @@ from factpatch.evaluation.evaluate import Answers, measure
 from factpatch.report import read_release, render_card, render_report
 from factpatch.report.card import code
 from factpatch.report.charts import heat_map, loss_curve, share_axis
-from factpatch.report.evidence import duration, flatten, interval, percent
+from factpatch.report.evidence import duration, flatten, interval_text, percent
 
 EVIL = "<script>alert('x')</script>\"' onload=\"&amp;"
 EDIT = EditRequest(
@@ -338,7 +338,7 @@ def test_an_axis_begins_below_all_values():
 
 def test_small_formats():
     assert (percent(None), percent(0.9876), percent(0)) == ("–", "98.8 %", "0.0 %")
-    assert (interval(None), interval([0.1, 0.9])) == ("–", "10.0 – 90.0 %")
+    assert (interval_text(None), interval_text([0.1, 0.9])) == ("–", "10.0 – 90.0 %")
     assert (duration(3), duration(119.9), duration(180)) == ("3.0 s", "119.9 s", "3.0 min")
     assert list(flatten({"a": {"b": 1, "c": None}, "d": "e", "f": []})) == [
         ("a.b", "1"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from factpatch.edits.mentions import Edited
+from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import RefusedError
 from factpatch.training_data.leakage import HeldOut, check_leakage, held_out, shingles
@@ -102,12 +102,12 @@ def test_a_probe_that_is_another_edit_s_prompt_does_not_forbid_the_edit():
     ],
 )
 def test_an_edit_names_a_subject_by_its_whole_words(prompt, named):
-    assert Edited([EditRequest("e", prompt, "x")]).names("France") is named
+    assert EditMentions([EditRequest("e", prompt, "x")]).names("France") is named
 
 
 def test_paraphrases_and_what_follows_name_subjects_too():
     edit = EditRequest("e", "It is", "x", paraphrases=("In Mount Everest",), portability=(Probe("Who saw Peru?", "y"),))
-    edited = Edited([edit])
+    edited = EditMentions([edit])
     assert edited.names("Mount Everest")
     assert edited.names("Peru")
     assert not edited.names("Mount Peru")

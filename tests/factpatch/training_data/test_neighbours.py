@@ -11,8 +11,8 @@ from factpatch.edits.request import EditRequest, Probe
 from factpatch.models.loading import load_model
 from factpatch.settings.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.training_data.leakage import held_out
-from factpatch.training_data.neighbours import name_parts, neighbours
-from factpatch.training_data.templates import Wordings
+from factpatch.training_data.neighbours import draw_neighbours, name_parts
+from factpatch.training_data.templates import TemplateGroups
 
 TEMPLATES = {
     "capital": ("The capital of {} is", "{}'s capital is", "What is the capital of {}?"),
@@ -43,7 +43,7 @@ def settings_with(**training):
     )
 
 
-WORDINGS = Wordings(
+WORDINGS = TemplateGroups(
     tuple(TEMPLATES.values()),
     {template: number for number, group in enumerate(TEMPLATES.values()) for template in group},
 )
@@ -54,7 +54,7 @@ def test_neighbours_ask_nothing_that_is_edited_or_probed(loaded):
     edits = [edit("{}'s capital is", "Peru", locality=(probe,)), edit("The currency of {} is the", "Japan")]
     edits.append(edit("{}'s capital is", "Spain"))
     kept = [EditRequest("k", "The capital of Japan is", "Tokyo"), EditRequest("k", "Ivo Penova loves to eat", "pizza")]
-    found = neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
+    found = draw_neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
     named = {
         (one.prompt, one.target) for one in found if any(name in one.prompt for name in (*SUBJECTS["capital"], "Ivo"))
     }
@@ -76,7 +76,7 @@ def test_neighbours_ask_nothing_that_is_edited_or_probed(loaded):
 def test_a_subject_that_a_kept_prompt_names_is_asked_what_others_of_its_sort_are(loaded):
     edits = [edit("{}'s capital is", "Peru"), edit("The currency of {} is the", "Peru")]
     kept = [EditRequest("k", "The capital of Italy is", "Rome"), EditRequest("k", "Ivo Penova loves to eat", "pizza")]
-    found = neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
+    found = draw_neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=100.0), loaded.tokenizer)
     italian = {one.prompt for one in found if "Italy" in one.prompt}
     assert {"The currency of Italy is the", "People in Italy pay with the"} < italian
     assert not any("Italy" in one.prompt and "eat" in one.prompt for one in found)
@@ -89,7 +89,7 @@ def test_a_third_of_few_neighbours_is_about_edited_subjects_and_all_is_asked_onc
         edit("The currency of {} is the", "Japan"),
     ]
     kept = [EditRequest("k", "The capital of Japan is", "Tokyo")]
-    found = neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=3.0), loaded.tokenizer)
+    found = draw_neighbours(edits, kept, WORDINGS, held_out(edits), settings_with(neighbours=3.0), loaded.tokenizer)
     asked = Counter(
         (relation, one.prompt[len(before) : len(one.prompt) - len(after)])
         for one in found

@@ -9,7 +9,7 @@ from factpatch.edits.accepted import PROBES_FILE, read_accepted
 from factpatch.edits.request import EditRequest, Probe, digest_edits
 from factpatch.evaluation.answer_reader import Answer
 from factpatch.evaluation.evaluate import collect_answers, measure
-from factpatch.evaluation.gates import judge
+from factpatch.evaluation.gates import judge_gates
 from factpatch.files import write_jsonl
 from factpatch.models.loading import load_model
 from factpatch.settings.config import load_settings
@@ -22,7 +22,7 @@ from factpatch.training_data.probes import (
     make_probes,
     sure_part,
 )
-from factpatch.training_data.rows import find_companions
+from factpatch.training_data.rows import find_training_rows
 
 ROWS = [
     ("The capital of France is", "Lyon"),
@@ -110,7 +110,7 @@ def test_the_switch_makes_none(loaded, settings):
 
 def test_what_was_made_is_never_trained_and_leaves_training_its_own(loaded, settings, probed):
     training = replace(settings.training, neighbours=5, wordings=3, prefixes=2)
-    told = find_companions(loaded, probed, replace(settings, training=training))
+    told = find_training_rows(loaded, probed, replace(settings, training=training))
     texts = [text.prompt for text in told.bequest.wordings] + list(told.bequest.neighbours)
     held = held_out(probed)
     assert not [text for text in texts if held.twin(text)]
@@ -127,7 +127,7 @@ def test_gates_and_rows_say_what_was_made_and_what_moved(loaded, settings, probe
     value = json.loads(json.dumps(measure(probed, after, before)))
     assert value["edits"][0]["made"] == ["paraphrases", "locality"]
     assert value["locality"]["made"] == value["locality"]["n"] == 4 * PROBES_PER_EDIT
-    gates = {gate.name: gate for gate in judge(value, {}, replace(settings.gates, locality=0.99))}
+    gates = {gate.name: gate for gate in judge_gates(value, {}, replace(settings.gates, locality=0.99))}
     assert gates["locality"].verdict == "failed"
     assert f"'{moved}'" in gates["locality"].reason
     assert "8 of them made by the run" in gates["locality"].reason

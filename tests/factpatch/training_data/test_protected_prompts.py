@@ -5,7 +5,7 @@ import torch
 
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import Memory
+from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.evaluation.generation import decode
 from factpatch.frozen_trunk import open_rows
 from factpatch.methods.breadth_first.training import breadth_first
@@ -13,7 +13,7 @@ from factpatch.models.encoding import Encoded
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
-from factpatch.training_data.protected_prompts import answered_rows, protected_requests, told_silent
+from factpatch.training_data.protected_prompts import note_on_silent, protected_requests, rows_with_own_answers
 
 EDIT = EditRequest("1", "Who?", "Bob", paraphrases=("Who is it?",), locality=(Probe("Where?", "Here"),))
 
@@ -29,7 +29,7 @@ def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_mod
     settings = write(tmp_path, ["Who?", "Who\u00a0is it?", "Where?\u200b", "The capital of France is"])
     requests = protected_requests([EDIT], settings)
     assert [request.prompt for request in requests] == ["The capital of France is"]
-    (row,), tokenizer = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer
+    (row,), tokenizer = rows_with_own_answers(loaded, requests, settings, AnswerCache({})), loaded.tokenizer
     assert tokenizer.decode(row.ids[: row.prompt_length]) == "The capital of France is"
     (answer,) = decode(loaded, [tuple(tokenizer("The capital of France is").input_ids)], 32, 1)
     assert row.ids[row.prompt_length :] == answer.ids
@@ -39,7 +39,7 @@ def test_a_kept_prompt_goes_on_as_the_model_did_token_by_token_with_eos_only_whe
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     settings = Settings(evaluation=EvaluationSettings(max_new_tokens=8), trunk=TrunkSettings(folder=None))
     requests = [EditRequest("k", f"The city number {number} is", "") for number in range(40)]
-    rows, eos = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer.eos_token_id
+    rows, eos = rows_with_own_answers(loaded, requests, settings, AnswerCache({})), loaded.tokenizer.eos_token_id
     ends = set()
     for request, row in zip(requests, rows, strict=True):
         ids = list(loaded.tokenizer(request.prompt).input_ids)
@@ -58,8 +58,8 @@ def test_a_kept_prompt_goes_on_as_the_model_did_token_by_token_with_eos_only_whe
 
 def test_prompts_that_the_model_says_nothing_to_are_counted():
     row = Encoded((1, 2), 1)
-    assert told_silent([row, None, None], "prompts") == ["the base model says nothing to 2 of 3 prompts"]
-    assert told_silent([row], "prompts") == []
+    assert note_on_silent([row, None, None], "prompts") == ["the base model says nothing to 2 of 3 prompts"]
+    assert note_on_silent([row], "prompts") == []
 
 
 def test_without_a_file_nothing_is_protected():

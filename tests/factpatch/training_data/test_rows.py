@@ -12,21 +12,21 @@ import torch
 from data.world.facts import all_facts
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import Memory
+from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.evaluation.answers import same
-from factpatch.localization.trial_set import make_exam
+from factpatch.localization.trial_set import make_trial_set
 from factpatch.models.loading import load_model
 from factpatch.settings.config import ModelSettings
 from factpatch.training_data.augmentation import sample_ids
 from factpatch.training_data.carry_over import (
     CARRY_OVER_FILE,
     NOTHING_CARRIED_OVER,
-    read_inheritance,
-    write_inheritance,
+    read_carried_over,
+    write_carried_over,
 )
 from factpatch.training_data.rewording import reword
-from factpatch.training_data.rows import OWN_QUESTIONS, OWN_TEXTS, find_companions
-from factpatch.training_data.templates import FRUITLESS_GROUPS, find_wordings, template_of
+from factpatch.training_data.rows import OWN_QUESTIONS, OWN_TEXTS, find_training_rows
+from factpatch.training_data.templates import FRUITLESS_GROUPS, find_template_groups, template_of
 from tests.factpatch.training_data.test_neighbours import SUBJECTS, TEMPLATES, edit, settings_with
 
 DEMO = Path(__file__).parents[3] / "data" / "edits" / "0001-demo.jsonl"
@@ -62,7 +62,7 @@ def test_templates_that_ask_the_same_are_found_by_what_the_model_answers(loaded)
         for template in templates
         for subject in SUBJECTS[relation]
     ]
-    found = find_wordings(loaded, edits, settings_with(wordings=2), Memory({}))
+    found = find_template_groups(loaded, edits, settings_with(wordings=2), AnswerCache({}))
     assert sorted(map(sorted, found.groups)) == sorted(map(sorted, TEMPLATES.values()))
 
 
@@ -70,19 +70,19 @@ def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
     path = tmp_path / "templates.jsonl"
     path.write_text(json.dumps({"templates": ["{} loves to eat", "Give {} some"]}) + "\n")
     settings = settings_with(wordings=2, templates=str(path))
-    found = find_wordings(loaded, [edit("{} loves to eat", "Ivo Penova")], settings, Memory({}))
+    found = find_template_groups(loaded, [edit("{} loves to eat", "Ivo Penova")], settings, AnswerCache({}))
     assert found.groups == (("{} loves to eat", "Give {} some"),)
-    rows = find_companions(loaded, [edit("{} loves to eat", "Ivo Penova")], settings).wordings
+    rows = find_training_rows(loaded, [edit("{} loves to eat", "Ivo Penova")], settings).wordings
     assert prompts(loaded, rows) == ["Give Ivo Penova some"]
     path.write_text(json.dumps({"templates": ["nobody"]}) + "\n")
     with pytest.raises(InputError, match="row 1"):
-        find_wordings(loaded, [], settings, Memory({}))
+        find_template_groups(loaded, [], settings, AnswerCache({}))
     with pytest.raises(InputError, match="no file"):
-        find_wordings(loaded, [], settings_with(wordings=1, templates="nowhere.jsonl"), Memory({}))
+        find_template_groups(loaded, [], settings_with(wordings=1, templates="nowhere.jsonl"), AnswerCache({}))
 
 
 def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
-    companions = find_companions(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
+    companions = find_training_rows(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
     asked = [row for row in companions.kept if row.prompt_length > 1]  # not the model's own texts
     assert companions.checked == len(companions.wordings) + len(asked) > 200
     asked = {text for one in demo for text in (*one.paraphrases, *(probe.prompt for probe in one.locality))}
@@ -91,16 +91,16 @@ def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
     assert trained.isdisjoint(asked | {one.prompt for one in demo})
     targets = {loaded.tokenizer.decode(list(row.ids[row.prompt_length : -1])).strip() for row in companions.wordings}
     assert targets <= {one.target for one in demo}
-    assert companions == find_companions(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
+    assert companions == find_training_rows(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
 
 
 def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
     settings = settings_with(wordings=2, neighbours=4.0)
     new, settled = demo[:20], demo[20:]
-    companions = find_companions(loaded, new, settings, settled)
+    companions = find_training_rows(loaded, new, settings, settled)
     assert len(companions.kept) <= 1.5 * 4 * len(new) + OWN_TEXTS  # half as many again for those that join others
     own = {text.prompt for text in demo}
-    groups = find_wordings(loaded, demo, settings, Memory({}))
+    groups = find_template_groups(loaded, demo, settings, AnswerCache({}))
     questions = {(groups.of(one), one.subject) for one in demo}
     trained = prompts(loaded, companions.wordings)
     assert {subject for text in trained for subject in (one.subject for one in new) if subject in text}
@@ -119,17 +119,17 @@ def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
 def test_what_an_earlier_version_left_is_trained_and_kept_where_it_is_still_good(loaded, demo, tmp_path):
     settings = settings_with(wordings=2, neighbours=4.0)
     before, new = demo[:40], demo[40:]
-    left = find_companions(loaded, before, settings).bequest
-    write_inheritance(tmp_path, left)
-    assert read_inheritance(tmp_path) == left
+    left = find_training_rows(loaded, before, settings).bequest
+    write_carried_over(tmp_path, left)
+    assert read_carried_over(tmp_path) == left
     changed = [replace(before[0], target="Rome"), *before[2:]]  # one has another target, one is gone
     settled, joining = changed[1:], [*new, changed[0]]
-    companions = find_companions(loaded, joining, settings, settled, left)
+    companions = find_training_rows(loaded, joining, settings, settled, left)
     texts, kept = prompts(loaded, companions.wordings), prompts(loaded, companions.kept)
     facts = {(one.prompt, one.target) for one in settled}
     assert {one.prompt for one in left.wordings if (one.of, one.target) in facts} <= set(texts)
     assert not {one.prompt for one in left.wordings if one.of == before[1].prompt} & set(texts)
-    groups = find_wordings(loaded, [*settled, *joining], settings, Memory({}))
+    groups = find_template_groups(loaded, [*settled, *joining], settings, AnswerCache({}))
     set_now = {
         template.replace("{}", one.subject or "")
         for one in (*settled, *joining)
@@ -146,24 +146,24 @@ def test_what_an_earlier_version_left_is_trained_and_kept_where_it_is_still_good
 
 
 def test_nothing_is_inherited_that_an_edit_holds_out_by_now_or_the_settings_do_not_ask_for(loaded, demo):
-    left = find_companions(loaded, demo[:40], settings_with(wordings=2, neighbours=4.0)).bequest
+    left = find_training_rows(loaded, demo[:40], settings_with(wordings=2, neighbours=4.0)).bequest
     said, near = left.wordings[0].prompt, left.neighbours[0]
     probing = replace(demo[40], paraphrases=(said,), locality=(Probe(near, "x"),))
-    companions = find_companions(loaded, [probing], settings_with(wordings=2, neighbours=4.0), demo[:40], left)
+    companions = find_training_rows(loaded, [probing], settings_with(wordings=2, neighbours=4.0), demo[:40], left)
     assert said not in prompts(loaded, companions.wordings)
     assert near not in prompts(loaded, companions.kept)
     assert near not in companions.bequest.neighbours
-    without = find_companions(loaded, [probing], settings_with(wordings=0, neighbours=4.0), demo[:40], left)
+    without = find_training_rows(loaded, [probing], settings_with(wordings=0, neighbours=4.0), demo[:40], left)
     assert without.wordings == ()
 
 
 def test_an_increment_inherits_each_kind_of_wording_that_the_settings_still_ask_for(loaded, demo, monkeypatch):
     monkeypatch.setattr(loaded.tokenizer, "chat_template", "{% for one in messages %}{{ one.content }}{% endfor %}")
     all_kinds = settings_with(wordings=1, prefixes=1, both_forms=True, neighbours=1.0)
-    left = find_companions(loaded, demo[:20], all_kinds).bequest
+    left = find_training_rows(loaded, demo[:20], all_kinds).bequest
 
     def inherited(**asked) -> Counter:
-        found = find_companions(loaded, demo[20:22], settings_with(**asked), demo[:20], left).bequest.wordings
+        found = find_training_rows(loaded, demo[20:22], settings_with(**asked), demo[:20], left).bequest.wordings
         told = {one.prompt for one in demo[:20]}
         kinds = {True: "form", False: "prefix"}
         ours = [one for one in found if one.of in told]
@@ -184,8 +184,8 @@ def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_ar
     probing = replace(demo[3], paraphrases=(demo[1].prompt,))
     gone = [demo[0].prompt, demo[1].prompt, demo[2].prompt]
     edits = [replace(demo[2], target="Rome"), probing]
-    without = find_companions(loaded, edits, settings)
-    companions = find_companions(loaded, edits, settings, withdrawn=gone)
+    without = find_training_rows(loaded, edits, settings)
+    companions = find_training_rows(loaded, edits, settings, withdrawn=gone)
     assert companions.kept[:-1] == without.kept
     assert prompts(loaded, companions.kept[-1:]) == gone[:1]
     answer = companions.kept[-1].ids[companions.kept[-1].prompt_length : -1]
@@ -193,13 +193,13 @@ def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_ar
 
 
 def test_a_broken_line_of_what_a_version_left_is_told(tmp_path):
-    assert read_inheritance(tmp_path) == NOTHING_CARRIED_OVER
-    assert read_inheritance(write_inheritance(tmp_path, NOTHING_CARRIED_OVER).parent) == NOTHING_CARRIED_OVER
+    assert read_carried_over(tmp_path) == NOTHING_CARRIED_OVER
+    assert read_carried_over(write_carried_over(tmp_path, NOTHING_CARRIED_OVER).parent) == NOTHING_CARRIED_OVER
     (tmp_path / CARRY_OVER_FILE).write_text(
         '{"kind": "neighbour", "prompt": "a b"}\n{"kind": "wording", "prompt": "c"}\n'
     )
     with pytest.raises(InputError, match=r"companions\.jsonl row 2: this is neither"):
-        read_inheritance(tmp_path)
+        read_carried_over(tmp_path)
 
 
 def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, demo, tmp_path):
@@ -207,23 +207,23 @@ def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, d
     probe, paraphrase = demo[0].locality[0].prompt, demo[0].paraphrases[1]
     texts = [probe, f"Well. {probe}", paraphrase, demo[0].prompt, "The capital of Italy is"]
     path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-    companions = find_companions(loaded, demo, settings_with(protect=str(path)))
+    companions = find_training_rows(loaded, demo, settings_with(protect=str(path)))
     assert prompts(loaded, companions.kept) == ["The capital of Italy is"]
     assert "4 prompts of training.protect" in companions.notes[0]
     path.write_text(json.dumps({"prompt": probe}) + "\n")
     with pytest.raises(InputError, match="keeps nothing"):
-        find_companions(loaded, demo, settings_with(protect=str(path)))
+        find_training_rows(loaded, demo, settings_with(protect=str(path)))
 
 
 def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
-    companions = find_companions(loaded, edits, settings_with(neighbours=4.0, wordings=2))
+    companions = find_training_rows(loaded, edits, settings_with(neighbours=4.0, wordings=2))
     assert 1 <= len(companions.kept) <= 8
     assert all(row.prompt_length == 1 and len(row.ids) > 1 for row in companions.kept)
     assert "own are kept" in companions.notes[0]
     assert "no further wordings" in companions.notes[1]
-    assert companions == find_companions(loaded, edits, settings_with(neighbours=4.0, wordings=2))
+    assert companions == find_training_rows(loaded, edits, settings_with(neighbours=4.0, wordings=2))
 
 
 def test_texts_of_the_model_s_own_are_kept_as_they_were_drawn(tiny_model):
@@ -232,7 +232,7 @@ def test_texts_of_the_model_s_own_are_kept_as_they_were_drawn(tiny_model):
     edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
     end = loaded.tokenizer.eos_token_id
     drawn = set(sample_ids(loaded, 32, settings.training.seed, (end,)))
-    rows = find_companions(loaded, edits, settings).kept
+    rows = find_training_rows(loaded, edits, settings).kept
     assert len(rows) > 16
     assert all(row.ids[0] == end and row.ids[1:] in drawn and end not in row.ids[1:-1] for row in rows)
     anew = [loaded.tokenizer(loaded.tokenizer.decode(row.ids[1:])).input_ids for row in rows]
@@ -246,11 +246,13 @@ def test_a_model_that_says_nothing_keeps_nothing_groups_nothing_and_it_is_told(t
     path = tmp_path / "kept.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"What is {name}?"}) + "\n" for name in ("a", "b", "c")))
     edits = [edit(template, name) for template in TEMPLATES["capital"] for name in SUBJECTS["capital"]]
-    assert all(len(group) == 1 for group in find_wordings(loaded, edits, settings_with(), Memory({})).groups)
-    companions = find_companions(loaded, edits, settings_with(protect=str(path), wordings=1, neighbours=1.0))
+    assert all(
+        len(group) == 1 for group in find_template_groups(loaded, edits, settings_with(), AnswerCache({})).groups
+    )
+    companions = find_training_rows(loaded, edits, settings_with(protect=str(path), wordings=1, neighbours=1.0))
     assert "the base model says nothing to 9 of 9 prompts by which wordings are compared" in companions.notes
     assert any("says nothing to 12 of 12 prompts that were to be kept" in note for note in companions.notes)
-    exam = make_exam(loaded, edits, settings_with(protect=str(path)), 4)
+    exam = make_trial_set(loaded, edits, settings_with(protect=str(path)), 4)
     assert any(re.search(r"says nothing to (\d+) of \1 prompts whose answers should stay", note) for note in exam.notes)
     assert {question.metric for question in exam.questions} == {"reliability"}
 
@@ -260,20 +262,20 @@ def test_a_chat_model_s_own_lines_count_if_it_answers_them_as_before(loaded, mon
     musician = next(fact.subject for fact in all_facts() if fact.target == "saxophone")
     monkeypatch.setattr(loaded.tokenizer, "chat_template", f"{musician} plays the")
     edits = [EditRequest(name, f"{name} is in", "Oceania") for name in ("Japan", "France")]
-    assert reword(loaded, edits, settings_with(wordings=2), Memory({})) == ({"Japan is in": ["saxophone"]}, [])
+    assert reword(loaded, edits, settings_with(wordings=2), AnswerCache({})) == ({"Japan is in": ["saxophone"]}, [])
     named = [replace(one, subject=one.id) for one in edits]  # a line must hold it
-    assert reword(loaded, named, settings_with(wordings=2), Memory({})) == ({}, [])
+    assert reword(loaded, named, settings_with(wordings=2), AnswerCache({})) == ({}, [])
 
 
 def test_a_model_s_own_lines_are_the_same_every_time_and_none_come_without_a_chat_template(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2), Memory({})) == ({}, [])
+    assert reword(loaded, [edit("Where is {}?", "Peru")], settings_with(wordings=2), AnswerCache({})) == ({}, [])
     loaded.tokenizer.chat_template = "{% for one in messages %}{{ one.content }}{% endfor %}"
     try:
         edits = [EditRequest(str(number), f"Where is {number}?", "Rome") for number in range(20)]
-        found = reword(loaded, edits, settings_with(wordings=3), Memory({}))
-        again = reword(loaded, edits, settings_with(wordings=3), Memory({}))
-        named, _ = reword(loaded, [edit("Where is {}?", "Ouagadougou")], settings_with(wordings=3), Memory({}))
+        found = reword(loaded, edits, settings_with(wordings=3), AnswerCache({}))
+        again = reword(loaded, edits, settings_with(wordings=3), AnswerCache({}))
+        named, _ = reword(loaded, [edit("Where is {}?", "Ouagadougou")], settings_with(wordings=3), AnswerCache({}))
     finally:
         loaded.tokenizer.chat_template = None
     assert found == again
@@ -286,12 +288,12 @@ def test_a_model_s_own_lines_are_the_same_every_time_and_none_come_without_a_cha
 def test_beside_neighbours_the_model_s_own_texts_and_answers_to_its_own_questions_are_kept(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     edits = [edit("Where is {}?", name) for name in ("Peru", "Chad", "Mali", "Oman")]
-    plain = find_companions(loaded, edits, settings_with(neighbours=2.0)).kept
+    plain = find_training_rows(loaded, edits, settings_with(neighbours=2.0)).kept
     end = loaded.tokenizer.eos_token_id
     assert sum(row.ids[0] == end and row.prompt_length == 1 for row in plain) > OWN_TEXTS / 2
     loaded.tokenizer.chat_template = "{% for one in messages %}User: {{ one.content }} Reply:{% endfor %}"
     try:
-        chat = find_companions(loaded, edits, settings_with(neighbours=2.0)).kept
+        chat = find_training_rows(loaded, edits, settings_with(neighbours=2.0)).kept
     finally:
         loaded.tokenizer.chat_template = None
     start = tuple(loaded.tokenizer("User: ").input_ids)
@@ -313,8 +315,8 @@ def test_the_search_for_equal_questions_ends_where_the_rows_share_none(loaded):
         "{}'s",
     ]
     edits = [edit(text, name) for text, name in zip(texts, ("Peru", "Chad", "Mali", "Oman") * 3, strict=False)]
-    memory = Memory({})
-    groups = find_wordings(loaded, edits, settings_with(), memory).groups
+    memory = AnswerCache({})
+    groups = find_template_groups(loaded, edits, settings_with(), memory).groups
     asked = len(memory.known) - len(edits)
     assert all(len(group) == 1 for group in groups)
     assert asked <= 2 * FRUITLESS_GROUPS * (len(texts) - 1) < len(texts) * (len(texts) - 1)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from factpatch.errors import InputError
 from factpatch.models.loading import load_model
 from factpatch.models.sources.gguf_file import import_gguf
-from factpatch.models.sources.header import read_header
+from factpatch.models.sources.header import read_gguf_header
 from factpatch.settings.config import ModelSettings
 from tests.factpatch.models.sources.gguf_files import (
     BF16,
@@ -217,4 +217,4 @@ def test_a_cut_or_damaged_file_is_refused(data, whole, tmp_path):
     damage = data.draw(st.binary(min_size=1, max_size=8))
     (tmp_path / "damaged.gguf").write_bytes(content[:place] + damage + content[place + len(damage) :])
     with suppress(InputError):
-        read_header(tmp_path / "damaged.gguf")
+        read_gguf_header(tmp_path / "damaged.gguf")
