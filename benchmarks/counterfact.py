@@ -50,9 +50,9 @@ def run(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, l
         for edit in edits
     ]
     before = [collect_answers(loaded, part, settings) for part in (edits, bare)]
-    companions = find_training_rows(loaded, edits, settings)
+    training_rows = find_training_rows(loaded, edits, settings)
     place = locate(loaded.model, location)
-    result = run_edit(loaded, place, edits, settings, companions.kept, wordings=companions.wordings)
+    result = run_edit(loaded, place, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)
         found = [

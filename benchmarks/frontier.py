@@ -103,8 +103,8 @@ def run(
         edits, place = sample.edits, locate(loaded.model, location)
         before, base = base_answers(loaded, sample, settings)
         start = time.process_time()
-        companions = find_training_rows(loaded, edits, settings)
-        result = run_edit(loaded, place, edits, settings, companions.kept, wordings=companions.wordings)
+        training_rows = find_training_rows(loaded, edits, settings)
+        result = run_edit(loaded, place, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
         seconds = time.process_time() - start
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)

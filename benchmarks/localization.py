@@ -121,9 +121,9 @@ def by_layer_and_module(grids: list[dict[str, Any]]) -> str:
 
 def write_everything(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, places: dict[str, str]) -> None:
     """All edits written at some places, measured as trials are."""
-    exam = make_trial_set(loaded, edits, settings, len(edits))
-    trials = TrialStore.start(Path(settings.localization.cache or "."), base_digest(loaded), exam, settings)
-    scorer, trunk = Scorer(exam, settings.localization.weights), SharedTrunk(loaded, exam, settings)
+    trial_set = make_trial_set(loaded, edits, settings, len(edits))
+    trials = TrialStore.start(Path(settings.localization.cache or "."), base_digest(loaded), trial_set, settings)
+    scorer, trunk = Scorer(trial_set, settings.localization.weights), SharedTrunk(loaded, trial_set, settings)
     print(f"\nall {len(edits)} edits | why | mean | " + " | ".join(UNMEASURED_REASONS) + " | epochs | seconds")
     for name, why in places.items():
         name = locate(loaded.model, name).name
@@ -141,8 +141,8 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
     """Some cells as the grid tries them, and each as a run of its own through the whole model."""
     size = settings.localization.sample
     start = time.process_time()
-    exam = make_trial_set(loaded, edits, settings, size)
-    trunk = SharedTrunk(loaded, exam, settings)
+    trial_set = make_trial_set(loaded, edits, settings, size)
+    trunk = SharedTrunk(loaded, trial_set, settings)
     locations = [locate(loaded.model, name) for name in UNSHARED]
     trunk.prepare(locations)
     once = time.process_time() - start

@@ -49,7 +49,7 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
         needed = estimate(settings, rows, location_text)
         loaded = load_model(settings.model)
         location = locate(loaded.model, location_text)
-        companions = find_training_rows(loaded, rows, settings)
+        training_rows = find_training_rows(loaded, rows, settings)
         trunk: list[float] = []
         epochs: list[float] = []
         result = run_edit(
@@ -57,10 +57,10 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
             location,
             rows,
             settings,
-            companions.kept,
+            training_rows.preserved,
             lambda done, total, loss: epochs.append(clock()),
             lambda done, total: trunk.append(clock()),
-            wordings=companions.wordings,
+            augmented=training_rows.augmented,
         )
         patch = save_patch(Path(folder) / "patch", loaded, location, result.values, settings, {}, {})
         measured = {

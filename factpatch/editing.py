@@ -31,13 +31,13 @@ def run_edit(
     location: Location,
     edits: Sequence[EditRequest],
     settings: Settings,
-    protected: Sequence[Encoded] = (),
+    preserved: Sequence[Encoded] = (),
     progress: Progress | None = None,
     trunk_progress: Callable[[int, int], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    start: Mapping[str, torch.Tensor] | None = None,
-    wordings: Sequence[Encoded] = (),
+    warm_start: Mapping[str, torch.Tensor] | None = None,
+    augmented: Sequence[Encoded] = (),
 ) -> TrainingResult:
     """Train the edits at the location by the configured method; the model is left as found.
 
@@ -64,11 +64,11 @@ def run_edit(
             return depth_first(loaded, location, opened, training, progress)
     checkpoint_policy = None
     if checkpoint is not None:
-        identity = run_identity(loaded, location, rows, protected, settings, start or {}, wordings)
+        identity = run_identity(loaded, location, rows, preserved, settings, warm_start or {}, augmented)
         checkpoint_policy = CheckpointPolicy(checkpoint, identity, resume, training.checkpoint_seconds)
-    with open_rows(loaded, location, [*rows, *wordings, *protected], settings.trunk, trunk_progress) as opened:
+    with open_rows(loaded, location, [*rows, *augmented, *preserved], settings.trunk, trunk_progress) as opened:
         return breadth_first(
-            loaded, location, opened, len(rows), training, progress, checkpoint_policy, start, len(wordings)
+            loaded, location, opened, len(rows), training, progress, checkpoint_policy, warm_start, len(augmented)
         )
 
 
@@ -76,18 +76,18 @@ def run_identity(
     loaded: LoadedModel,
     location: Location,
     rows: Sequence[Encoded],
-    protected: Sequence[Encoded],
+    preserved: Sequence[Encoded],
     settings: Settings,
-    start: Mapping[str, torch.Tensor],
-    wordings: Sequence[Encoded] = (),
+    warm_start: Mapping[str, torch.Tensor],
+    augmented: Sequence[Encoded] = (),
 ) -> dict[str, str]:
     """What a run's state belongs to, by digest; the keys are words for messages."""
     return {
         "base model": fingerprint(known_digests(loaded.model)),
         "edits": digest_value([(row.ids, row.prompt_length) for row in rows]),
-        "further wordings": digest_value([(row.ids, row.prompt_length) for row in wordings]),
-        "protected prompts": digest_value([(row.ids, row.prompt_length) for row in protected]),
+        "further wordings": digest_value([(row.ids, row.prompt_length) for row in augmented]),
+        "protected prompts": digest_value([(row.ids, row.prompt_length) for row in preserved]),
         "location": location.name,
         "training settings": digest_value(decisive(settings.training)),
-        "values to begin with": digest_value({name: tensor_digest(value) for name, value in start.items()}),
+        "values to begin with": digest_value({name: tensor_digest(value) for name, value in warm_start.items()}),
     }

@@ -120,7 +120,7 @@ def printable(text: str) -> str:
 def quoted(text: str) -> str:
     """The text in quotes and in one line, whatever it holds."""
     written = json.dumps(text, ensure_ascii=False)
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in written)
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in written)
 
 
 def quiet_prefect() -> None:

@@ -150,7 +150,7 @@ def check_git(settings: Settings, output: Path) -> str:
     command = ["git", "-C", str(folder), "rev-parse", "--show-toplevel"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     if "dubious ownership" in done.stderr:
-        place = next((one for one in (folder, *folder.parents) if (one / ".git").exists()), folder)
+        place = next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
         cure = shlex.join(["git", "config", "--global", "--add", "safe.directory", str(place)])
         raise InputError(f"git does not read '{place}', which belongs to somebody else; run: {cure}")
     return done.stdout.strip() or "the ledger is not under version control"

@@ -60,17 +60,17 @@ class Work:
 def find_work(settings: Settings) -> Work:
     """Compare the ledger with the champion. InputError for a new file that stands before one already released."""
     entries, limit = read_ledger(settings.edits.path, columns=settings.edits.columns), settings.edits.limit
-    held, basis = read_champion(settings.registry), provenance_of(settings)
-    refuse_late_files(entries, held)
-    pending = pending_changes(entries, held, limit)
-    changed = why_changed(basis, held.bases) if held else None
+    registered, provenance = read_champion(settings.registry), provenance_of(settings)
+    refuse_late_files(entries, registered)
+    pending = pending_changes(entries, registered, limit)
+    changed = why_changed(provenance, registered.provenances) if registered else None
     newest = read_newest(settings.registry) if pending or changed else None
     waiting = newest if newest and not pending_changes(entries, newest, limit) else None
-    if waiting and why_changed(basis, waiting.bases):
+    if waiting and why_changed(provenance, waiting.provenances):
         waiting = None
-    attempt = _attempt(settings, entries, basis)
+    attempt = _attempt(settings, entries, provenance)
     refused = find_refusal(settings.registry, attempt)
-    return Work(pending, held.version if held else None, changed, waiting, attempt, refused)
+    return Work(pending, registered.version if registered else None, changed, waiting, attempt, refused)
 
 
 def attempt_of(settings: Settings) -> str:
@@ -78,9 +78,9 @@ def attempt_of(settings: Settings) -> str:
     return _attempt(settings, read_ledger(settings.edits.path, columns=settings.edits.columns), provenance_of(settings))
 
 
-def _attempt(settings: Settings, entries: Sequence[LedgerEntry], basis: Provenance) -> str:
+def _attempt(settings: Settings, entries: Sequence[LedgerEntry], provenance: Provenance) -> str:
     rows = [entry.row.values for entry in entries if entry.state == "active"]
-    return attempt_digest(settings, rows[: settings.edits.limit], basis)
+    return attempt_digest(settings, rows[: settings.edits.limit], provenance)
 
 
 def note_refusal(settings: Settings, attempt: str, output: str) -> None:

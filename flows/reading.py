@@ -20,7 +20,9 @@ LINES = 20  # files told one by one
 
 def reading_lines(reading: Sequence[Mapping[str, Any]]) -> list[str]:
     """`FILE: FORMAT, read as FORM: N rows` for each file and form, with the fields that no edit uses."""
-    lines = [printable(f"{Path(one['file']).name}: {one['format']}, read as {_count(one)}") for one in reading[:LINES]]
+    lines = [
+        printable(f"{Path(read['file']).name}: {read['format']}, read as {_count(read)}") for read in reading[:LINES]
+    ]
     rest = len(reading) - LINES
     return [*lines, f"and {rest} more; validate.json names them"] if rest > 0 else lines
 
@@ -39,18 +41,18 @@ def _found(row: Row, seen: Sequence[Row]) -> list[str]:
     """The subject that is found in a prompt whose row names none, by its own words and those of others."""
     from factpatch.edits.subjects import find_subjects
 
-    bare = [one for one in seen if not one.values.get("subject") and isinstance(one.values.get("prompt"), str)]
+    bare = [other for other in seen if not other.values.get("subject") and isinstance(other.values.get("prompt"), str)]
     if row not in bare:
         return []
-    found = find_subjects([one.values["prompt"] for one in bare])[bare.index(row)]
+    found = find_subjects([other.values["prompt"] for other in bare])[bare.index(row)]
     return [f"  {'subject':<12} {quoted(found) if found else 'none'} (found in the prompt)"]
 
 
-def _count(one: Mapping[str, Any]) -> str:
-    edits = "" if one["edits"] == one["rows"] else f", {one['edits']} edits"
-    unused = ", ".join(f"{printable(name)} ({count})" for name, count in one["unused"].items())
-    rows = "1 row" if one["rows"] == 1 else f"{one['rows']} rows"
-    return f"{one['form']}: {rows}{edits}" + (f"; not used: {unused}" if unused else "")
+def _count(read: Mapping[str, Any]) -> str:
+    edits = "" if read["edits"] == read["rows"] else f", {read['edits']} edits"
+    unused = ", ".join(f"{printable(name)} ({count})" for name, count in read["unused"].items())
+    rows = "1 row" if read["rows"] == 1 else f"{read['rows']} rows"
+    return f"{read['form']}: {rows}{edits}" + (f"; not used: {unused}" if unused else "")
 
 
 def _shown(row: Row) -> list[str]:

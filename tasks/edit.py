@@ -54,9 +54,9 @@ def edit(output: str, settings: Settings) -> str:
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
     loaded.stored.refuse_unmapped(location.parameters)
-    companions, result = _train(loaded, location, edits, settings, begun, folder / CHECKPOINT_FILE, resume)
+    training_rows, result = _train(loaded, location, edits, settings, begun, folder / CHECKPOINT_FILE, resume)
     rate = with_step_size(settings.training, loaded.model, location).step_size
-    training = _told(settings.training.method, rate, begun.mode, edits, companions, result)
+    training = _told(settings.training.method, rate, begun.mode, edits, training_rows, result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
     with preserved(loaded.model, location.parameters):
@@ -65,7 +65,7 @@ def edit(output: str, settings: Settings) -> str:
     patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
-    write_carried_over(folder, companions.bequest)
+    write_carried_over(folder, training_rows.carried_over)
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
         "schema": 1,
@@ -112,23 +112,23 @@ def _train(
 
     with show_progress(f"edit {location.name}") as report:
         new, settled = begun.parted(edits)
-        companions = find_training_rows(loaded, new, settings, settled, begun.inherited, begun.withdrawn)
-        for note in companions.notes:
+        training_rows = find_training_rows(loaded, new, settings, settled, begun.carried_over, begun.withdrawn)
+        for note in training_rows.notes:
             print(note, file=sys.stderr)
         result = run_edit(
             loaded,
             location,
             edits,
             settings,
-            companions.kept,
+            training_rows.preserved,
             lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
             lambda done, total: report(done, total, "rows through the frozen layers"),
             checkpoint,
             resume,
             loaded.stored.from_files(begun.patch.new) if begun.patch else None,
-            companions.wordings,
+            training_rows.augmented,
         )
-    return companions, result
+    return training_rows, result
 
 
 def _told(
@@ -136,7 +136,7 @@ def _told(
     rate: float,
     mode: ReleaseMode,
     edits: list[EditRequest],
-    companions: TrainingRows,
+    training_rows: TrainingRows,
     result: TrainingResult,
 ) -> dict[str, Any]:
     """How training went, as `edit.json` and the patch's manifest hold it."""
@@ -148,10 +148,10 @@ def _told(
         "steps": result.steps,
         "visits": result.visits,
         "engine": result.engine,
-        "protected": len(companions.kept),
-        "wordings": len(companions.wordings),
-        "leakage": {"checked": companions.checked, "found": 0},
-        "notes": list(companions.notes),
+        "protected": len(training_rows.preserved),
+        "wordings": len(training_rows.augmented),
+        "leakage": {"checked": training_rows.leakage_checked, "found": 0},
+        "notes": list(training_rows.notes),
         "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
         "last_loss": result.losses[-1] if result.losses else None,  # none where all was held already
     }

@@ -60,7 +60,9 @@ class QuietModel(HFLM):
         """
         with torch.no_grad():
             cache = self.model(inps[:1, :shared], use_cache=True).past_key_values
-            if not isinstance(cache, DynamicCache) or not all(isinstance(one, DynamicLayer) for one in cache.layers):
+            if not isinstance(cache, DynamicCache) or not all(
+                isinstance(layer, DynamicLayer) for layer in cache.layers
+            ):
                 return None
             cache.batch_repeat_interleave(len(inps))
             return self.model(inps[:, shared:], past_key_values=cache, use_cache=True).logits

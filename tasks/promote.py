@@ -241,17 +241,17 @@ def _held(client: MlflowClient, version: ModelVersion) -> RegisteredVersion:
             [json.loads(line) for line in _artifact(client, version, name, folder).split("\n") if line]
             for name in ("accepted.jsonl", "quarantined.jsonl")
         )
-        bases = _bases(client, version, folder)
+        provenances = _provenances(client, version, folder)
     facts, set_aside = (
         frozenset((row["prompt"], row["target"]) for row in rows)
         for rows in (accepted, [entry["edit"] for entry in quarantined])
     )
     files, status = tuple(validate.get("files", ())), version.tags[STATUS_TAG]
     origin = Origin(**json.loads(version.tags[LEDGER_TAG])) if LEDGER_TAG in version.tags else None
-    return RegisteredVersion(str(version.version), facts, set_aside, files, status, bases, origin)
+    return RegisteredVersion(str(version.version), facts, set_aside, files, status, provenances, origin)
 
 
-def _bases(client: MlflowClient, version: ModelVersion, folder: str) -> tuple[Provenance, ...]:
+def _provenances(client: MlflowClient, version: ModelVersion, folder: str) -> tuple[Provenance, ...]:
     """What the version rests on; empty for one whose run does not tell."""
     if BASIS not in {file.path for file in client.list_artifacts(version.run_id or "")}:
         return ()

@@ -110,7 +110,7 @@ class _Folding:
             return self.bearers[name]
         live = (position for group in (self.here, self.before) for found in group.values() for position in found)
         said = (self.rows[position].values for position in live)
-        return next((one["prompt"] for one in said if request_id(one["prompt"], one["target"]) == name), "")
+        return next((row["prompt"] for row in said if request_id(row["prompt"], row["target"]) == name), "")
 
     def _bears(self, prompt: str, name: str) -> bool:
         """Does a row in force for that prompt bear that id?"""

@@ -137,15 +137,15 @@ def _examples(source: str, columns: dict[str, str]) -> Iterator[dict[str, Any]]:
             readings = reader.read(raw)
         except InputError as error:
             raise InputError(f"{file} row {number}: {error}") from error
-        for one in readings:
+        for reading in readings:
             yield {
                 "file": file,
                 "number": number,
-                "values": one.values,
-                "form": one.form,
-                "unused": one.unused,
-                "part": one.part,
-                "converted": count_read_as_text(one.values),
+                "values": reading.values,
+                "form": reading.form,
+                "unused": reading.unused,
+                "part": reading.part,
+                "converted": count_read_as_text(reading.values),
             }
         if absent:
             absent = {path: name for path, name in absent.items() if find(raw, path) is None}

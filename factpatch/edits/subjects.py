@@ -155,7 +155,7 @@ def _is_proper(words: Sequence[_Word], place: int) -> bool:
     text = words[place].text.strip(_OUTER)
     if place == 0 and text.lower() in _OPENERS:
         return False
-    return any(one.isupper() or one.isdigit() for one in text)
+    return any(character.isupper() or character.isdigit() for character in text)
 
 
 def _ends(word: _Word, proper: bool) -> bool:

@@ -125,6 +125,6 @@ def _tokenize(
             backend.no_truncation()
             backend.no_padding()
             encoded = backend.encode_batch_fast(asked, add_special_tokens=False)
-            yield from zip(batch, (one.ids for one in encoded), strict=True)
+            yield from zip(batch, (encoding.ids for encoding in encoded), strict=True)
         else:
             yield from zip(batch, tokenizer(asked, add_special_tokens=False, verbose=False).input_ids, strict=True)

@@ -43,7 +43,7 @@ class AnswerCache:
     def recall(self, kind: str, asked: Sequence[Any], ask: Callable[[list[int]], Sequence[Found]]) -> list[Found]:
         """An answer to each of `asked` (JSON values, of that kind); `ask` gets the positions of those to be asked now
         and gives their answers (JSON values too)."""
-        names = [digest_value([kind, one])[:32] for one in asked]
+        names = [digest_value([kind, question])[:32] for question in asked]
         missing = [place for place, name in enumerate(names) if name not in self.known]
         made = dict(zip((names[place] for place in missing), ask(missing) if missing else (), strict=True))
         answers = {name: made[name] if name in made else self.known.pop(name) for name in dict.fromkeys(names)}
@@ -56,7 +56,7 @@ def recall_answers(
     loaded: LoadedModel,
     requests: Sequence[EditRequest],
     settings: Settings,
-    memory: AnswerCache,
+    cache: AnswerCache,
     progress: Progress | None = None,
 ) -> list[Answer]:
     """The model's greedy answer to each request's prompt; targets only spare decoding where they are the answer."""
@@ -68,14 +68,14 @@ def recall_answers(
         return [Answer(told.outputs[prompt], told.said[prompt]) for prompt in prompts]
 
     tokens = settings.evaluation.max_new_tokens
-    return _recall(memory, [(request.prompt, chat, tokens) for request in requests], ask)
+    return _recall(cache, [(request.prompt, chat, tokens) for request in requests], ask)
 
 
 def recall_evaluated(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
     settings: Settings,
-    memory: AnswerCache,
+    cache: AnswerCache,
     progress: Progress | None = None,
     location: Location | None = None,
 ) -> Answers:
@@ -106,14 +106,14 @@ def recall_evaluated(
 
     report = progress or (lambda done, total: None)
     requests = [EditRequest("", prompt, target) for prompt, target in probes.items()]
-    whole = recall_answers(loaded, requests, settings, memory, sooner)
+    whole = recall_answers(loaded, requests, settings, cache, sooner)
     named = [
         [edit.prompt, edit.target, edit.target_old[:1], edit.paraphrases, list(map(astuple, edit.portability))]
         for edit in others
     ]
-    kept = memory.recall("edit", [[*one, chat, shown, own.protocol] for one in named], ask)
+    kept = cache.recall("edit", [[*question, chat, shown, own.protocol] for question in named], ask)
     said = dict(zip(probes, whole, strict=True))
-    for prompt, text, ids in (one for found in kept for one in found["said"]):
+    for prompt, text, ids in (said_there for found in kept for said_there in found["said"]):
         if prompt not in said or len(ids) > len(said[prompt].ids):
             said[prompt] = Answer(text, tuple(ids))
     return Answers(
@@ -128,7 +128,7 @@ def _prompts(edit: EditRequest) -> list[str]:
 
 
 def recall_decoded(
-    loaded: LoadedModel, prompts: Sequence[str], chat: bool, settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, prompts: Sequence[str], chat: bool, settings: Settings, cache: AnswerCache
 ) -> list[Answer]:
     """The same where there is no guess at the answers, in either form."""
     own = settings.evaluation
@@ -137,18 +137,18 @@ def recall_decoded(
         rows = encode_prompts(loaded.tokenizer, [prompts[place] for place in places], chat)
         return decode(loaded, rows, own.max_new_tokens, own.batch_size)
 
-    return _recall(memory, [(prompt, chat, own.max_new_tokens) for prompt in prompts], ask)
+    return _recall(cache, [(prompt, chat, own.max_new_tokens) for prompt in prompts], ask)
 
 
 def _recall(
-    memory: AnswerCache, asked: Sequence[tuple[str, bool, int]], ask: Callable[[list[int]], Sequence[Answer]]
+    cache: AnswerCache, asked: Sequence[tuple[str, bool, int]], ask: Callable[[list[int]], Sequence[Answer]]
 ) -> list[Answer]:
     """Answers to prompts, each with whether it goes through the chat template, and how many tokens it has at most."""
 
     def plain(places: list[int]) -> list[list[Any]]:
-        return [[one.text, list(one.ids)] for one in ask(places)]
+        return [[answer.text, list(answer.ids)] for answer in ask(places)]
 
-    found = memory.recall("answer", asked, plain)
+    found = cache.recall("answer", asked, plain)
     return [Answer(text, tuple(ids)) for text, ids in found]
 
 
@@ -164,10 +164,10 @@ def open_answer_cache(loaded: LoadedModel, settings: Settings) -> Iterator[Answe
         told = f"evaluation.cache '{settings.evaluation.cache}' cannot be written; name another one, or null for none"
         raise InputError(told) from error
     path = folder / f"{_model_digest(loaded)}.json"
-    memory = AnswerCache(_read(path))
-    yield memory
-    if memory.grown:
-        _write(path, dict(list(memory.known.items())[-ANSWER_LIMIT:]))
+    cache = AnswerCache(_read(path))
+    yield cache
+    if cache.grown:
+        _write(path, dict(list(cache.known.items())[-ANSWER_LIMIT:]))
     elif path.exists():
         os.utime(path)
     remove_litter(folder)

@@ -59,19 +59,22 @@ def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
         return read_canaries(settings.gates.canaries)
     edited, questions = EditMentions(edits), read_questions()
     random.Random(settings.training.seed).shuffle(questions)
-    free = [one for one in questions if not edited.names(one.subject)]
+    free = [question for question in questions if not edited.names(question.subject)]
     known: list[Question] = []
-    with open_answer_cache(loaded, settings) as memory:
+    with open_answer_cache(loaded, settings) as cache:
         while free and len(known) < CANARY_LIMIT:
             asked, free = free[:QUESTIONS_AT_ONCE], free[QUESTIONS_AT_ONCE:]
             for wording in range(len(asked[0].wordings)):
-                pairs = [(one.wordings[wording], one.target) for one in asked]
+                pairs = [(question.wordings[wording], question.target) for question in asked]
                 named = [[*pair, settings.edits.chat_template] for pair in pairs]
-                chances = memory.recall("chance", named, partial(_chances, loaded, pairs, settings))
-                asked = [one for one, chance in zip(asked, chances, strict=True) if chance >= SURE_PROBABILITY]
+                chances = cache.recall("chance", named, partial(_chances, loaded, pairs, settings))
+                asked = [
+                    question for question, chance in zip(asked, chances, strict=True) if chance >= SURE_PROBABILITY
+                ]
             known += asked
     return [
-        EditRequest(f"chosen {one.subject}", one.wordings[0], one.target, source=AUTO) for one in known[:CANARY_LIMIT]
+        EditRequest(f"chosen {question.subject}", question.wordings[0], question.target, source=AUTO)
+        for question in known[:CANARY_LIMIT]
     ]
 
 

@@ -215,10 +215,10 @@ def describe_metrics(definitions: Mapping[str, Definition], protocol: Protocol) 
     """Definitions as JSON. Under the paper's protocol answers are compared as they were in version 1, but a probe
     without an answer before the edit is unmeasured there too."""
 
-    def version(one: Definition) -> int:
-        return one.version if protocol != "paper" or UNMEASURED in one.meaning else 1
+    def version(definition: Definition) -> int:
+        return definition.version if protocol != "paper" or UNMEASURED in definition.meaning else 1
 
-    return {name: asdict(replace(one, version=version(one))) for name, one in definitions.items()}
+    return {name: asdict(replace(definition, version=version(definition))) for name, definition in definitions.items()}
 
 
 def _questions(edits: Iterable[EditRequest], first: bool) -> Iterable[tuple[str, str]]:
@@ -251,7 +251,7 @@ def _wanted(
             compared.setdefault(probe.prompt, []).extend([(probe.target, probe.target)] if probe.target else [])
         for probe in edit.locality:
             old = [cut(before.outputs[probe.prompt], probe.target, protocol)] if before else []
-            compared[probe.prompt] += [(one, probe.target) for one in old]
+            compared[probe.prompt] += [(answer, probe.target) for answer in old]
 
     def sure(pairs: Sequence[tuple[str, str]], text: str) -> bool:
         return all(settled(text, *pair, protocol) for pair in pairs)

@@ -95,8 +95,8 @@ def decode(
     """
     model, tokenizer, reader = loaded.model, loaded.tokenizer, AnswerReader(loaded)
     check_length(loaded, prompts, max_new_tokens)
-    told: list[tuple[int, ...]] = [one.begun for one in beginnings] if beginnings else [()] * len(prompts)
-    least = [one.least for one in beginnings] if beginnings else [SHORT_ANSWER_TOKENS] * len(prompts)
+    told: list[tuple[int, ...]] = [beginning.begun for beginning in beginnings] if beginnings else [()] * len(prompts)
+    least = [beginning.least for beginning in beginnings] if beginnings else [SHORT_ANSWER_TOKENS] * len(prompts)
     first = [min(count, max_new_tokens) for count in least]
 
     def generate(chosen: Sequence[int], budgets: Sequence[int]) -> list[list[int]]:

@@ -68,8 +68,8 @@ def ask_forms(
             if known is not None:
                 asked[form] = collect_answers(loaded, part, own, known, report, location)
             else:
-                with open_answer_cache(loaded, own) as memory:
-                    asked[form] = recall_evaluated(loaded, part, own, memory, report, location)
+                with open_answer_cache(loaded, own) as cache:
+                    asked[form] = recall_evaluated(loaded, part, own, cache, report, location)
         except InputError as error:
             if own is settings:
                 raise

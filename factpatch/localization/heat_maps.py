@@ -19,14 +19,14 @@ HEAT_MAP_FILE = "localize.png"
 NUMBERED_LAYERS = 12  # layers whose cells are wide enough to hold a number
 
 
-def per_row(cell: Mapping[str, Any]) -> float | None:
+def per_row(candidate: Mapping[str, Any]) -> float | None:
     """Billions of operations of a row's pass forward and backward; None where no row was trained."""
-    return cell["operations"] / cell["visits"] / 1e9 if cell["visits"] else None
+    return candidate["operations"] / candidate["visits"] / 1e9 if candidate["visits"] else None
 
 
 PANELS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float | None]], ...] = (
-    ("Quality", "viridis", lambda cell: cell["score"]),
-    ("Locality", "viridis", lambda cell: cell["locality"]["value"]),
+    ("Quality", "viridis", lambda candidate: candidate["score"]),
+    ("Locality", "viridis", lambda candidate: candidate["locality"]["value"]),
     ("Cost: billions of operations for a row", "magma_r", per_row),
 )
 
@@ -36,19 +36,19 @@ def draw(record: Mapping[str, Any], folder: Path) -> Path | None:
 
     Short runs are set in italics or, where cells are too narrow for numbers, not told apart.
     """
-    cells = record["candidates"]
-    if not cells:
+    candidates = record["candidates"]
+    if not candidates:
         (folder / HEAT_MAP_FILE).unlink(missing_ok=True)  # of another run
         return None
-    modules = list(dict.fromkeys(cell["module"] for cell in sorted(cells, key=_order)))
-    layers = 1 + max(place["layer"] for place in [*cells, *record["ranking"]])
+    modules = list(dict.fromkeys(candidate["module"] for candidate in sorted(candidates, key=_order)))
+    layers = 1 + max(place["layer"] for place in [*candidates, *record["ranking"]])
     width, height = (
         max(6.0, 3.0 + 0.42 * min(layers, NUMBERED_LAYERS) + 0.14 * max(0, layers - NUMBERED_LAYERS)),
         0.3 * len(modules),
     )
     figure = Figure(figsize=(width, 3 * (height + 1.0)), layout="constrained", dpi=110)
     for axes, (title, colours, value_of) in zip(figure.subplots(len(PANELS), 1), PANELS, strict=True):
-        _panel(figure, axes, cells, modules, layers, title, colours, value_of)
+        _panel(figure, axes, candidates, modules, layers, title, colours, value_of)
         axes.add_patch(_frame(record["location"], modules))
     with new_file(folder / HEAT_MAP_FILE) as temporary:
         figure.savefig(temporary, format="png")
@@ -58,7 +58,7 @@ def draw(record: Mapping[str, Any], folder: Path) -> Path | None:
 def _panel(
     figure: Figure,
     axes: Axes,
-    cells: Sequence[Mapping[str, Any]],
+    candidates: Sequence[Mapping[str, Any]],
     modules: Sequence[str],
     layers: int,
     title: str,
@@ -66,17 +66,17 @@ def _panel(
     value_of: Callable[[Mapping[str, Any]], float | None],
 ) -> None:
     grid = numpy.full((len(modules), layers), numpy.nan)
-    for cell in cells:
-        value = value_of(cell)
-        grid[modules.index(cell["module"]), cell["layer"]] = math.nan if value is None else value
+    for candidate in candidates:
+        value = value_of(candidate)
+        grid[modules.index(candidate["module"]), candidate["layer"]] = math.nan if value is None else value
     axes.set_facecolor("#eeeeee")
     image = axes.imshow(grid, cmap=colours, aspect="auto", interpolation="nearest")
     figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     if layers <= NUMBERED_LAYERS:
-        for cell in cells:
-            row, column = modules.index(cell["module"]), cell["layer"]
+        for candidate in candidates:
+            row, column = modules.index(candidate["module"]), candidate["layer"]
             if not math.isnan(grid[row, column]):
-                style = "italic" if cell["run"] == "short" else "normal"
+                style = "italic" if candidate["run"] == "short" else "normal"
                 text = axes.text(column, row, f"{grid[row, column]:.2f}", ha="center", va="center", fontsize=7)
                 text.set(style=style, color=_readable(image, float(grid[row, column])))
     axes.set_title(title, loc="left", fontsize=10)
@@ -92,9 +92,9 @@ def _frame(location: Mapping[str, Any], modules: Sequence[str]) -> Rectangle:
     return Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2)
 
 
-def _order(cell: Mapping[str, Any]) -> tuple[int, str]:
+def _order(candidate: Mapping[str, Any]) -> tuple[int, str]:
     """Modules from the smallest part to the whole block."""
-    module = cell["module"]
+    module = candidate["module"]
     return (3 if not module else 1 if "." in module else 2), module
 
 

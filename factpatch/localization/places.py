@@ -46,7 +46,7 @@ def usual_places(model: PreTrainedModel, candidates: Sequence[Location]) -> list
     layers = [round(depth * last) for depth in DEPTHS]
     having = {layer: roles(model, layer) for layer in layers}
     wanted = dict.fromkeys((layer, having[layer][role]) for role in USUAL for layer in layers if role in having[layer])
-    place = {(one.layer, one.module): one for one in candidates}
+    place = {(candidate.layer, candidate.module): candidate for candidate in candidates}
     return [place[key] for key in wanted if key in place]
 
 

@@ -26,22 +26,22 @@ CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's in
 class Scored:
     """A cell with its metrics (value, n, ci95), their weighted mean, and half the width of its 95 % interval."""
 
-    cell: Trial
+    trial: Trial
     metrics: Mapping[str, Any]
     score: float
     margin: float
 
     @property
     def layer(self) -> int:
-        return self.cell.location.layer
+        return self.trial.location.layer
 
 
 class Scorer:
     """Scores the cells of one exam."""
 
-    def __init__(self, exam: TrialSet, weights: Mapping[str, float]) -> None:
+    def __init__(self, trial_set: TrialSet, weights: Mapping[str, float]) -> None:
         self._of = {
-            name: [index for index, question in enumerate(exam.questions) if question.metric == name]
+            name: [index for index, question in enumerate(trial_set.questions) if question.metric == name]
             for name in UNMEASURED_REASONS
         }
         known = {name: weights.get(name, 0.0) for name, asked in self._of.items() if asked}
@@ -50,15 +50,15 @@ class Scorer:
             raise InputError("localization.weights leaves no measured metric to choose by; give reliability a weight")
         self.weights = {name: weight / total for name, weight in known.items()}
 
-    def score(self, cell: Trial) -> Scored:
+    def score(self, trial: Trial) -> Scored:
         """The metrics count as independent of each other, and so do their questions."""
         metrics = {
-            name: share([cell.right[index] for index in asked], UNMEASURED_REASONS[name])
+            name: share([trial.right[index] for index in asked], UNMEASURED_REASONS[name])
             for name, asked in self._of.items()
         }
         halves = [weight * _half(metrics[name]["ci95"]) for name, weight in self.weights.items()]
         value = math.fsum(weight * metrics[name]["value"] for name, weight in self.weights.items())
-        return Scored(cell, metrics, value, math.hypot(*halves))
+        return Scored(trial, metrics, value, math.hypot(*halves))
 
     def fall(self, better: Trial, worse: Trial) -> tuple[float, float, float]:
         """By how much the quality of one cell is below another's, with the 95 % interval of that difference: each
@@ -75,20 +75,20 @@ class Scorer:
         mean = math.fsum(falls)
         return mean, mean - math.hypot(*below), mean + math.hypot(*above)
 
-    def rank(self, cells: Sequence[Trial]) -> list[Scored]:
+    def rank(self, trials: Sequence[Trial]) -> list[Scored]:
         """From the best: first those equal to the best within the interval of the difference, the cheapest first; then
         the others by score."""
-        scored = [self.score(cell) for cell in cells]
-        best = max(scored, key=lambda one: one.score)
-        falls = [(one, *self.fall(best.cell, one.cell)[:2]) for one in scored]
-        equal = [one for one, fall, low in falls if one is best or (low <= 0 and fall <= CLOSE)]
-        others = [one for one in scored if one not in equal]
-        return sorted(equal, key=_cheapest) + sorted(others, key=lambda one: -one.score)
+        scored = [self.score(trial) for trial in trials]
+        best = max(scored, key=lambda place: place.score)
+        falls = [(place, *self.fall(best.trial, place.trial)[:2]) for place in scored]
+        equal = [place for place, fall, low in falls if place is best or (low <= 0 and fall <= CLOSE)]
+        others = [place for place in scored if place not in equal]
+        return sorted(equal, key=_cheapest) + sorted(others, key=lambda place: -place.score)
 
 
-def _cheapest(one: Scored) -> tuple[int, float]:
+def _cheapest(place: Scored) -> tuple[int, float]:
     """The latest layer; of its places the best."""
-    return -one.layer, -one.score
+    return -place.layer, -place.score
 
 
 def _half(bounds: Sequence[float]) -> float:

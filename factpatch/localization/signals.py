@@ -139,25 +139,27 @@ class Ranked:
     signals: dict[str, float | None]
 
 
-def rank_places(loaded: LoadedModel, exam: TrialSet, locations: Sequence[Location]) -> list[Ranked]:
+def rank_places(loaded: LoadedModel, trial_set: TrialSet, locations: Sequence[Location]) -> list[Ranked]:
     """Places from the most promising, by the update that the edits need; what has no signal stands in the middle."""
-    asked = [question for question in exam.questions if question.metric != "reliability"]  # that the edits' rows show
-    exam = replace(exam, questions=tuple(asked[:: -(-len(asked) // QUESTION_LIMIT) or 1]))
+    asked = [
+        question for question in trial_set.questions if question.metric != "reliability"
+    ]  # that the edits' rows show
+    trial_set = replace(trial_set, questions=tuple(asked[:: -(-len(asked) // QUESTION_LIMIT) or 1]))
     names = list(dict.fromkeys(name for location in locations for name in location.parameters))
-    rows = [*exam.training[: exam.edits], *(question.row for question in exam.questions)]
+    rows = [*trial_set.training[: trial_set.edits], *(question.row for question in trial_set.questions)]
     gradients = sketch_gradients(loaded, names, rows)
-    ranked = [Ranked(location, signals(gradients, exam, location)) for location in locations]
-    known = sorted(value for one in ranked if (value := one.signals["update"]) is not None)
+    ranked = [Ranked(location, signals(gradients, trial_set, location)) for location in locations]
+    known = sorted(value for place in ranked if (value := place.signals["update"]) is not None)
     middle = known[len(known) // 2] if known else 0.0
 
-    def effort(one: Ranked) -> tuple[float, int]:
-        value = one.signals["update"]
-        return (middle if value is None else value), -one.location.layer
+    def effort(place: Ranked) -> tuple[float, int]:
+        value = place.signals["update"]
+        return (middle if value is None else value), -place.location.layer
 
     return sorted(ranked, key=effort)
 
 
-def signals(gradients: Gradients, exam: TrialSet, location: Location) -> dict[str, float | None]:
+def signals(gradients: Gradients, trial_set: TrialSet, location: Location) -> dict[str, float | None]:
     """What the tangent kernel of a place says.
 
     update: size of the least change that gives every edit the margin AIM to first order, relative to the place's own
@@ -170,17 +172,17 @@ def signals(gradients: Gradients, exam: TrialSet, location: Location) -> dict[st
     if kernel_RR is None:
         return dict.fromkeys(("update", "gradient", "reach", "overlap"))
     asked = {
-        name: [exam.edits + index for index, question in enumerate(exam.questions) if question.metric == name]
+        name: [trial_set.edits + index for index, question in enumerate(trial_set.questions) if question.metric == name]
         for name in ("generalization", "locality", "capability")
     }
-    edits, still = list(range(exam.edits)), [*asked["locality"], *asked["capability"]]
-    parents = [exam.questions[index - exam.edits].edit for index in asked["generalization"]]
+    edits, still = list(range(trial_set.edits)), [*asked["locality"], *asked["capability"]]
+    parents = [trial_set.questions[index - trial_set.edits].edit for index in asked["generalization"]]
     length_R = kernel_RR.diag().clamp(min=TINY).sqrt()
     cosine_RR = kernel_RR / length_R[:, None] / length_R
     size, strength = gradients.size(location), float(length_R[edits].square().mean())
-    kernel_EE = kernel_RR[: exam.edits, : exam.edits].double()
+    kernel_EE = kernel_RR[: trial_set.edits, : trial_set.edits].double()
     wanted_E = (AIM - gradients.margin_R[edits]).clamp(min=0).double()
-    step_E = torch.linalg.solve(kernel_EE + RIDGE * strength * torch.eye(exam.edits), wanted_E)
+    step_E = torch.linalg.solve(kernel_EE + RIDGE * strength * torch.eye(trial_set.edits), wanted_E)
     return {
         "update": math.sqrt(max(float(step_E @ kernel_EE @ step_E), 0.0)) / size,
         "gradient": math.sqrt(strength) * size,

@@ -34,18 +34,25 @@ class TrialStore:
         self.folder = folder
 
     @staticmethod
-    def start(root: Path, base: str, exam: TrialSet, settings: Settings) -> TrialStore:
+    def start(root: Path, base: str, trial_set: TrialSet, settings: Settings) -> TrialStore:
         """The folder for these trials, with the exam in it."""
-        training = [decisive(trial_settings(settings, exam, whole)) for whole in (False, True)]
-        for one in training:
-            del one["protect"]  # it is in the exam
-        parts = [STORE_VERSION, base, exam.digest, training, settings.trunk.keep, settings.evaluation.max_new_tokens]
+        training = [decisive(trial_settings(settings, trial_set, whole)) for whole in (False, True)]
+        for settings_of_run in training:
+            del settings_of_run["protect"]  # it is in the exam
+        parts = [
+            STORE_VERSION,
+            base,
+            trial_set.digest,
+            training,
+            settings.trunk.keep,
+            settings.evaluation.max_new_tokens,
+        ]
         folder = output_folder(root / "trials" / digest_value(parts)[:32])
         if _read(folder / "exam.json") is None:
-            write_json(folder / "exam.json", {"base": base, "exam": to_json(exam)})
+            write_json(folder / "exam.json", {"base": base, "exam": to_json(trial_set)})
         return TrialStore(folder)
 
-    def exam(self) -> tuple[str, TrialSet]:
+    def trial_set(self) -> tuple[str, TrialSet]:
         """The base model's fingerprint, and the exam."""
         value = read_json(self.folder / "exam.json")
         return value["base"], from_json(value["exam"])
@@ -58,11 +65,11 @@ class TrialStore:
         right = tuple(mark == "1" for mark in value["right"])
         return Trial(**{**value, "location": locate(loaded.model, name), "right": right})
 
-    def write(self, cell: Trial) -> None:
+    def write(self, trial: Trial) -> None:
         """Keep a cell."""
-        right = "".join("1" if one else "0" for one in cell.right)
-        value = {**vars(cell), "location": cell.location.name, "right": right}
-        write_json(self._path(cell.location.name, cell.whole), value)
+        right = "".join("1" if proven else "0" for proven in trial.right)
+        value = {**vars(trial), "location": trial.location.name, "right": right}
+        write_json(self._path(trial.location.name, trial.whole), value)
 
     def _path(self, name: str, whole: bool) -> Path:
         return self.folder / f"{name.replace(':', '-')}.{'whole' if whole else 'short'}.json"

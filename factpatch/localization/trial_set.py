@@ -102,8 +102,8 @@ def make_trial_set(
     chosen = set(generator.sample(range(len(edits)), size))
     sample = [edit for index, edit in enumerate(with_subjects(edits)[0]) if index in chosen]
     tell("names like the subjects")
-    with open_answer_cache(loaded, settings) as memory:  # an edit run asks for the same names
-        near = _near(loaded, edits, sample, memory, PRESERVED_PER_EDIT * size + PROMPTS_ASKED)
+    with open_answer_cache(loaded, settings) as cache:  # an edit run asks for the same names
+        near = _near(loaded, edits, sample, cache, PRESERVED_PER_EDIT * size + PROMPTS_ASKED)
     settings = replace(settings, evaluation=_brief(settings.evaluation))
     share = size / len(edits)
     protected = protected_requests(edits, settings)
@@ -122,8 +122,8 @@ def make_trial_set(
         trained += near[: PRESERVED_PER_EDIT * size]
     tell("what the model says to prompts that should keep their answers")
     requests = [*trained, *unrelated, *(probe for _, probe in probes)]
-    with open_answer_cache(loaded, settings) as memory:
-        answered = rows_with_own_answers(loaded, requests, settings, memory)
+    with open_answer_cache(loaded, settings) as cache:
+        answered = rows_with_own_answers(loaded, requests, settings, cache)
     kept = [
         *(
             Question("locality", number, row)
@@ -158,9 +158,9 @@ def provable(loaded: LoadedModel, questions: Sequence[Question], settings: Setti
     return [question for question, verdict in zip(questions, verdicts, strict=True) if verdict.answer is not None]
 
 
-def to_json(exam: TrialSet) -> dict[str, Any]:
+def to_json(trial_set: TrialSet) -> dict[str, Any]:
     """The exam as plain values."""
-    return asdict(exam)
+    return asdict(trial_set)
 
 
 def from_json(value: dict[str, Any]) -> TrialSet:
@@ -169,7 +169,9 @@ def from_json(value: dict[str, Any]) -> TrialSet:
     def encoded(row: dict[str, Any]) -> Encoded:
         return Encoded(tuple(row["ids"]), row["prompt_length"])
 
-    questions = (Question(one["metric"], one["edit"], encoded(one["row"])) for one in value["questions"])
+    questions = (
+        Question(question["metric"], question["edit"], encoded(question["row"])) for question in value["questions"]
+    )
     training = tuple(encoded(row) for row in value["training"])
     notes = tuple(value["notes"])
     return TrialSet(training, value["edits"], value["share"], tuple(questions), notes)
@@ -181,11 +183,11 @@ def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
 
 
 def _near(
-    loaded: LoadedModel, edits: Sequence[EditRequest], sample: Sequence[EditRequest], memory: AnswerCache, most: int
+    loaded: LoadedModel, edits: Sequence[EditRequest], sample: Sequence[EditRequest], cache: AnswerCache, most: int
 ) -> list[EditRequest]:
     """The sample's questions about names like its subjects, the most alike first, each edit's in turn."""
     put = [(template, edit.subject) for edit in sample if (template := template_of(edit)) and edit.subject]
-    names = similar_names(loaded, [subject for _, subject in put], memory) if put else []
+    names = similar_names(loaded, [subject for _, subject in put], cache) if put else []
     turns = zip_longest(
         *([fill_template(template, name) for name in own] for (template, _), own in zip(put, names, strict=True))
     )
@@ -197,9 +199,9 @@ def _near(
 def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[EditRequest]:
     """General questions that come along, about none of the edits' subjects."""
     edited = EditMentions(edits)
-    free = [one for one in read_questions() if not edited.names(one.subject)]
+    free = [question for question in read_questions() if not edited.names(question.subject)]
     chosen = generator.sample(free, min(PROMPTS_ASKED, len(free)))
-    return [EditRequest("general", one.wordings[0], one.target) for one in chosen]
+    return [EditRequest("general", question.wordings[0], question.target) for question in chosen]
 
 
 def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -> list[EditRequest]:

@@ -57,12 +57,12 @@ class SharedTrunk:
     """The exam's rows at many places: a pass through the model serves all of them, and each layer's hidden states are
     kept once. Where a place cannot be cut out, its rows run through the whole model."""
 
-    def __init__(self, loaded: LoadedModel, exam: TrialSet, settings: Settings) -> None:
-        self.loaded, self.exam, self._settings = loaded, exam, settings.trunk
-        self._rows = list(dict.fromkeys(exam.rows))
+    def __init__(self, loaded: LoadedModel, trial_set: TrialSet, settings: Settings) -> None:
+        self.loaded, self.trial_set, self._settings = loaded, trial_set, settings.trunk
+        self._rows = list(dict.fromkeys(trial_set.rows))
         place = {row: index for index, row in enumerate(self._rows)}
-        self._training = [place[row] for row in exam.training]
-        self._asked = [place[question.row] for question in exam.questions]
+        self._training = [place[row] for row in trial_set.training]
+        self._asked = [place[question.row] for question in trial_set.questions]
         self._plans: dict[Location, Plan | None] = {}
         self._kept: dict[Location, Activations] = {}
 
@@ -113,8 +113,8 @@ def run_trial(
     A run whose numbers break is a result too: nothing is right then. `progress` may raise to cut a trial short.
     """
     start = time.perf_counter()
-    loaded, exam = trunk.loaded, trunk.exam
-    training = trial_settings(settings, exam, whole)
+    loaded, trial_set = trunk.loaded, trunk.trial_set
+    training = trial_settings(settings, trial_set, whole)
 
     def report(done: int, total: int, loss: float) -> None:
         if progress:
@@ -122,7 +122,7 @@ def run_trial(
 
     with trunk.open(location) as (rows, asked):
         try:
-            result = breadth_first(loaded, location, rows, exam.edits, training, report)
+            result = breadth_first(loaded, location, rows, trial_set.edits, training, report)
         except RefusedError as error:
             seconds = round(time.perf_counter() - start, 3)
             return Trial(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))
@@ -137,7 +137,7 @@ def run_trial(
     return Trial(location, whole, right, len(result.losses), result.visits, operations, seconds)
 
 
-def trial_settings(settings: Settings, exam: TrialSet, whole: bool) -> TrainingSettings:
+def trial_settings(settings: Settings, trial_set: TrialSet, whole: bool) -> TrainingSettings:
     """Training of a trial: breadth-first as configured, in batches as much smaller as the sample is than the edits."""
     training = settings.training
     epochs = min(training.epochs, TRIAL_EPOCHS)
@@ -145,7 +145,7 @@ def trial_settings(settings: Settings, exam: TrialSet, whole: bool) -> TrainingS
         training,
         method="breadth-first",
         recipe="own",
-        batch_size=training.batch_size and max(SMALLEST_BATCH, round(training.batch_size * exam.share)),
+        batch_size=training.batch_size and max(SMALLEST_BATCH, round(training.batch_size * trial_set.share)),
         epochs=epochs if whole else max(1, epochs // SHORT_RUN_PART),
     )
 

@@ -23,11 +23,11 @@ def run_trials(folder: Path, names: Sequence[str], settings: Settings) -> None:
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.localization.workers))
     trials, loaded = TrialStore(folder), load_model(settings.model)
-    base, exam = trials.exam()
+    base, trial_set = trials.trial_set()
     if base_digest(loaded) != base:
         raise InputError(f"model '{settings.model.path}' has changed since the grid began; run localize again")
     missing = [locate(loaded.model, name) for name in names if trials.read(loaded, name, True) is None]
-    trunk = SharedTrunk(loaded, exam, settings)
+    trunk = SharedTrunk(loaded, trial_set, settings)
     for number, location in enumerate(missing):
         trunk.prepare(missing[number:])
         trials.write(run_trial(trunk, location, settings, whole=True))

@@ -28,8 +28,8 @@ def with_step_size(training: TrainingSettings, model: PreTrainedModel, location:
     if training.learning_rate != "auto":
         return training
     parameters = [model.get_parameter(name) for name in location.parameters]
-    squares = sum(torch.linalg.vector_norm(one, dtype=torch.float64).square().item() for one in parameters)
-    size = (squares / sum(one.numel() for one in parameters)) ** 0.5
+    squares = sum(torch.linalg.vector_norm(parameter, dtype=torch.float64).square().item() for parameter in parameters)
+    size = (squares / sum(parameter.numel() for parameter in parameters)) ** 0.5
     if not size > 0:
         raise RefusedError(f"every value at {location.name} is zero; set training.learning_rate to a number")
     return replace(training, learning_rate=float(f"{RELATIVE_STEP * size:.3g}"))

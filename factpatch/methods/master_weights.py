@@ -26,7 +26,7 @@ class Masters:
         self._parameters = [model.get_parameter(name) for name in self.names]
         self.tensors = [parameter.detach().float().clone() for parameter in self._parameters]
 
-    def begin_with(self, values: Mapping[str, torch.Tensor]) -> None:
+    def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
         """Take other values than the model's, and show them to it."""
         for name, master in zip(self.names, self.tensors, strict=True):
             master.copy_(values[name])
@@ -95,7 +95,7 @@ class LowRankMasters(Masters):
             reading = torch.randn((*stack, inner, columns), generator=generator) / columns**0.5
             self.tensors += [reading.to(start.device), torch.zeros((*stack, rows, inner), device=start.device)]
 
-    def begin_with(self, values: Mapping[str, torch.Tensor]) -> None:
+    def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
         """Take other values than the model's as W0."""
         for name, start in zip(self.names, self._starts, strict=True):
             start.copy_(values[name])

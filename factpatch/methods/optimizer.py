@@ -47,7 +47,7 @@ class Stepper:
     """Adam over the masters, a mini-batch at a time.
 
     `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
-    `keeping` gives the loss of kept rows, `projection` bounds what a step may change.
+    `preservation_term` gives the loss of kept rows, `projection` bounds what a step may change.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Stepper:
         masters: Masters,
         learning_rate: float,
         micro: int | None,
-        keeping: PreservationTerm | None = None,
+        preservation_term: PreservationTerm | None = None,
         projection: Projection | None = None,
     ) -> None:
         self.rows, self.masters = rows, masters
-        self.keeping, self.projection = keeping, projection
+        self.preservation_term, self.projection = preservation_term, projection
         self.micro = micro
         self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
         self._lengths = rows.lengths
@@ -100,11 +100,11 @@ class Stepper:
         parts = micro_batches([self._lengths[index] for index in indices], micro, self.rows.packed)
         for part in parts:
             chosen = [indices[place] for place in part]
-            recalled = self.keeping.recall(chosen) if self.keeping else []
+            recalled = self.preservation_term.recall(chosen) if self.preservation_term else []
             predictions = self.rows.predict(chosen)
             loss_P = token_losses(predictions)
-            if self.keeping:
-                loss_P = self.keeping.apply(predictions, loss_P, chosen, recalled, weight)
+            if self.preservation_term:
+                loss_P = self.preservation_term.apply(predictions, loss_P, chosen, recalled, weight)
             loss = edit_losses(predictions, loss_P).sum() / len(indices)
             loss.backward()
             self.masters.take_gradients()

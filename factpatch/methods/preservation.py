@@ -39,7 +39,7 @@ class PreservationTerm:
         self._kept: list[torch.Tensor] | None = None
         if not targets and base_bytes(rows.rows[first:], rows.vocabulary) <= memory_gb * GIB:
             self._kept = [
-                one for _, found in in_batches(self._ask, range(first, len(rows)), BATCH_ROWS) for one in found
+                row_PV for _, found in in_batches(self._ask, range(first, len(rows)), BATCH_ROWS) for row_PV in found
             ]
 
     def recall(self, indices: Sequence[int]) -> list[torch.Tensor]:

@@ -38,7 +38,7 @@ def encode_prompts(
         before, _ = added_tokens(tokenizer)
         begun = one_bos(tokenizer, before)
         return [begun + ids for ids in _ids(tokenizer, prompts)]
-    return [one_bos(tokenizer, ids) for ids in _ids(tokenizer, [in_chat(tokenizer, one) for one in prompts])]
+    return [one_bos(tokenizer, ids) for ids in _ids(tokenizer, [in_chat(tokenizer, prompt) for prompt in prompts])]
 
 
 def encode_edit(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, chat_template: bool = False) -> Encoded:

@@ -144,31 +144,34 @@ def _attention(matrices: list[Matrix], width: int) -> dict[str, str]:
             return {"qkv": fused.part, "o": output.part}
     roles: dict[str, str] = {}
     for letter in "qkv":
-        matrix = _only([one for one in matrices if one.reads(width)], partial(_is_for, letter))
+        matrix = _only([matrix for matrix in matrices if matrix.reads(width)], partial(_is_for, letter))
         if matrix:
             roles[letter] = matrix.part
-    rest = [one for one in matrices if one.part not in roles.values()]
-    output_ = _output([one for one in rest if one.writes(width)])
+    rest = [matrix for matrix in matrices if matrix.part not in roles.values()]
+    output_ = _output([matrix for matrix in rest if matrix.writes(width)])
     return roles | ({"o": output_.part} if output_ else {})
 
 
 def _feed_forward(unit: list[Matrix], width: int) -> dict[str, Matrix]:
     """gate, up, down, or gate_up, down, or up, down; empty if the matrices are no MLP (a router, for example)."""
-    writers = [one for one in unit if one.writes(width)]
-    narrowest = min((one.inner(width) for one in writers), default=0)  # a fused gate_up of experts is twice as wide
-    down = _output([one for one in writers if one.inner(width) == narrowest])
+    writers = [matrix for matrix in unit if matrix.writes(width)]
+    # a fused gate_up of experts is twice as wide
+    narrowest = min((matrix.inner(width) for matrix in writers), default=0)
+    down = _output([matrix for matrix in writers if matrix.inner(width) == narrowest])
     if down is None:
         return {}
     inner = down.inner(width)
-    readers = [one for one in unit if one is not down and one.stacked == down.stacked and one.reads(width)]
-    into = [one for one in readers if one.inner(width) == inner]
-    fused = _only(readers, lambda one: one.inner(width) == 2 * inner)
+    readers = [
+        matrix for matrix in unit if matrix is not down and matrix.stacked == down.stacked and matrix.reads(width)
+    ]
+    into = [matrix for matrix in readers if matrix.inner(width) == inner]
+    fused = _only(readers, lambda matrix: matrix.inner(width) == 2 * inner)
     if fused and not into:
         return {"gate_up": fused, "down": down}
     if len(into) == 1:
         return {"up": into[0], "down": down}
-    gate = _only(into, lambda one: bool(_GATE.search(one.leaf)))
-    up = _only(into, lambda one: one is not gate)
+    gate = _only(into, lambda matrix: bool(_GATE.search(matrix.leaf)))
+    up = _only(into, lambda matrix: matrix is not gate)
     if gate and up:
         return {"gate": gate, "up": up, "down": down}
     return {"down": down} if into else {}
@@ -176,7 +179,7 @@ def _feed_forward(unit: list[Matrix], width: int) -> dict[str, Matrix]:
 
 def _output(writers: list[Matrix]) -> Matrix | None:
     """The one matrix that writes the model's width; among several, such as square ones, by name."""
-    return writers[0] if len(writers) == 1 else _only(writers, lambda one: bool(_OUTPUT.search(one.leaf)))
+    return writers[0] if len(writers) == 1 else _only(writers, lambda matrix: bool(_OUTPUT.search(matrix.leaf)))
 
 
 def _is_for(letter: str, matrix: Matrix) -> bool:

@@ -46,4 +46,5 @@ class MachineSpeed:
 
 def _totals(passes: Sequence[ForwardPass], shape: ModelShape) -> tuple[int, int]:
     """Positions, and numbers that the logits hold."""
-    return sum(one.positions for one in passes), sum(one.predicted for one in passes) * shape.vocabulary
+    predicted = sum(forward_pass.predicted for forward_pass in passes)
+    return sum(forward_pass.positions for forward_pass in passes), predicted * shape.vocabulary

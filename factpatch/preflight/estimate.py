@@ -97,7 +97,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     rows, wordings, protected = _encode(settings, edits)
     training, everything = settings.training, [*rows, *wordings, *protected]
     passes = epoch_passes([*rows, *wordings], protected, training, shape.packed)
-    visited = sum(one.rows for one in passes)
+    visited = sum(forward_pass.rows for forward_pass in passes)
     steps = len(rows) if training.method == "depth-first" else -(-visited // training.rows_a_step(visited))
 
     dtype = getattr(torch, settings.model.dtype)
@@ -111,8 +111,8 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     checks = check_passes([*rows, *wordings], training, shape.packed)
     state += term_bytes(model, location, shape, protected, training)
     largest = max(
-        [(pass_bytes(one, shape, size), one.rows) for one in passes]
-        + [(check_bytes(one, shape, size), one.rows) for one in checks]
+        [(pass_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in passes]
+        + [(check_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in checks]
     )
     process = process_memory()
     apart = torch.device(settings.model.device).type != "cpu"

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from factpatch.errors import InputError
 from factpatch.frozen_trunk.plan import entry_of, positions, read_width
 from factpatch.frozen_trunk.replay import TRUNK_BATCH_ROWS, batch_width
-from factpatch.methods.breadth_first.preserved_rows import preserved_in_epoch
+from factpatch.methods.breadth_first.preservation_schedule import preserved_in_epoch
 from factpatch.methods.breadth_first.training import CHECK_ROWS
 from factpatch.methods.optimizer import micro_batches
 from factpatch.methods.preservation import base_bytes
@@ -158,15 +158,15 @@ def term_bytes(
     return held
 
 
-def pass_bytes(one: ForwardPass, shape: ModelShape, size: int) -> int:
+def pass_bytes(forward_pass: ForwardPass, shape: ModelShape, size: int) -> int:
     """What a training pass holds: activations saved for the gradients, and logits with what the loss makes of them."""
-    saved = int(SAVED * one.positions * shape.saved * size)
-    return saved + one.predicted * shape.vocabulary * logits_bytes(size)
+    saved = int(SAVED * forward_pass.positions * shape.saved * size)
+    return saved + forward_pass.predicted * shape.vocabulary * logits_bytes(size)
 
 
-def check_bytes(one: ForwardPass, shape: ModelShape, size: int) -> int:
+def check_bytes(forward_pass: ForwardPass, shape: ModelShape, size: int) -> int:
     """What a pass without gradients holds: logits, and their logarithms in float32."""
-    return one.predicted * shape.vocabulary * (size + 4 + (4 if size < 4 else 0))
+    return forward_pass.predicted * shape.vocabulary * (size + 4 + (4 if size < 4 else 0))
 
 
 def logits_bytes(size: int) -> int:
@@ -206,4 +206,5 @@ def _frozen_mixer(block: nn.Module, located: Sequence[nn.Parameter]) -> nn.Modul
         mixer = attention_module(block)
     except InputError:
         return None
-    return None if {id(one) for one in mixer.parameters()} & {id(one) for one in located} else mixer
+    trained = {id(parameter) for parameter in located}
+    return None if any(id(parameter) in trained for parameter in mixer.parameters()) else mixer

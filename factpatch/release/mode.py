@@ -46,7 +46,7 @@ def rebuild(reason: str) -> ReleaseMode:
     return ReleaseMode("rebuild", reason)
 
 
-def choose_mode(settings: Settings, edits: Sequence[EditRequest], held: RegisteredVersion | None) -> ReleaseMode:
+def choose_mode(settings: Settings, edits: Sequence[EditRequest], registered: RegisteredVersion | None) -> ReleaseMode:
     """What settings and facts allow; whether the champion's patch fits besides, `why_unfit` says.
 
     A fact that is gone must be as if it had never been written, so its release is rebuilt. Where its prompt has a new
@@ -60,20 +60,20 @@ def choose_mode(settings: Settings, edits: Sequence[EditRequest], held: Register
     if training.method != "breadth-first" or not training.revisit:
         how = "without revisits" if training.method == "breadth-first" else training.method
         return rebuild(f"training is {how}, which verifies nothing before it trains")
-    if held is None:
+    if registered is None:
         return rebuild("there is no champion yet")
-    if not held.facts:
-        return rebuild(f"version {held.version} is the base model itself")
+    if not registered.facts:
+        return rebuild(f"version {registered.version} is the base model itself")
     now = {(edit.prompt, edit.target) for edit in edits}
     prompts = {prompt for prompt, _ in now}
-    gone = sum(prompt not in prompts for prompt, _ in held.facts - now)
+    gone = sum(prompt not in prompts for prompt, _ in registered.facts - now)
     if gone:
-        return rebuild(f"{number_of(gone, 'fact was', 'facts were')} withdrawn since version {held.version}")
-    replaced = len(held.facts - now)
-    told = [number_of(len(now - held.facts) - replaced, "new fact", "new facts")]
+        return rebuild(f"{number_of(gone, 'fact was', 'facts were')} withdrawn since version {registered.version}")
+    replaced = len(registered.facts - now)
+    told = [number_of(len(now - registered.facts) - replaced, "new fact", "new facts")]
     told += [f"{number_of(replaced, 'has', 'have')} another target"] if replaced else []
-    kept = number_of(len(now & held.facts), "fact that it holds is", "facts that it holds are")
-    return ReleaseMode("incremental", f"{', '.join(told)}; {kept} verified first", held.version)
+    kept = number_of(len(now & registered.facts), "fact that it holds is", "facts that it holds are")
+    return ReleaseMode("incremental", f"{', '.join(told)}; {kept} verified first", registered.version)
 
 
 def why_unfit(settings: Settings, folder: Path) -> str | None:
@@ -105,7 +105,7 @@ def decide_mode(
     output: Path,
     settings: Settings,
     edits: Sequence[EditRequest],
-    held: RegisteredVersion | None,
+    registered: RegisteredVersion | None,
     fetch: Callable[[str, Path], Path],
     withdrawn: Sequence[str] = (),
     refused: Sequence[str] = (),
@@ -121,20 +121,20 @@ def decide_mode(
     if settings.training.resume:
         refused = refused or _decided(output, purpose).get("refused", ())
     told = f"the gates refused an increment ({', '.join(refused)})"
-    mode = rebuild(told) if refused else choose_mode(settings, edits, held)
+    mode = rebuild(told) if refused else choose_mode(settings, edits, registered)
     with new_folder(output / START_FOLDER, replace=True) as folder:
         if mode.version is not None:
             patch = fetch(mode.version, folder)
             unfit = why_unfit(settings, patch)
-            if unfit is None and held and held.facts == {(edit.prompt, edit.target) for edit in edits}:
-                unfit = f"version {held.version} holds these facts already, so they are trained anew"
+            if unfit is None and registered and registered.facts == {(edit.prompt, edit.target) for edit in edits}:
+                unfit = f"version {registered.version} holds these facts already, so they are trained anew"
             if unfit is not None:
                 shutil.rmtree(patch)
                 (folder / COMPANIONS).unlink(missing_ok=True)
                 mode = rebuild(unfit)
         if settings.edits.mode == "incremental" and mode.name == "rebuild":
             raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")
-        known = held.facts if held and mode.version is not None else frozenset()
+        known = registered.facts if registered and mode.version is not None else frozenset()
         new = [edit.id for edit in edits if (edit.prompt, edit.target) not in known]
         about = {"for": purpose, "refused": list(refused), "withdrawn": list(withdrawn), "new": new}
         write_json(folder / "mode.json", {**mode.to_json(), **about})
@@ -157,7 +157,7 @@ class ReleaseStart:
     patch: Patch | None = None
     withdrawn: tuple[str, ...] = ()
     new: frozenset[str] | None = None
-    inherited: CarriedOver = NOTHING_CARRIED_OVER
+    carried_over: CarriedOver = NOTHING_CARRIED_OVER
 
     def parted(self, edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[EditRequest]]:
         """Those to be learnt, and those that the patch holds already."""
@@ -179,8 +179,8 @@ def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -
     withdrawn = tuple(found["withdrawn"])
     if mode.name == "rebuild":
         return ReleaseStart(mode, None, withdrawn)
-    patch, inherited = read_patch(output / START_FOLDER / "patch"), read_carried_over(output / START_FOLDER)
-    return ReleaseStart(mode, patch, withdrawn, frozenset(found["new"]), inherited)
+    patch, carried_over = read_patch(output / START_FOLDER / "patch"), read_carried_over(output / START_FOLDER)
+    return ReleaseStart(mode, patch, withdrawn, frozenset(found["new"]), carried_over)
 
 
 def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
@@ -189,6 +189,6 @@ def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
     return digest_value({"edits": digest_edits(list(edits)), "settings": values})
 
 
-def number_of(number: int, one: str, many: str) -> str:
+def number_of(number: int, single: str, many: str) -> str:
     """`1 new fact`, `2 new facts`."""
-    return f"{number} {one if number == 1 else many}"
+    return f"{number} {single if number == 1 else many}"

@@ -17,8 +17,8 @@ from factpatch.release.provenance import Provenance
 class RegisteredVersion:
     """What a registered version was made of: the facts it holds, those set aside then, and the ledger's files.
 
-    `bases` is what else it rests on, and what was configured then; empty where that was not recorded. `origin` is the
-    ledger; None where that was not.
+    `provenances` are of the settings it was made with and of those configured then; empty where not recorded. `origin`
+    is the ledger; None where not recorded.
     """
 
     version: str
@@ -26,7 +26,7 @@ class RegisteredVersion:
     set_aside: frozenset[Fact] = frozenset()
     files: tuple[str, ...] = ()
     status: str = "promoted"  # or registered, or refused
-    bases: tuple[Provenance, ...] = ()
+    provenances: tuple[Provenance, ...] = ()
     origin: Origin | None = None
 
 
@@ -42,26 +42,26 @@ class PendingChanges:
 
 
 def pending_changes(
-    entries: Iterable[LedgerEntry], held: RegisteredVersion | None, limit: int | None = None
+    entries: Iterable[LedgerEntry], registered: RegisteredVersion | None, limit: int | None = None
 ) -> PendingChanges:
     """What a release would change. With no version all is new; `limit` leaves out all active facts but the first."""
     active = [entry for entry in entries if entry.state == "active"]
-    if held is None:
+    if registered is None:
         return PendingChanges(tuple(active[:limit]), ())
-    left = held.set_aside - held.facts  # a copy of a fact may have been set aside, and the fact written
+    left = registered.set_aside - registered.facts  # a copy of a fact may have been set aside, and the fact written
     wanted = [entry for entry in active if fact(entry) not in left][:limit]
-    new = tuple(entry for entry in wanted if fact(entry) not in held.facts)
-    return PendingChanges(new, tuple(sorted(held.facts - {fact(entry) for entry in wanted})))
+    new = tuple(entry for entry in wanted if fact(entry) not in registered.facts)
+    return PendingChanges(new, tuple(sorted(registered.facts - {fact(entry) for entry in wanted})))
 
 
-def refuse_late_files(entries: Iterable[LedgerEntry], held: RegisteredVersion | None) -> None:
+def refuse_late_files(entries: Iterable[LedgerEntry], registered: RegisteredVersion | None) -> None:
     """InputError for a file that a version did not know but that comes before one it knew: history would change."""
     names = list(dict.fromkeys(Path(entry.row.file).name for entry in entries))
-    known = [name for name in names if held and name in held.files]
+    known = [name for name in names if registered and name in registered.files]
     late = [name for name in names[: names.index(known[-1])] if name not in known] if known else []
-    if held and late:
+    if registered and late:
         title = Path(late[0]).stem.lstrip("0123456789-_") or "edits"
         raise InputError(
-            f"edits file '{late[0]}' is out of order: version {held.version} already holds '{known[-1]}', which comes "
-            f"after it; rename it to '{next_name(names, title)}'"
+            f"edits file '{late[0]}' is out of order: version {registered.version} already holds '{known[-1]}', "
+            f"which comes after it; rename it to '{next_name(names, title)}'"
         )

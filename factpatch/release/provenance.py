@@ -63,7 +63,7 @@ def why_changed(now: Provenance, released: tuple[Provenance, ...]) -> str | None
     `released` is what it was made on and what was configured then. Both count, so that a release that somebody made on
     another base model by hand stays, until the configuration changes.
     """
-    reasons = [now.why_other(one) for one in released]
+    reasons = [now.why_other(provenance) for provenance in released]
     return reasons[0] if reasons and all(reasons) else None
 
 
@@ -76,4 +76,4 @@ def write_provenance(output: Path, used: Settings, configured: Settings) -> Path
 def parse_provenance(value: Mapping[str, Any], place: str) -> tuple[Provenance, ...]:
     """What `write_provenance` left, with the place that the release wrote at."""
     found = [Provenance(**{**value[name], "places": tuple(value[name]["places"])}) for name in ("used", "configured")]
-    return tuple(replace(one, places=(*one.places, place)) for one in found)
+    return tuple(replace(provenance, places=(*provenance.places, place)) for provenance in found)

@@ -29,27 +29,27 @@ class Refusal:
     gates: tuple[str, ...]
 
 
-def attempt_digest(settings: Settings, rows: Iterable[Mapping[str, Any]], basis: Provenance) -> str:
+def attempt_digest(settings: Settings, rows: Iterable[Mapping[str, Any]], provenance: Provenance) -> str:
     """Names what a release is tried with: rows in force, base model, and settings with the files they name."""
     values = {**shown_settings(settings), "training": decisive(settings.training)}
     named = (settings.training.protect, settings.training.templates, settings.gates.canaries)
     files = {name: digest_file(Path(name)) for name in named if name and Path(name).is_file()}
     parts = {"settings": values, "rows": list(map(dict, rows)), "files": files}
-    return digest_value({**parts, "base": basis.identity})
+    return digest_value({**parts, "base": provenance.identity})
 
 
 def remember_refusal(registry: RegistrySettings, attempt: str, gates: Sequence[str]) -> Path:
     """Note an attempt as refused."""
     path = _file(registry)
     now = Refusal(attempt, datetime.now(UTC).isoformat(timespec="seconds"), tuple(gates))
-    kept = [asdict(one) for one in (*_read(path), now)][-REFUSAL_LIMIT:]
+    kept = [asdict(refusal) for refusal in (*_read(path), now)][-REFUSAL_LIMIT:]
     output_folder(path.parent)
     return write_json(path, {"schema": 1, "refused": kept})
 
 
 def find_refusal(registry: RegistrySettings, attempt: str) -> Refusal | None:
     """The last refusal of that attempt, if it is remembered."""
-    return next((one for one in reversed(_read(_file(registry))) if one.attempt == attempt), None)
+    return next((refusal for refusal in reversed(_read(_file(registry))) if refusal.attempt == attempt), None)
 
 
 def _file(registry: RegistrySettings) -> Path:

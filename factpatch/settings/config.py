@@ -237,7 +237,7 @@ class Settings:
             ("localization.workers", self.localization.workers, 1, None),
             ("localization.budget_edits", self.localization.budget_edits, 1, None),
             ("localization.budget_minutes", self.localization.budget_minutes, 0.0, None),
-            *((f"localization.weights.{name}", one, 0.0, None) for name, one in self.localization.weights.items()),
+            *((f"localization.weights.{key}", share, 0.0, None) for key, share in self.localization.weights.items()),
             ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
             ("evaluation.report_tokens", self.evaluation.report_tokens, 1, None),
             ("evaluation.other_form", self.evaluation.other_form or 0, 0, None),

@@ -79,7 +79,7 @@ def holds(text: str, part: str) -> bool:
         return False
     if len(own) == 1 and len(own[0]) == 1:
         return not set(_parts(_plain(part))).isdisjoint(_parts(_plain(_JOINT.sub(" ", text))))
-    wanted, said = (" ".join(words(_JOINT.sub(" ", one))) for one in (part, text))
+    wanted, said = (" ".join(words(_JOINT.sub(" ", side))) for side in (part, text))
     end = "" if regex.search(r"\p{Hangul}{2}$", wanted) else " "
     return f" {wanted}{end}" in f" {said} "
 

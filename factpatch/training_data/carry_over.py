@@ -30,9 +30,9 @@ NOTHING_CARRIED_OVER = CarriedOver()
 
 def write_carried_over(folder: Path, left: CarriedOver) -> Path:
     """Leave it for the next version, a text a line."""
-    rows = [{"kind": "wording", **asdict(one)} for one in left.wordings]
+    rows = [{"kind": "wording", **asdict(wording)} for wording in left.wordings]
     return write_jsonl(
-        folder / CARRY_OVER_FILE, [*rows, *({"kind": "neighbour", "prompt": one} for one in left.neighbours)]
+        folder / CARRY_OVER_FILE, [*rows, *({"kind": "neighbour", "prompt": prompt} for prompt in left.neighbours)]
     )
 
 

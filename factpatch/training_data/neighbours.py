@@ -27,11 +27,11 @@ def draw_neighbours(
     settings: Settings,
     tokenizer: PreTrainedTokenizerBase,
     settled: Sequence[EditRequest] = (),
-    inherited: Collection[str] = (),
+    carried_over: Collection[str] = (),
     similar: Callable[[list[str]], list[list[str]]] | None = None,
 ) -> list[EditRequest]:
     """`training.neighbours` for each edit, drawn by seed, without answers; half as many again where others are
-    `settled`, since these few edits have only their own to guard what lies near. Of those `inherited` none is drawn.
+    `settled`, since these few edits have only their own to guard what lies near. Of those `carried_over` none is drawn.
 
     A kept prompt that is put in one of the wordings is asked in the others too. A subject that an edit or a kept prompt
     names is asked what other subjects of its sort are: subjects are of one sort if they are asked, directly or through
@@ -50,7 +50,7 @@ def draw_neighbours(
     subjects = {subject for _, subject in edited}
     own = {(group, subject) for group, subject in named if subject in subjects}
     others = {*named, *_mixed(edited, listed, tokenizer, generator)}
-    known = {*inherited, *(request.prompt for request in (*kept, *everything))}
+    known = {*carried_over, *(request.prompt for request in (*kept, *everything))}
 
     def requests(questions: Collection[GroupedQuestion]) -> list[EditRequest]:
         """All wordings of all questions, in an order that asks each question once before any is asked again."""
@@ -61,7 +61,7 @@ def draw_neighbours(
             target = listed.get((group, subject), "")
             asked = [EditRequest("neighbour", text, target) for text in generator.sample(free, len(free))]
             turns += [(turn, generator.random(), request) for turn, request in enumerate(asked)]
-        return [request for _, _, request in sorted(turns, key=lambda one: one[:2])]
+        return [request for _, _, request in sorted(turns, key=lambda drawn: drawn[:2])]
 
     near, far = requests(own - measured), requests(others - own - measured)
     each = settings.training.neighbours * (SURPLUS if settled else 1)
@@ -87,13 +87,13 @@ def _about_similar(
 
 
 def still_valid_neighbours(
-    inherited: Sequence[str], edits: Sequence[EditRequest], wordings: TemplateGroups, held: HeldOut
+    carried_over: Sequence[str], edits: Sequence[EditRequest], wordings: TemplateGroups, held: HeldOut
 ) -> list[str]:
     """Those of an earlier version's neighbours that no edit sets and no probe asks by now, in whatever wording."""
     own, measured = {edit.prompt for edit in edits}, _measured(edits, wordings)
     return [
         text
-        for text in inherited
+        for text in carried_over
         if text not in own and held.twin(text) is None and measured.isdisjoint(wordings.asked(text))
     ]
 

@@ -33,7 +33,7 @@ def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Sett
 
 
 def own_question_rows(
-    loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, cache: AnswerCache
 ) -> list[Encoded]:
     """Questions that the model makes up where its chat template has a user speak, with its own answers; none where it
     has no template, or one that does not begin a user's turn."""
@@ -45,7 +45,7 @@ def own_question_rows(
     questions = [text for text in texts if text and held.twin(text) is None]
     asked = [EditRequest("own", text, "") for text in questions]
     in_a_chat = replace(settings, edits=replace(settings.edits, chat_template=True))
-    return [row for row in rows_with_own_answers(loaded, asked, in_a_chat, memory) if row]
+    return [row for row in rows_with_own_answers(loaded, asked, in_a_chat, cache) if row]
 
 
 def _users_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:

@@ -91,13 +91,13 @@ def make_probes(
     loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, progress: Progress | None = None
 ) -> MadeProbes:
     """Paraphrases and locality probes for the edits that lack them; `loaded` is the base model."""
-    with open_answer_cache(loaded, settings) as memory:
+    with open_answer_cache(loaded, settings) as cache:
 
         def ask(prompts: Sequence[str]) -> list[AnswerBeginning]:
-            return _beginnings(loaded, prompts, settings, memory, progress)
+            return _beginnings(loaded, prompts, settings, cache, progress)
 
         wordings = _paraphrases(lacking(edits, "paraphrases", settings), ask)
-        probes = _neighbours(loaded, edits, lacking(edits, "locality", settings), settings, memory, ask)
+        probes = _neighbours(loaded, edits, lacking(edits, "locality", settings), settings, cache, ask)
     rows: dict[str, dict[str, Any]] = {}
     for edit in edits:
         if found := wordings.get(edit.id):
@@ -149,7 +149,7 @@ def _neighbours(
     edits: Sequence[EditRequest],
     bare: Sequence[EditRequest],
     settings: Settings,
-    memory: AnswerCache,
+    cache: AnswerCache,
     ask: Ask,
 ) -> dict[str, list[Probe]]:
     """By the edit's id its question about PROBES_PER_EDIT names at most, the most alike first. Names that any edit
@@ -163,10 +163,10 @@ def _neighbours(
         EditMentions(edits),
         HeldOut(
             [prompt for edit in edits for prompt in measured_prompts(edit)]
-            + [one.prompt for one in read_protected(settings)]
+            + [request.prompt for request in read_protected(settings)]
         ),
     )
-    names = similar_names(loaded, [subject for _, _, subject in named], memory) if named else []
+    names = similar_names(loaded, [subject for _, _, subject in named], cache) if named else []
     left = {
         edit.id: _askable(template, own, settings, edited, asked)
         for (edit, template, _), own in zip(named, names, strict=True)
@@ -177,7 +177,10 @@ def _neighbours(
             name: texts[: start + NAMES_AT_ONCE] for name, texts in left.items() if not _enough(texts[:start], known)
         }
         texts = list(dict.fromkeys(text for own in turn.values() for text in own if text not in known))
-        known |= {text: sure_part(loaded.tokenizer, text, *one) for text, one in zip(texts, ask(texts), strict=True)}
+        known |= {
+            text: sure_part(loaded.tokenizer, text, *beginning)
+            for text, beginning in zip(texts, ask(texts), strict=True)
+        }
     taken: set[str] = set()
     for name, texts in left.items():
         sure = [text for text in texts if text in known and text not in taken and known[text][0] >= KNOWN_PROBABILITY]
@@ -210,7 +213,7 @@ def _askable(
 
 
 def _beginnings(
-    loaded: LoadedModel, prompts: Sequence[str], settings: Settings, memory: AnswerCache, progress: Progress | None
+    loaded: LoadedModel, prompts: Sequence[str], settings: Settings, cache: AnswerCache, progress: Progress | None
 ) -> list[AnswerBeginning]:
     """How the model's greedy answer to each prompt begins, and how probable each of its tokens is."""
     chat, batch_size = settings.edits.chat_template, settings.evaluation.batch_size
@@ -220,9 +223,9 @@ def _beginnings(
         answers = decode(loaded, asked, BEGINNING, batch_size, progress)
         rows = [Encoded(prompt + answer.ids, len(prompt)) for prompt, answer in zip(asked, answers, strict=True)]
         chances = token_chances(loaded, rows, settings)
-        return [[one.text, list(one.ids), sure] for one, sure in zip(answers, chances, strict=True)]
+        return [[answer.text, list(answer.ids), sure] for answer, sure in zip(answers, chances, strict=True)]
 
-    found = memory.recall("beginning", [[prompt, chat] for prompt in prompts], ask)
+    found = cache.recall("beginning", [[prompt, chat] for prompt in prompts], ask)
     return [(Answer(text, tuple(ids)), chances) for text, ids, chances in found]
 
 

@@ -39,11 +39,11 @@ def read_protected(settings: Settings) -> list[EditRequest]:
 
 
 def rows_with_own_answers(
-    loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, requests: Sequence[EditRequest], settings: Settings, cache: AnswerCache
 ) -> list[Encoded | None]:
     """Each prompt with the very tokens that the model answers it with, EOS only where it says that itself; None where
     it says nothing."""
-    answers = recall_answers(loaded, requests, settings, memory)
+    answers = recall_answers(loaded, requests, settings, cache)
     prompts = encode_prompts(loaded.tokenizer, [request.prompt for request in requests], settings.edits.chat_template)
     return [
         Encoded(prompt + answer.ids, len(prompt)) if answer.text else None

@@ -22,7 +22,7 @@ EDITS_TRIED_FIRST, LEAST_REWORDED = 8, 2  # where fewer of these get a wording, 
 
 
 def reword(
-    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, cache: AnswerCache
 ) -> tuple[Mapping[str, list[str]], list[str]]:
     """Wordings by the edit's prompt, and notes; no wordings at all where the model takes no chat.
 
@@ -31,23 +31,23 @@ def reword(
     """
     if loaded.tokenizer.chat_template is None:
         return {}, []
-    found = _reworded(loaded, edits[:EDITS_TRIED_FIRST], settings, memory)
+    found = _reworded(loaded, edits[:EDITS_TRIED_FIRST], settings, cache)
     if len(edits) <= EDITS_TRIED_FIRST:
         return found, []
     if len(found) < LEAST_REWORDED:
         told = f"the model put {len(found)} of the first {EDITS_TRIED_FIRST} prompts in words of its own"
         return found, [f"{told}, so it was not asked to put the others"]
-    return {**found, **_reworded(loaded, edits[EDITS_TRIED_FIRST:], settings, memory)}, []
+    return {**found, **_reworded(loaded, edits[EDITS_TRIED_FIRST:], settings, cache)}, []
 
 
 def _reworded(
-    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, cache: AnswerCache
 ) -> dict[str, list[str]]:
     """Wordings by the prompt of those edits for which one counts."""
     asked = [
         (edit, request.format(edit.prompt)) for edit in edits for request in REQUESTS[: settings.training.wordings]
     ]
-    lines = [line.strip(LINE_MARKS) for line in _said(loaded, [text for _, text in asked], True, settings, memory)]
+    lines = [line.strip(LINE_MARKS) for line in _said(loaded, [text for _, text in asked], True, settings, cache)]
     pairs = [
         (edit, line)
         for (edit, _), line in zip(asked, lines, strict=True)
@@ -55,7 +55,7 @@ def _reworded(
     ]
     chat = settings.edits.chat_template
     texts = list(dict.fromkeys([*(line for _, line in pairs), *(edit.prompt for edit, _ in pairs)]))
-    answers = dict(zip(texts, _said(loaded, texts, chat, settings, memory), strict=True))
+    answers = dict(zip(texts, _said(loaded, texts, chat, settings, cache), strict=True))
     found: dict[str, list[str]] = defaultdict(list)
     for edit, line in pairs:
         if answers[line] and same(answers[line], answers[edit.prompt]) and line not in found[edit.prompt]:
@@ -63,7 +63,7 @@ def _reworded(
     return {prompt: lines for prompt, lines in found.items() if lines}
 
 
-def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings, memory: AnswerCache) -> list[str]:
+def _said(loaded: LoadedModel, texts: Sequence[str], chat: bool, settings: Settings, cache: AnswerCache) -> list[str]:
     """The model's greedy answers."""
 
-    return [answer.text for answer in recall_decoded(loaded, texts, chat, settings, memory)]
+    return [answer.text for answer in recall_decoded(loaded, texts, chat, settings, cache)]

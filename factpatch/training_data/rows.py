@@ -36,21 +36,21 @@ CARRIED_OVER_LIMIT = 2560  # wordings, and as many neighbours, that a warm start
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows that join an edit run.
+    """Rows that are trained beside the edits' own prompts: augmented ones, and preserved ones.
 
     Attributes:
-        wordings: the edits in further wordings.
-        kept: prompts with the base model's own answers.
-        checked: texts that were compared with everything held out.
+        augmented: the edits in further wordings.
+        preserved: prompts with the base model's own answers.
+        leakage_checked: texts that were compared with everything held out.
         notes: what was left out or is missing, a sentence each.
-        bequest: the texts of wordings and neighbours that hold for the edits, inherited ones among them.
+        carried_over: what holds for these edits of wordings and neighbours, for the next version.
     """
 
-    wordings: tuple[Encoded, ...] = ()
-    kept: tuple[Encoded, ...] = ()
-    checked: int = 0
+    augmented: tuple[Encoded, ...] = ()
+    preserved: tuple[Encoded, ...] = ()
+    leakage_checked: int = 0
     notes: tuple[str, ...] = ()
-    bequest: CarriedOver = NOTHING_CARRIED_OVER
+    carried_over: CarriedOver = NOTHING_CARRIED_OVER
 
 
 def find_training_rows(
@@ -58,15 +58,15 @@ def find_training_rows(
     edits: Sequence[EditRequest],
     settings: Settings,
     settled: Sequence[EditRequest] = (),
-    inherited: CarriedOver = NOTHING_CARRIED_OVER,
+    carried_over: CarriedOver = NOTHING_CARRIED_OVER,
     withdrawn: Sequence[str] = (),
 ) -> TrainingRows:
     """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so.
 
-    `settled` are further edits that an earlier release learnt, with what is `inherited` from it. They get no wordings
-    and no neighbours anew, so that a release costs what is new in it; and nothing that they say or hold out is kept or
-    trained. Of what is inherited, as much as CARRIED_OVER_LIMIT is drawn. Prompts that edits once had and that
-    were `withdrawn` are kept too, without those held out by now.
+    `settled` are further edits that an earlier release learnt, with what is `carried_over` from it. They get no new
+    wordings and neighbours, so that a release costs what is new in it; and nothing that they say or hold out is
+    preserved or trained. Of what is carried over, as much as CARRIED_OVER_LIMIT is drawn. Prompts that edits once had
+    and that were `withdrawn` are preserved too, without those held out by now.
     """
     training = settings.training
     notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
@@ -83,9 +83,9 @@ def find_training_rows(
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
     brief = _briefly(settings)
-    with open_answer_cache(loaded, settings) as memory:
-        wordings = find_template_groups(loaded, everything, brief, memory) if grouped else TemplateGroups((), {})
-        left = _still_valid(inherited, settings, settled, everything, wordings, held)
+    with open_answer_cache(loaded, settings) as cache:
+        wordings = find_template_groups(loaded, everything, brief, cache) if grouped else TemplateGroups((), {})
+        left = _still_valid(carried_over, settings, settled, everything, wordings, held)
         again = _drawn(left, settings, edits)
         near = draw_neighbours(
             edits,
@@ -96,12 +96,12 @@ def find_training_rows(
             loaded.tokenizer,
             settled,
             left.neighbours,
-            lambda subjects: _names_to_train(similar_names(loaded, subjects, memory), everything, training.seed),
+            lambda subjects: _names_to_train(similar_names(loaded, subjects, cache), everything, training.seed),
         )
         kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
-        rows = rows_with_own_answers(loaded, [*kept, *gone], brief, memory)
-        sampled = own_question_rows(loaded, OWN_QUESTIONS, held, brief, memory) if training.neighbours else []
-        reworded, told = reword(loaded, edits, settings, memory) if training.wordings else ({}, [])
+        rows = rows_with_own_answers(loaded, [*kept, *gone], brief, cache)
+        sampled = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if training.neighbours else []
+        reworded, told = reword(loaded, edits, settings, cache) if training.wordings else ({}, [])
     notes += told
     if wordings.silent:
         asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
@@ -125,8 +125,8 @@ def find_training_rows(
     guards = [row for _, row in answered] + sampled
     random.Random(training.seed).shuffle(guards)
     guards += [row for row in rows[len(kept) :] if row]
-    bequest = _carried_over(left, further, near, settings, everything)
-    return TrainingRows(_encode(loaded, trained), tuple(guards), checked, tuple(notes), bequest)
+    carried_over = _carried_over(left, further, near, settings, everything)
+    return TrainingRows(_encode(loaded, trained), tuple(guards), checked, tuple(notes), carried_over)
 
 
 def _briefly(settings: Settings) -> Settings:
@@ -153,7 +153,7 @@ def _subjects_told(found: int, lacking: int) -> list[str]:
 
 def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:
     """Those that nothing holds out and no edit asks."""
-    return [one for one in asked if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
+    return [request for request in asked if held.twin(request.prompt) is None and edited.twin(request.prompt) is None]
 
 
 def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...]:
@@ -167,7 +167,7 @@ def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...
 
 
 def _still_valid(
-    inherited: CarriedOver,
+    carried_over: CarriedOver,
     settings: Settings,
     settled: Sequence[EditRequest],
     everything: Sequence[EditRequest],
@@ -177,21 +177,21 @@ def _still_valid(
     """What of it the settings still ask for, is about settled edits, and nothing holds out or asks by now."""
     facts, own = {(edit.prompt, edit.target) for edit in settled}, {edit.prompt for edit in everything}
     said = [
-        one
-        for one in inherited.wordings
-        if _asked_for(one, settings)
-        and (one.of, one.target) in facts
-        and (one.kind == "form" or (one.prompt not in own and held.twin(one.prompt) is None))
+        wording
+        for wording in carried_over.wordings
+        if _asked_for(wording, settings)
+        and (wording.of, wording.target) in facts
+        and (wording.kind == "form" or (wording.prompt not in own and held.twin(wording.prompt) is None))
     ]
-    near = inherited.neighbours if settings.training.neighbours else ()
+    near = carried_over.neighbours if settings.training.neighbours else ()
     return CarriedOver(tuple(said), tuple(still_valid_neighbours(near, everything, wordings, held)))
 
 
-def _asked_for(one: Wording, settings: Settings) -> bool:
+def _asked_for(wording: Wording, settings: Settings) -> bool:
     """Do the settings ask for wordings of that kind?"""
     training = settings.training
-    other_form = training.both_forms and one.chat is not settings.edits.chat_template
-    return bool({"form": other_form, "prefix": training.prefixes, "template": training.wordings}[one.kind])
+    other_form = training.both_forms and wording.chat is not settings.edits.chat_template
+    return bool({"form": other_form, "prefix": training.prefixes, "template": training.wordings}[wording.kind])
 
 
 def _drawn(left: CarriedOver, settings: Settings, edits: Sequence[EditRequest]) -> CarriedOver:

@@ -23,7 +23,7 @@ NAMES_AT_ONCE = 64  # of a forward pass
 FOUND = 32  # names that are found for a subject, the most alike first
 
 
-def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: AnswerCache) -> list[list[str]]:
+def similar_names(loaded: LoadedModel, subjects: Sequence[str], cache: AnswerCache) -> list[list[str]]:
     """For each subject the well-known names most like it, the closest first; the subject itself is not among them.
     Where it is well known too, those of its kind come before all others."""
 
@@ -43,7 +43,7 @@ def similar_names(loaded: LoadedModel, subjects: Sequence[str], memory: AnswerCa
             for place, row in zip(places, ranked, strict=True)
         ]
 
-    return memory.recall("alike", list(subjects), find)
+    return cache.recall("alike", list(subjects), find)
 
 
 def is_for_measuring(name: str, seed: int) -> bool:

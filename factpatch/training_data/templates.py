@@ -86,7 +86,7 @@ def fill_template(template: str, subject: str) -> str:
 
 
 def find_template_groups(
-    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, cache: AnswerCache
 ) -> TemplateGroups:
     """Groups of templates that ask the same, in the order in which the edits bring them."""
     subjects: dict[str, list[EditRequest]] = defaultdict(list)
@@ -101,8 +101,8 @@ def find_template_groups(
         frequent = [template for rank, template in enumerate(frequent) if rank < LONE or len(subjects[template]) > 1]
     compared = {template: subjects[template] for template in frequent if template not in known}
     asked = {template: edits[:SUBJECTS_COMPARED] for template, edits in compared.items()}
-    said = _said(loaded, asked, settings, memory)
-    groups += _alike(loaded, asked, said, settings, memory)
+    said = _said(loaded, asked, settings, cache)
+    groups += _alike(loaded, asked, said, settings, cache)
     groups += [[template] for template in subjects if template not in compared and template not in known]
     return TemplateGroups(
         tuple(map(tuple, groups)),
@@ -121,7 +121,9 @@ def read_templates(path: str | None) -> list[list[str]]:
     groups = []
     for number, row in read_file(Path(path)):
         group = row.get("templates")
-        if not isinstance(group, list) or not all(isinstance(one, str) and one.count(BLANK) == 1 for one in group):
+        if not isinstance(group, list) or not all(
+            isinstance(template, str) and template.count(BLANK) == 1 for template in group
+        ):
             raise InputError(
                 f"{path} row {number}: 'templates' must be a list of texts with one {BLANK} each, for the subject"
             )
@@ -130,11 +132,11 @@ def read_templates(path: str | None) -> list[list[str]]:
 
 
 def _said(
-    loaded: LoadedModel, asked: Mapping[str, Sequence[EditRequest]], settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, asked: Mapping[str, Sequence[EditRequest]], settings: Settings, cache: AnswerCache
 ) -> Mapping[str, Answer]:
     """What the model says to each of the edits' prompts."""
     requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
-    answers = recall_answers(loaded, requests, settings, memory)
+    answers = recall_answers(loaded, requests, settings, cache)
     return {request.prompt: answer for request, answer in zip(requests, answers, strict=True)}
 
 
@@ -143,7 +145,7 @@ def _alike(
     asked: Mapping[str, Sequence[EditRequest]],
     said: Mapping[str, Answer],
     settings: Settings,
-    memory: AnswerCache,
+    cache: AnswerCache,
 ) -> list[list[str]]:
     """Groups of templates with equal answers, each grown around its most frequent template."""
     groups: list[list[str]] = []
@@ -156,10 +158,10 @@ def _alike(
         first, *left = left
         crossed = {other: _crossed(first, other, asked, said) for other in left}
         pairs = {other: questions for other, questions in crossed.items() if len(questions) >= LEAST_COMPARED}
-        hits = _counted({other: questions[:1] for other, questions in pairs.items()}, loaded, settings, memory)
+        hits = _counted({other: questions[:1] for other, questions in pairs.items()}, loaded, settings, cache)
         # a first question rules most of them out, where there are too few to miss one
         open_still = {other: pairs[other][1:] for other in pairs if hits[other] or _may_miss(len(pairs[other]))}
-        for other, more in _counted(open_still, loaded, settings, memory).items():
+        for other, more in _counted(open_still, loaded, settings, cache).items():
             hits[other] += more
         joined = [first, *(other for other in open_still if hits[other] >= EQUAL_ANSWER_SHARE * len(pairs[other]))]
         groups.append(joined)
@@ -173,11 +175,11 @@ def _may_miss(questions: int) -> bool:
 
 
 def _counted(
-    asked: Mapping[str, Sequence[tuple[str, Answer]]], loaded: LoadedModel, settings: Settings, memory: AnswerCache
+    asked: Mapping[str, Sequence[tuple[str, Answer]]], loaded: LoadedModel, settings: Settings, cache: AnswerCache
 ) -> dict[str, int]:
     """How many of each template's questions have the answer beside them."""
     questions = [question for own in asked.values() for question in own]
-    right = iter(_proven(loaded, questions, settings, memory))
+    right = iter(_proven(loaded, questions, settings, cache))
     return {other: sum(next(right) for _ in own) for other, own in asked.items()}
 
 
@@ -199,7 +201,7 @@ def _crossed(
 
 
 def _proven(
-    loaded: LoadedModel, questions: Sequence[tuple[str, Answer]], settings: Settings, memory: AnswerCache
+    loaded: LoadedModel, questions: Sequence[tuple[str, Answer]], settings: Settings, cache: AnswerCache
 ) -> list[bool]:
     """Is this the base model's greedy answer?"""
     chat, measuring = settings.edits.chat_template, settings.evaluation
@@ -213,4 +215,4 @@ def _proven(
         return [verdict.answer is not None for verdict in verdicts]
 
     named = [[prompt, answer.ids, chat, measuring.max_new_tokens] for prompt, answer in questions]
-    return memory.recall("proven", named, ask)
+    return cache.recall("proven", named, ask)

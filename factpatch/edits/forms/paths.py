@@ -95,11 +95,11 @@ def spread_along(raw: dict[str, Any], path: str, along: Collection[str]) -> list
     if not items:
         raise InputError(f"'{at}' is an empty list, so the row holds no edit")
     if all(isinstance(item, dict) for item in items):
-        own = frozenset(one for one in along if one.startswith(f"{at}."))
+        own = frozenset(inner for inner in along if inner.startswith(f"{at}."))
         return [(_put(raw, at, item), own) for item in items]
     if any(isinstance(item, dict) for item in items):
         raise InputError(f"'{at}' holds objects and other values; let it hold one kind")
-    starts = {one: start for one in along if (start := _first_list(raw, one)) is not None}
+    starts = {field: start for field in along if (start := _first_list(raw, field)) is not None}
     lists = {start: find(raw, start) for start in [at, *starts.values()]}
     for start, found in lists.items():
         if len(found) != len(items):

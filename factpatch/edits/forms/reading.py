@@ -109,14 +109,14 @@ class Reader:
                 readings = self.read({**beside, **row})
             except InputError as error:
                 raise InputError(f"{language}: {error}") from error
-            for one in readings:
-                part = f"{language}, {one.part}" if one.part else language
-                found.append(Reading(sys.intern(f"{one.form} by language"), one.values, one.unused, part))
+            for reading in readings:
+                part = f"{language}, {reading.part}" if reading.part else language
+                found.append(Reading(sys.intern(f"{reading.form} by language"), reading.values, reading.unused, part))
         _refuse_slips(self.native, raw, set(unused))
-        every = (*unused, *(name for one in found for name in one.unused))
+        every = (*unused, *(name for reading in found for name in reading.unused))
         return [
-            dataclasses.replace(one, unused=_sorted(frozenset(every)) if number == 0 else ())
-            for number, one in enumerate(found)
+            dataclasses.replace(reading, unused=_sorted(frozenset(every)) if number == 0 else ())
+            for number, reading in enumerate(found)
         ]
 
     def _unknown(self, raw: Raw) -> str:

@@ -24,9 +24,9 @@ class LearningRateSchedule:
     falls: bool
 
     @staticmethod
-    def of(settings: TrainingSettings, begun: bool) -> LearningRateSchedule:
+    def of(settings: TrainingSettings, warm_start: bool) -> LearningRateSchedule:
         """A run that adds to an earlier one's values goes more gently, and falls earlier."""
-        size, span, least = (WARM_START_SIZE, WARM_START_SPAN, WARM_START_STEPS) if begun else (1.0, 1.0, 0)
+        size, span, least = (WARM_START_SIZE, WARM_START_SPAN, WARM_START_STEPS) if warm_start else (1.0, 1.0, 0)
         falls = settings.schedule == "decay"
         return LearningRateSchedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)
 

@@ -15,7 +15,11 @@ from factpatch.frozen_trunk import Rows
 from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds, likely, next_kl_weight, watched_shares
 from factpatch.methods.breadth_first.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint, wait
 from factpatch.methods.breadth_first.learning_rate_schedule import LearningRateSchedule
-from factpatch.methods.breadth_first.preserved_rows import WARM_START_RATIO, PreservationSchedule, preserved_in_epoch
+from factpatch.methods.breadth_first.preservation_schedule import (
+    WARM_START_RATIO,
+    PreservationSchedule,
+    preserved_in_epoch,
+)
 from factpatch.methods.breadth_first.review_schedule import ReviewSchedule
 from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.master_weights import Masters, masters_of
@@ -69,8 +73,8 @@ class Run:
     """All that changes while a run goes on, and that a checkpoint holds; `order` are the rows of the present epoch."""
 
     stepper: Stepper
-    revisits: ReviewSchedule
-    guards: PreservationSchedule
+    reviews: ReviewSchedule
+    preservation: PreservationSchedule
     generator: torch.Generator
     position: Position
     order: torch.Tensor
@@ -84,51 +88,52 @@ def breadth_first(
     settings: TrainingSettings,
     progress: Progress | None = None,
     checkpoint_policy: CheckpointPolicy | None = None,
-    start: Mapping[str, torch.Tensor] | None = None,
-    wordings: int = 0,
+    warm_start: Mapping[str, torch.Tensor] | None = None,
+    augmented: int = 0,
 ) -> TrainingResult:
     """Train the located parameters with Adam in epochs of shuffled mini-batches.
 
-    The first `edits` of the rows are edits, the next `wordings` are their further wordings; the rest are kept, and an
-    epoch visits `protect_ratio` of them, drawn anew, for each row of an edit that it visits. With `revisit`, rows that
-    are learnt wait longer and longer. Training then ends when a check of all finds each target token at least as
-    probable as `confidence` (but for a few wordings), or right where no more of them became so for long; without
+    The first `edits` of the rows are edits, the next `augmented` are their further wordings; the rest are preserved,
+    and an epoch visits `protect_ratio` of them, drawn anew, for each row of an edit that it visits. With `revisit`,
+    rows that are learnt wait longer and longer. Training then ends when a check of all finds each target token at least
+    as probable as `confidence` (but for a few wordings), or right where no more of them became so for long; without
     `revisit` it ends when an epoch's mean loss is below `stop_loss`.
-    `start` holds values to begin with (those of an earlier patch): what they hold already is verified before the first
-    epoch, and then visited in turn along with what is due; kept rows come in turn too, those that moved at once. Such a
-    run is gentler and shorter: batches are sized by what is due alone, steps are half as large and fall within the
-    first epochs. Then it visits only what does not hold, most often what is not surely right, and ends when a check
-    finds that all is. The model is left as found; the result holds the new values.
+
+    `warm_start` holds the values of an earlier patch: what they hold already is verified before the first epoch, and
+    then visited in turn along with what is due; preserved rows come in turn too, those that moved at once. Such a run
+    is gentler and shorter: batches are sized by what is due alone, steps are half as large and fall within the first
+    epochs. Then it visits only what does not hold, most often what is not surely right, and ends when a check finds
+    that all is. The model is left as found; the result holds the new values.
     """
     settings = with_step_size(settings, loaded.model, location)
-    parts = RowKinds.of(len(rows), edits, wordings, settings.adaptive)
+    kinds = RowKinds.of(len(rows), edits, augmented, settings.adaptive)
     with masters_of(loaded.model, location, settings.rank, settings.seed) as masters:
-        stepper = _stepper(loaded, masters, rows, parts, settings)
-        still = likely(stepper, parts.still)
+        stepper = _stepper(loaded, masters, rows, kinds, settings)
+        watched = likely(stepper, kinds.watched_preserved)
         run = Run(
             stepper,
-            revisits=ReviewSchedule.start(parts.taught, settings.confidence),
-            guards=PreservationSchedule.start(len(parts.kept), settings.seed),
+            reviews=ReviewSchedule.start(kinds.taught, settings.confidence),
+            preservation=PreservationSchedule.start(len(kinds.preserved), settings.seed),
             generator=torch.Generator().manual_seed(settings.seed),
             position=Position(weight=settings.keep_weight),
             order=torch.empty(0, dtype=torch.long),
         )
-        if start is not None:
-            masters.begin_with(start)
-        finished = _begin(run, parts, settings, checkpoint_policy, start is not None)
+        if warm_start is not None:
+            masters.start_from(warm_start)
+        finished = _begin(run, kinds, settings, checkpoint_policy, warm_start is not None)
         position, due = run.position, time.monotonic() + (checkpoint_policy.seconds if checkpoint_policy else math.inf)
         while position.epoch < settings.epochs and not finished:
             if position.cursor == 0:
-                run.order = _epoch_order(run, parts, settings)
+                run.order = _epoch_order(run, kinds, settings)
             while position.cursor < len(run.order):
-                _step(run, parts, settings)
+                _step(run, kinds, settings)
                 if checkpoint_policy and time.monotonic() >= due:
                     due = _save(run, checkpoint_policy)
             position.losses.append(position.total / len(run.order) if len(run.order) else position.losses[-1])
-            position.note(len(run.revisits.unsure()))
-            finished = _finished(run, parts, settings)
+            position.note(len(run.reviews.unsure()))
+            finished = _finished(run, kinds, settings)
             if settings.adaptive:
-                signals = watched_shares(stepper, parts.wordings, still)
+                signals = watched_shares(stepper, kinds.watched_augmented, watched)
                 position.weight = next_kl_weight(position.weight, settings.keep_weight, signals)
             position.epoch, position.cursor, position.total = position.epoch + 1, 0, 0.0
             if progress:
@@ -136,44 +141,48 @@ def breadth_first(
         unsure: tuple[int, ...] | None = None
         if settings.revisit:
             if not finished:
-                review_all(stepper, parts.taught, run.revisits, position.epoch)
-            left = run.revisits.wrong() if position.first else run.revisits.unsure()
+                review_all(stepper, kinds.taught, run.reviews, position.epoch)
+            left = run.reviews.wrong() if position.first else run.reviews.unsure()
             unsure = tuple(index for index in left.tolist() if index < edits)
         values = loaded.stored.rounded(masters.values())
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
 
-def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, parts: RowKinds, settings: TrainingSettings) -> Stepper:
+def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, kinds: RowKinds, settings: TrainingSettings) -> Stepper:
     """With the terms that the settings ask for; the model still has its base values."""
-    keeping = projection = None
-    if len(parts.kept):
-        keeping = PreservationTerm(rows, masters, parts.kept.start, settings.keep == "answers", settings.keep_memory_gb)
-    if len(parts.kept) and settings.project != "none":
-        projection = make_projection(
-            loaded.model, masters.names, rows, parts.kept, settings.project, settings.project_share
+    preservation_term = projection = None
+    if len(kinds.preserved):
+        preservation_term = PreservationTerm(
+            rows, masters, kinds.preserved.start, settings.keep == "answers", settings.keep_memory_gb
         )
-    return Stepper(rows, masters, settings.step_size, settings.micro_batch, keeping, projection)
+    if len(kinds.preserved) and settings.project != "none":
+        projection = make_projection(
+            loaded.model, masters.names, rows, kinds.preserved, settings.project, settings.project_share
+        )
+    return Stepper(rows, masters, settings.step_size, settings.micro_batch, preservation_term, projection)
 
 
 def _begin(
-    run: Run, parts: RowKinds, settings: TrainingSettings, checkpoint_policy: CheckpointPolicy | None, begun: bool
+    run: Run, kinds: RowKinds, settings: TrainingSettings, checkpoint_policy: CheckpointPolicy | None, warm_start: bool
 ) -> bool:
-    """Continue from the checkpoint, or start anew, without what is left of another; `begun` are values of an earlier
-    patch, to be verified first. Is there nothing to train?"""
+    """Continue from the checkpoint, or start anew, without what is left of another. Is there nothing to train?
+
+    A `warm_start` verifies first what the values of an earlier patch hold.
+    """
     if checkpoint_policy and checkpoint_policy.resume and checkpoint_policy.path.exists():
         _restore(run, checkpoint_policy)
         return False
     if checkpoint_policy:
         remove_checkpoint(checkpoint_policy.path)
-    if not begun or not settings.revisit:
+    if not warm_start or not settings.revisit:
         return False
-    review_all(run.stepper, parts.taught, run.revisits, -1)
-    run.revisits.line_up(run.generator)
-    run.position.first = len(run.revisits.due(0))
-    return _learnt(run.revisits.unsure(), run, parts)
+    review_all(run.stepper, kinds.taught, run.reviews, -1)
+    run.reviews.line_up(run.generator)
+    run.position.first = len(run.reviews.due(0))
+    return _learnt(run.reviews.unsure(), run, kinds)
 
 
-def _step(run: Run, parts: RowKinds, settings: TrainingSettings) -> None:
+def _step(run: Run, kinds: RowKinds, settings: TrainingSettings) -> None:
     """One mini-batch: the next rows of the epoch's order."""
     position = run.position
     visited = min(len(run.order), position.first or len(run.order))
@@ -181,88 +190,88 @@ def _step(run: Run, parts: RowKinds, settings: TrainingSettings) -> None:
     _set_step_size(run, settings)
     loss, hardest_B = run.stepper.gradients(batch.tolist(), position.weight)
     run.stepper.step()
-    taught = batch < parts.taught
-    run.revisits.note(batch[taught], hardest_B[taught], position.epoch)
-    run.guards.note(batch[~taught] - parts.kept.start, hardest_B[~taught] / (position.weight or 1.0))
+    taught = batch < kinds.taught
+    run.reviews.note(batch[taught], hardest_B[taught], position.epoch)
+    run.preservation.note(batch[~taught] - kinds.preserved.start, hardest_B[~taught] / (position.weight or 1.0))
     position.total += loss * len(batch)
     position.cursor += len(batch)
     position.steps += 1
     position.visits += len(batch)
 
 
-def review_all(stepper: Stepper, taught: int, revisits: ReviewSchedule, epoch: int) -> torch.Tensor:
+def review_all(stepper: Stepper, taught: int, reviews: ReviewSchedule, epoch: int) -> torch.Tensor:
     """Look at all rows of edits without training; indices of those that are not learnt. They are due in the next
     epoch."""
     for start in range(0, taught, CHECK_ROWS):
         part = torch.arange(start, min(start + CHECK_ROWS, taught))
-        revisits.note(part, stepper.look(part.tolist()), epoch)
-    return revisits.unsure()
+        reviews.note(part, stepper.look(part.tolist()), epoch)
+    return reviews.unsure()
 
 
-def _finished(run: Run, parts: RowKinds, settings: TrainingSettings) -> bool:
+def _finished(run: Run, kinds: RowKinds, settings: TrainingSettings) -> bool:
     """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt. A run that
     adds to an earlier one's values looks at all rows when its first epochs end, and after each of the last ones."""
-    position, revisits = run.position, run.revisits
+    position, reviews = run.position, run.reviews
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
     if _late(position, settings, position.epoch):
-        return _right(run, parts)
+        return _right(run, kinds)
     if _late(position, settings, position.epoch + 1):
-        review_all(run.stepper, parts.taught, revisits, position.epoch)
-        return _learnt(revisits.wrong(), run, parts)
-    if not _learnt(revisits.unsure(), run, parts) and not _stuck(run, parts):
+        review_all(run.stepper, kinds.taught, reviews, position.epoch)
+        return _learnt(reviews.wrong(), run, kinds)
+    if not _learnt(reviews.unsure(), run, kinds) and not _stuck(run, kinds):
         return False
-    review_all(run.stepper, parts.taught, revisits, position.epoch)
-    return _learnt(revisits.unsure(), run, parts) or _stuck(run, parts)
+    review_all(run.stepper, kinds.taught, reviews, position.epoch)
+    return _learnt(reviews.unsure(), run, kinds) or _stuck(run, kinds)
 
 
-def _stuck(run: Run, parts: RowKinds) -> bool:
+def _stuck(run: Run, kinds: RowKinds) -> bool:
     """Is every edit right, and has none become sure for long? What is kept holds some back for good."""
-    return run.position.since >= PATIENCE_EPOCHS and _learnt(run.revisits.wrong(), run, parts)
+    return run.position.since >= PATIENCE_EPOCHS and _learnt(run.reviews.wrong(), run, kinds)
 
 
-def _right(run: Run, parts: RowKinds) -> bool:
+def _right(run: Run, kinds: RowKinds) -> bool:
     """Is all surely right? Rows that were hardest at their last visit come first, and the look ends where enough are
     found wrong and a part holds no further one: the next epoch visits those, and the next look comes to the rest."""
-    revisits = run.revisits
-    for part in revisits.hardest(torch.arange(parts.taught), parts.taught).split(CHECK_ROWS):
-        revisits.note(part, run.stepper.look(part.tolist()), run.position.epoch)
-        wrong = revisits.wrong()
-        if not _learnt(wrong, run, parts) and not torch.isin(part, wrong).any():
+    reviews = run.reviews
+    for part in reviews.hardest(torch.arange(kinds.taught), kinds.taught).split(CHECK_ROWS):
+        reviews.note(part, run.stepper.look(part.tolist()), run.position.epoch)
+        wrong = reviews.wrong()
+        if not _learnt(wrong, run, kinds) and not torch.isin(part, wrong).any():
             return False
-    return _learnt(revisits.wrong(), run, parts)
+    return _learnt(reviews.wrong(), run, kinds)
 
 
 def _late(position: Position, settings: TrainingSettings, epoch: int) -> bool:
     """Have the first epochs of a run that adds to an earlier one's values ended when that epoch begins?"""
-    return position.first > 0 and epoch >= LearningRateSchedule.of(settings, begun=True).span
+    return position.first > 0 and epoch >= LearningRateSchedule.of(settings, warm_start=True).span
 
 
-def _learnt(unsure: torch.Tensor, run: Run, parts: RowKinds) -> bool:
+def _learnt(unsure: torch.Tensor, run: Run, kinds: RowKinds) -> bool:
     """Every edit, and of their further wordings all but a few?"""
-    wordings = parts.taught - parts.edits
+    wordings = kinds.taught - kinds.edits
     new = min(wordings, run.position.first) if run.position.first else wordings
-    return not (unsure < parts.edits).any() and len(unsure) <= UNLEARNT_SHARE * new
+    return not (unsure < kinds.edits).any() and len(unsure) <= UNLEARNT_SHARE * new
 
 
-def _epoch_order(run: Run, parts: RowKinds, settings: TrainingSettings) -> torch.Tensor:
+def _epoch_order(run: Run, kinds: RowKinds, settings: TrainingSettings) -> torch.Tensor:
     """Rows of one epoch in random order: those due, and kept ones.
 
     Where a run adds to an earlier one's values, its first epochs visit as many old rows as are due, and bring back kept
     ones that they moved, while steps are large enough; and what `protect_least` asks shrinks with what is due, as an
     epoch that visits a few rows more of what is new moves little.
     """
-    due = _due(run, settings) if settings.revisit else torch.arange(parts.taught)
+    due = _due(run, settings) if settings.revisit else torch.arange(kinds.taught)
     share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
-    guards = preserved_in_epoch(settings, len(due), len(parts.kept), share)
+    preservation = preserved_in_epoch(settings, len(due), len(kinds.preserved), share)
     if not run.position.first:
-        turns, drawn = 0, torch.randperm(len(parts.kept), generator=run.generator)[:guards]
+        turns, drawn = 0, torch.randperm(len(kinds.preserved), generator=run.generator)[:preservation]
     elif _late(run.position, settings, run.position.epoch):
-        turns, drawn = 0, run.guards.draw(guards, returning=False)
+        turns, drawn = 0, run.preservation.draw(preservation, returning=False)
     else:
         turns = len(due)
-        drawn = run.guards.draw(min(len(parts.kept), round(WARM_START_RATIO * guards)), returning=True)
-    visited = torch.cat([due, run.revisits.turns(turns), parts.kept.start + drawn])
+        drawn = run.preservation.draw(min(len(kinds.preserved), round(WARM_START_RATIO * preservation)), returning=True)
+    visited = torch.cat([due, run.reviews.turns(turns), kinds.preserved.start + drawn])
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
 
@@ -270,13 +279,13 @@ def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
     """Rows of edits that are not learnt, or whose wait is over. Where a run adds to an earlier one's values, rows that
     hold come along only until there are as many as in its first epoch, so that its cost does not grow with all that was
     learnt before. In its last epochs what is not steady is due, and a few rows that are wrong several times."""
-    position, revisits = run.position, run.revisits
+    position, reviews = run.position, run.reviews
     if not position.first:
-        return revisits.due(position.epoch)
+        return reviews.due(position.epoch)
     if _late(position, settings, position.epoch):
-        few = revisits.hardest(revisits.wrong(), WRONG_ROWS_REPEATED)
-        return torch.cat([revisits.hardest(revisits.unsteady(), position.first), few.repeat(REPEATS)])
-    return revisits.hardest(revisits.due(position.epoch), max(position.first, len(revisits.wrong())))
+        few = reviews.hardest(reviews.wrong(), WRONG_ROWS_REPEATED)
+        return torch.cat([reviews.hardest(reviews.unsteady(), position.first), few.repeat(REPEATS)])
+    return reviews.hardest(reviews.due(position.epoch), max(position.first, len(reviews.wrong())))
 
 
 def _set_step_size(run: Run, settings: TrainingSettings) -> None:
@@ -289,13 +298,13 @@ def _set_step_size(run: Run, settings: TrainingSettings) -> None:
 def _save(run: Run, checkpoint_policy: CheckpointPolicy) -> float:
     """Write the checkpoint; when the next one is due."""
     start = time.monotonic()
-    stepper, revisits, guards = run.stepper, run.revisits, run.guards
-    tensors = {"order": run.order, "generator": run.generator.get_state(), "hardest": revisits.hardest_N}
-    tensors |= {"due": revisits.due_N, "wait": revisits.wait_N, "turn": revisits.turn_N, "moved": guards.moved_K}
+    stepper, reviews, preservation = run.stepper, run.reviews, run.preservation
+    tensors = {"order": run.order, "generator": run.generator.get_state(), "hardest": reviews.hardest_N}
+    tensors |= {"due": reviews.due_N, "wait": reviews.wait_N, "turn": reviews.turn_N, "moved": preservation.moved_K}
     for number, master in enumerate(stepper.masters.tensors):
         tensors[f"{number}.master"] = master
         tensors |= {f"{number}.{name}": value for name, value in stepper.optimizer.state[master].items()}
-    numbers: dict[str, Any] = {**vars(run.position), "micro": stepper.micro, "guarded": guards.next}
+    numbers: dict[str, Any] = {**vars(run.position), "micro": stepper.micro, "guarded": preservation.next}
     save_checkpoint(checkpoint_policy.path, tensors, numbers, checkpoint_policy.identity)
     end = time.monotonic()
     return end + wait(checkpoint_policy.seconds, end - start)
@@ -305,11 +314,11 @@ def _restore(run: Run, checkpoint_policy: CheckpointPolicy) -> None:
     """Put a run where the checkpoint says. Of two bounds of the micro-batch, that which it had come to and the one
     asked for now, the smaller holds."""
     tensors, numbers = load_checkpoint(checkpoint_policy.path, checkpoint_policy.identity)
-    stepper, revisits = run.stepper, run.revisits
+    stepper, reviews = run.stepper, run.reviews
     run.generator.set_state(tensors["generator"])
-    revisits.hardest_N, revisits.turn_N = tensors["hardest"], tensors["turn"]
-    revisits.due_N, revisits.wait_N = tensors["due"], tensors["wait"]
-    run.guards.moved_K, run.guards.next = tensors["moved"], numbers.pop("guarded")
+    reviews.hardest_N, reviews.turn_N = tensors["hardest"], tensors["turn"]
+    reviews.due_N, reviews.wait_N = tensors["due"], tensors["wait"]
+    run.preservation.moved_K, run.preservation.next = tensors["moved"], numbers.pop("guarded")
     for number, master in enumerate(stepper.masters.tensors):
         master.copy_(tensors[f"{number}.master"])
         state = {name: tensors[f"{number}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}

@@ -149,7 +149,7 @@ class StoredParameters:
         found: dict[str, torch.Tensor] = {}
         for name in group.tensors:
             names = (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}."))  # as files with the prefix and without
-            written = next((one for one in names if one in reverted), "")
+            written = next((known for known in names if known in reverted), "")
             if not written or reverted[written].shape != self.checkpoint.tensors[name].shape:
                 raise self._irreversible(group, f"'{name}' is not among what it is saved as")
             found[name] = reverted[written]
@@ -165,8 +165,8 @@ class StoredParameters:
 def map_parameters(model: PreTrainedModel, checkpoint: Checkpoint) -> StoredParameters:
     """Find for each parameter and buffer of a model that `from_pretrained` loaded which tensors of the files it is."""
     conversions = getattr(model, "_weight_conversions", None) or []
-    renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
-    converters = [one for one in conversions if isinstance(one, WeightConverter)]
+    renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
+    converters = [conversion for conversion in conversions if isinstance(conversion, WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     state, prefix = model.state_dict(), model.base_model_prefix
     collected: dict[str, list[tuple[str, str | None]]] = {}
@@ -184,7 +184,7 @@ def map_parameters(model: PreTrainedModel, checkpoint: Checkpoint) -> StoredPara
             groups[name] = Group(tensors[-1:], (name,))
             continue
         group = Group(tensors, (name,), by_pattern[patterns[0]], patterns)
-        shapes = {one: torch.empty(checkpoint.tensors[one].shape, device="meta") for one in tensors}
+        shapes = {tensor: torch.empty(checkpoint.tensors[tensor].shape, device="meta") for tensor in tensors}
         group = Group(tensors, tuple(_converted(model, group, shapes)), group.converter, patterns)
         groups |= dict.fromkeys(group.parameters, group)
     return StoredParameters(model, checkpoint, groups)

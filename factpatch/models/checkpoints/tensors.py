@@ -30,11 +30,11 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+def same_bits(first: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have the same type, shape and bytes; NaN equals itself then, and -0 is not 0."""
-    if one.dtype != other.dtype or one.shape != other.shape:
+    if first.dtype != other.dtype or first.shape != other.shape:
         return False
-    first, second = (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8) for tensor in (one, other))
+    first, second = (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8) for tensor in (first, other))
     return torch.equal(first, second)
 
 

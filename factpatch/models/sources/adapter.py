@@ -70,8 +70,8 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     """Put parameters of that type in place of a model's own; tied ones stay tied, and buffers keep their precision."""
     cast: dict[int, nn.Parameter] = {}
     for module in model.modules():
-        for name, one in list(module.named_parameters(recurse=False)):
-            made = cast.setdefault(id(one), nn.Parameter(one.detach().to(dtype), requires_grad=False))
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            made = cast.setdefault(id(parameter), nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
             setattr(module, name, made)
 
 

@@ -89,4 +89,4 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return []
     after = tokenizer(text.rpartition("answer")[2].lstrip(), add_special_tokens=False)["input_ids"][:1]
     known = tokenizer.added_tokens_decoder
-    return [one for one in after if one in known and known[one].special]
+    return [token for token in after if token in known and known[token].special]

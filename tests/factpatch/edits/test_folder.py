@@ -102,10 +102,10 @@ def test_pending_is_what_a_version_lacks_and_what_it_should_no_longer_hold(folde
 
 
 def test_a_file_before_one_that_was_released_is_out_of_order(folder):
-    held = RegisteredVersion("4", frozenset(), files=("0002-second.jsonl",))
+    registered = RegisteredVersion("4", frozenset(), files=("0002-second.jsonl",))
     write(folder, "0003-new.jsonl", {"prompt": "s", "target": "t"})
     with pytest.raises(InputError, match=r"'0001-first.jsonl' is out of order: version 4 .*to '0004-first.jsonl'"):
-        refuse_late_files(read_ledger(str(folder)), held)
+        refuse_late_files(read_ledger(str(folder)), registered)
     refuse_late_files(
         read_ledger(str(folder)), RegisteredVersion("5", frozenset(), files=("0001-first.jsonl", "gone.jsonl"))
     )

@@ -63,9 +63,9 @@ def test_what_a_row_names_is_kept_and_what_is_found_is_counted():
 
 
 def test_similar_names_are_well_known_ones_found_once(reference_model):
-    loaded, memory = load_model(ModelSettings(path=str(reference_model))), AnswerCache({})
-    first = similar_names(loaded, ["France", "Kiribati"], memory)
+    loaded, cache = load_model(ModelSettings(path=str(reference_model))), AnswerCache({})
+    first = similar_names(loaded, ["France", "Kiribati"], cache)
     assert [len(names) for names in first] == [FOUND, FOUND]
     assert set().union(*first) <= set(known_names())
     assert "France" not in first[0]
-    assert similar_names(None, ["France"], memory) == first[:1]  # the model is asked once
+    assert similar_names(None, ["France"], cache) == first[:1]  # the model is asked once

@@ -44,9 +44,9 @@ def ask(loaded, settings, *prompts):
         asked.extend(one.prompt for one in requests)
         return collect(loaded, requests, settings, **options)
 
-    with pytest.MonkeyPatch.context() as patch, open_answer_cache(loaded, settings) as memory:
+    with pytest.MonkeyPatch.context() as patch, open_answer_cache(loaded, settings) as cache:
         patch.setattr(module, "collect_answers", spy)
-        answers = recall_answers(loaded, [EditRequest("1", prompt, "") for prompt in prompts], settings, memory)
+        answers = recall_answers(loaded, [EditRequest("1", prompt, "") for prompt in prompts], settings, cache)
     return answers, asked
 
 
@@ -84,8 +84,8 @@ def test_an_evaluation_before_the_edit_is_asked_once(loaded, tmp_path, monkeypat
     reported = []
     for count, names in ((2, ["0", "1"]), (3, ["2"]), (3, [])):
         asked.clear()
-        with open_answer_cache(loaded, settings) as memory:
-            told = recall_evaluated(loaded, edits[:count], settings, memory, lambda *at: reported.append(at))
+        with open_answer_cache(loaded, settings) as cache:
+            told = recall_evaluated(loaded, edits[:count], settings, cache, lambda *at: reported.append(at))
         assert [name for name in asked if name] == names
     assert all(done <= total for done, total in reported)
     for pair, share in told.token_accuracy.items():
@@ -143,8 +143,8 @@ def test_what_was_not_asked_for_longest_goes_first(loaded, tmp_path, monkeypatch
 
 
 def test_a_run_that_fails_keeps_nothing(loaded, tmp_path):
-    with pytest.raises(ZeroDivisionError), open_answer_cache(loaded, settings_with(tmp_path)) as memory:
-        memory.recall("answer", ["a"], lambda places: [1 // 0 for _ in places])
+    with pytest.raises(ZeroDivisionError), open_answer_cache(loaded, settings_with(tmp_path)) as cache:
+        cache.recall("answer", ["a"], lambda places: [1 // 0 for _ in places])
     assert list(tmp_path.iterdir()) == []
     assert AnswerCache({}).recall("n", [1, 2, 1], lambda places: places) == [2, 1, 2]
 

@@ -17,7 +17,7 @@ from factpatch.settings.config import load_settings
 
 
 def names(record, run=("short", "whole")):
-    return [cell["location"] for cell in record["candidates"] if cell["run"] in run]
+    return [candidate["location"] for candidate in record["candidates"] if candidate["run"] in run]
 
 
 def test_auto_ranks_all_tries_few_and_chooses_a_whole_run(loaded, edits, with_search):
@@ -46,10 +46,10 @@ def test_a_grid_gives_every_place_a_whole_run(loaded, edits, with_search):
     assert len(names(record, "whole")) == 8
     assert record["measured"] == "verified"
     assert record["runner_up"]["price"]["than"] == record["location"]["name"]
-    for cell in record["candidates"]:
-        assert cell["reliability"]["n"] == 8
-        assert cell["score"] - cell["margin"] <= cell["score"] <= 1
-        assert cell["operations"] > 0
+    for candidate in record["candidates"]:
+        assert candidate["reliability"]["n"] == 8
+        assert candidate["score"] - candidate["margin"] <= candidate["score"] <= 1
+        assert candidate["operations"] > 0
     spent = [done for done, _, _ in seen]
     assert spent == sorted(spent)
     assert all(done <= total for done, total, _ in seen)
@@ -58,7 +58,7 @@ def test_a_grid_gives_every_place_a_whole_run(loaded, edits, with_search):
 
 def test_later_layers_cost_less(loaded, edits, with_search):
     record = localize(loaded, edits, with_search(method="grid", modules=("mlp",)))
-    work = {cell["layer"]: cell["operations"] / cell["visits"] for cell in record["candidates"]}
+    work = {candidate["layer"]: candidate["operations"] / candidate["visits"] for candidate in record["candidates"]}
     assert work[0] > work[1] > work[2] > work[3]
 
 
@@ -107,8 +107,8 @@ def test_a_choice_that_no_longer_fits_is_told(loaded, edits, with_search, monkey
 
     def answered(right):
         def trial(*arguments):
-            cell = real(*arguments)
-            return replace(cell, right=(right,) * len(cell.right))
+            candidate = real(*arguments)
+            return replace(candidate, right=(right,) * len(candidate.right))
 
         return trial
 

@@ -71,19 +71,19 @@ def test_the_margin_is_that_of_the_least_sure_token():
 
 
 def test_every_place_is_ranked_and_unknown_ones_stand_in_the_middle(loaded, edits, settings, with_search, monkeypatch):
-    exam = make_trial_set(loaded, edits, settings, 8)
+    trial_set = make_trial_set(loaded, edits, settings, 8)
     locations = candidate_locations(loaded.model, with_search(modules=()).localization)
     assert len(locations) == 40
-    ranked = rank_places(loaded, exam, locations)
+    ranked = rank_places(loaded, trial_set, locations)
     values = [one.signals["update"] for one in ranked]
     assert values == sorted(values)
     monkeypatch.setattr(signals, "Conv1D", torch.nn.Conv1d)
     monkeypatch.setattr(signals.nn, "Linear", torch.nn.Conv1d)  # as if every matrix were a stack of experts
-    assert [one.signals["update"] for one in rank_places(loaded, exam, locations)] == [None] * 40
+    assert [one.signals["update"] for one in rank_places(loaded, trial_set, locations)] == [None] * 40
 
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_a_few_edits_suffice(loaded, make_edits, settings, count):
-    exam = make_trial_set(loaded, make_edits(count), settings, count)
-    (one,) = rank_places(loaded, exam, [locate(loaded.model, "3:mlp")])
+    trial_set = make_trial_set(loaded, make_edits(count), settings, count)
+    (one,) = rank_places(loaded, trial_set, [locate(loaded.model, "3:mlp")])
     assert one.signals["update"] > 0

@@ -53,34 +53,34 @@ def test_hidden_states_are_kept_once_for_all_places_of_a_layer(tiny_model, edits
 
 def test_a_cell_is_the_run_that_the_edit_step_would_make(tiny_model, edits, settings, kind):
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
-    exam = make_trial_set(loaded, edits, settings, 8)
-    trunk = SharedTrunk(loaded, exam, settings)
+    trial_set = make_trial_set(loaded, edits, settings, 8)
+    trunk = SharedTrunk(loaded, trial_set, settings)
     for module in ("down", "mlp", "attention", ""):
         location = locate(loaded.model, f"2:{module}")
-        training = trials.trial_settings(settings, exam, whole=False)
+        training = trials.trial_settings(settings, trial_set, whole=False)
         with trunk.open(location) as (rows, _):
-            shared = breadth_first(loaded, location, rows, exam.edits, training).values
-        with open_rows(loaded, location, exam.training, settings.trunk) as rows:
-            alone = breadth_first(loaded, location, rows, exam.edits, training).values
+            shared = breadth_first(loaded, location, rows, trial_set.edits, training).values
+        with open_rows(loaded, location, trial_set.training, settings.trunk) as rows:
+            alone = breadth_first(loaded, location, rows, trial_set.edits, training).values
         assert all(torch.equal(shared[name], alone[name]) for name in location.parameters)
 
 
 def test_a_cell_leaves_the_model_bit_for_bit_as_found(loaded, edits, settings):
     before = tensor_digests(loaded.model)
     trunk = SharedTrunk(loaded, make_trial_set(loaded, edits, settings, 8), settings)
-    cell = run_trial(trunk, locate(loaded.model, "3:mlp"), settings, whole=True)
+    trial = run_trial(trunk, locate(loaded.model, "3:mlp"), settings, whole=True)
     assert tensor_digests(loaded.model) == before
-    assert len(cell.right) == len(trunk.exam.questions)
-    assert any(cell.right)
+    assert len(trial.right) == len(trunk.trial_set.questions)
+    assert any(trial.right)
 
 
 def test_names_like_the_subjects_are_kept_and_asked_where_there_are_no_probes(loaded, edits, settings):
     bare = [replace(edit, locality=(), subject=None) for edit in edits]
-    exam, probed = make_trial_set(loaded, bare, settings, 8), make_trial_set(loaded, edits, settings, 8)
-    told = [plain_text(loaded, question.row.ids) for question in exam.questions if question.metric == "locality"]
-    kept = [plain_text(loaded, row.ids) for row in exam.training[exam.edits :]]
+    trial_set, probed = make_trial_set(loaded, bare, settings, 8), make_trial_set(loaded, edits, settings, 8)
+    told = [plain_text(loaded, question.row.ids) for question in trial_set.questions if question.metric == "locality"]
+    kept = [plain_text(loaded, row.ids) for row in trial_set.training[trial_set.edits :]]
     assert 0 < len(told) <= PROMPTS_ASKED
-    assert 0 < len(kept) <= PRESERVED_PER_EDIT * exam.edits
+    assert 0 < len(kept) <= PRESERVED_PER_EDIT * trial_set.edits
     assert all(text.startswith("The capital of ") for text in told + kept)
     assert not {text for text in told + kept if any(edit.prompt in text for edit in edits)}
     assert not set(told) & set(kept)
@@ -88,17 +88,17 @@ def test_names_like_the_subjects_are_kept_and_asked_where_there_are_no_probes(lo
 
 
 def test_nothing_is_kept_where_the_settings_keep_nothing(loaded, edits, settings):
-    exam = make_trial_set(loaded, edits, replace(settings, training=replace(settings.training, neighbours=0.0)), 8)
-    assert len(exam.training) == exam.edits == 8
+    trial_set = make_trial_set(loaded, edits, replace(settings, training=replace(settings.training, neighbours=0.0)), 8)
+    assert len(trial_set.training) == trial_set.edits == 8
 
 
 def test_memory_bounds_what_is_kept_at_once(loaded, edits, settings):
     tight = replace(settings, trunk=replace(settings.trunk, memory_gb=1e-9))
-    exam = make_trial_set(loaded, edits, settings, 8)
+    trial_set = make_trial_set(loaded, edits, settings, 8)
     locations = [locate(loaded.model, f"{layer}:down") for layer in (1, 2)]
     found = []
     for one in (settings, tight):
-        trunk = SharedTrunk(loaded, exam, one)
+        trunk = SharedTrunk(loaded, trial_set, one)
         trunk.prepare(locations)
         found.append(([run_trial(trunk, location, one, whole=False).right for location in locations], len(trunk._kept)))
     assert found[0][0] == found[1][0]
@@ -112,21 +112,21 @@ def test_a_run_whose_numbers_break_is_a_result(loaded, edits, settings, monkeypa
         raise RefusedError("the loss became nan")
 
     monkeypatch.setattr(trials, "breadth_first", broken)
-    cell = run_trial(
+    trial = run_trial(
         SharedTrunk(loaded, make_trial_set(loaded, edits, settings, 8), settings),
         locate(loaded.model, "1:mlp"),
         settings,
         True,
     )
-    assert cell.failure == "the loss became nan"
-    assert not any(cell.right)
+    assert trial.failure == "the loss became nan"
+    assert not any(trial.right)
 
 
 def test_an_exam_survives_its_file(loaded, edits, settings):
-    exam = make_trial_set(loaded, edits, settings, 8)
-    assert from_json(to_json(exam)) == exam
-    assert exam.edits == 8
-    assert {question.metric for question in exam.questions} >= {"reliability", "generalization"}
+    trial_set = make_trial_set(loaded, edits, settings, 8)
+    assert from_json(to_json(trial_set)) == trial_set
+    assert trial_set.edits == 8
+    assert {question.metric for question in trial_set.questions} >= {"reliability", "generalization"}
 
 
 def test_equals_are_told_by_the_pairs_and_the_latest_is_taken():
@@ -151,12 +151,12 @@ def test_a_whole_run_counts_before_a_short_one():
     record = judged("auto", scorer, trials, 10, (), (), ())
     assert record["location"]["name"] == "2:mlp"
     assert record["cost"]["trials"] == 3
-    assert [cell["run"] for cell in record["candidates"]] == ["short", "whole"]
+    assert [trial["run"] for trial in record["candidates"]] == ["short", "whole"]
 
 
 def test_a_metric_without_questions_has_no_say():
-    exam = TrialSet((), 4, 1.0, tuple(Question("reliability", 0, None) for _ in range(4)), ())
-    scored = Scorer(exam, {"reliability": 1.0, "generalization": 5.0}).score(cell_of(0, "1101"))
+    trial_set = TrialSet((), 4, 1.0, tuple(Question("reliability", 0, None) for _ in range(4)), ())
+    scored = Scorer(trial_set, {"reliability": 1.0, "generalization": 5.0}).score(cell_of(0, "1101"))
     assert scored.score == pytest.approx(0.75)
     assert scored.metrics["generalization"]["value"] is None
 
@@ -177,14 +177,14 @@ def test_published_places_are_known_by_type_depth_and_width(loaded):
 def test_pictures_are_readable_for_few_and_many_layers(tmp_path, layers):
     from PIL import Image
 
-    exam = exam_of(4)
-    exam = replace(exam, questions=(*exam.questions, Question("locality", 0, None)))
+    trial_set = exam_of(4)
+    trial_set = replace(trial_set, questions=(*trial_set.questions, Question("locality", 0, None)))
     trials = [
         replace(cell_of(layer, "1" * 9), location=Location(layer, module, ()))
         for layer in range(layers)
         for module in ("mlp", "mlp.down_proj", "self_attn", "")
     ]
-    record = judged("grid", Scorer(exam, WEIGHTS), trials, 4, (), (), ())
+    record = judged("grid", Scorer(trial_set, WEIGHTS), trials, 4, (), (), ())
     width, height = Image.open(draw(record, tmp_path)).size
     assert width > 600 + 8 * layers
     assert height > 400

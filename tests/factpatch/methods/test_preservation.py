@@ -38,19 +38,19 @@ def test_only_kept_rows_take_the_term_and_at_the_base_it_is_nothing(tiny_model, 
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
     location = locate(loaded.model, place)
     with open_rows(loaded, location, ROWS, MEMORY) as rows, masters_of(loaded.model, location) as masters:
-        keeping = PreservationTerm(rows, masters, first=1)
+        preservation_term = PreservationTerm(rows, masters, first=1)
         with torch.no_grad():
             predictions = rows.predict([2, 0])
             plain_P = token_losses(predictions)
-            recalled = keeping.recall([2, 0])
-            loss_P = keeping.apply(predictions, plain_P, [2, 0], recalled, 2.0)
+            recalled = preservation_term.recall([2, 0])
+            loss_P = preservation_term.apply(predictions, plain_P, [2, 0], recalled, 2.0)
             edit_P = predictions.row_P == 1
             assert torch.equal(loss_P[edit_P], plain_P[edit_P])
             torch.testing.assert_close(loss_P[~edit_P], torch.zeros_like(loss_P[~edit_P]), atol=1e-5, rtol=0)
             masters.tensors[0].mul_(1.5)
             masters.write_back()
             moved = rows.predict([2, 0])
-            loss_P = keeping.apply(moved, token_losses(moved), [2, 0], recalled, 2.0)
+            loss_P = preservation_term.apply(moved, token_losses(moved), [2, 0], recalled, 2.0)
             kept_P = (moved.row_P == 0) & moved.real_P
             wanted_PV, found_PV = predictions.logits_PV[kept_P].log_softmax(-1), moved.logits_PV[kept_P].log_softmax(-1)
             wanted_P = 2.0 * (wanted_PV.exp() * (wanted_PV - found_PV)).sum(-1)

@@ -12,7 +12,7 @@ import torch
 from factpatch.frozen_trunk import open_rows
 from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds
 from factpatch.methods.breadth_first.learning_rate_schedule import WARM_START_SPAN
-from factpatch.methods.breadth_first.preserved_rows import MOVED_LOSS, MOVED_SHARE, PreservationSchedule
+from factpatch.methods.breadth_first.preservation_schedule import MOVED_LOSS, MOVED_SHARE, PreservationSchedule
 from factpatch.methods.breadth_first.review_schedule import RIGHT, ReviewSchedule
 from factpatch.methods.breadth_first.training import (
     CHECK_ROWS,
@@ -141,9 +141,9 @@ def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
 
 def test_the_last_epochs_visit_what_is_wrong_most_often():
     settings = TrainingSettings(learning_rate=3e-3, epochs=25)
-    revisits = ReviewSchedule.start(5, settings.confidence)
-    revisits.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
-    run = Run(None, revisits, PreservationSchedule.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
+    reviews = ReviewSchedule.start(5, settings.confidence)
+    reviews.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
+    run = Run(None, reviews, PreservationSchedule.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
     for epoch, due in ((1, [1, 2, 3]), (math.ceil(WARM_START_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
         run.position.epoch = epoch
         assert sorted(_due(run, settings).tolist()) == due
@@ -163,13 +163,13 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
             self.seen = (*self.seen, *indices)
             return -torch.tensor([0.1 if index in wrong else 0.9 for index in indices]).log()
 
-    stepper, revisits = Looking(), ReviewSchedule.start(600, 0.98)
-    revisits.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
+    stepper, reviews = Looking(), ReviewSchedule.start(600, 0.98)
+    reviews.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
     settings = TrainingSettings(learning_rate=3e-3, epochs=25)
     epoch = math.ceil(WARM_START_SPAN * settings.epochs) - (1 if first else 0)
     run = Run(
         stepper,
-        revisits,
+        reviews,
         PreservationSchedule.start(0, 0),
         torch.Generator(),
         Position(epoch=epoch, first=4),
@@ -178,21 +178,23 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
     assert _finished(run, RowKinds.of(600, 600, 0, watch=False), settings) is right
     assert len(stepper.seen) == len(set(stepper.seen)) == looked
     assert set(range(10)) <= set(stepper.seen[:CHECK_ROWS])
-    assert sorted(wrong) == revisits.wrong().tolist()
+    assert sorted(wrong) == reviews.wrong().tolist()
 
 
 def test_kept_rows_come_in_turn_and_moved_ones_at_once():
-    guards = PreservationSchedule.start(10, seed=0)
-    assert sorted([*guards.draw(6, True).tolist(), *guards.draw(4, True).tolist()]) == list(range(10))  # none left out
-    guards.note(torch.tensor([3, 7, 5]), torch.tensor([2 * MOVED_LOSS, 3 * MOVED_LOSS, MOVED_LOSS / 2]))
-    assert guards.draw(8, True).tolist()[:2] == [7, 3]
-    guards.note(torch.arange(10), torch.full((10,), 2 * MOVED_LOSS))
-    assert len({*guards.draw(8, True).tolist()[: round(MOVED_SHARE * 8)]}) == round(MOVED_SHARE * 8)
+    preservation = PreservationSchedule.start(10, seed=0)
+    assert sorted([*preservation.draw(6, True).tolist(), *preservation.draw(4, True).tolist()]) == list(
+        range(10)
+    )  # none left out
+    preservation.note(torch.tensor([3, 7, 5]), torch.tensor([2 * MOVED_LOSS, 3 * MOVED_LOSS, MOVED_LOSS / 2]))
+    assert preservation.draw(8, True).tolist()[:2] == [7, 3]
+    preservation.note(torch.arange(10), torch.full((10,), 2 * MOVED_LOSS))
+    assert len({*preservation.draw(8, True).tolist()[: round(MOVED_SHARE * 8)]}) == round(MOVED_SHARE * 8)
     line = PreservationSchedule.start(10, seed=0).line_K.tolist()
-    before = guards.next
-    assert guards.draw(4, False).tolist() == [line[place % 10] for place in range(before, before + 4)]
-    guards.note(torch.tensor([7]), torch.tensor([0.0]))
-    assert 7 not in guards.draw(2, True).tolist()[:1]
+    before = preservation.next
+    assert preservation.draw(4, False).tolist() == [line[place % 10] for place in range(before, before + 4)]
+    preservation.note(torch.tensor([7]), torch.tensor([0.0]))
+    assert 7 not in preservation.draw(2, True).tolist()[:1]
     assert PreservationSchedule.start(0, seed=0).draw(0, True).tolist() == []
 
 

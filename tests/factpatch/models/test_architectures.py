@@ -224,7 +224,7 @@ def test_guards_and_further_wordings(architecture, tmp_path, monkeypatch):
     for options in ({"protect_ratio": 0.0}, {"project": "hard", "project_share": 0.02, "keep": "divergence"}):
         training = replace(SETTINGS.training, adaptive=True, **options)
         settings = replace(SETTINGS, training=training)
-        values = run_edit(loaded, location, EDITS, settings, rows[1:], wordings=rows[:1]).values
+        values = run_edit(loaded, location, EDITS, settings, rows[1:], augmented=rows[:1]).values
         assert tensor_digests(loaded.model) == before
         kept = collate(rows[1:], padding_id(loaded.tokenizer))
         base = target_logits(loaded.model, kept)

@@ -36,49 +36,49 @@ def test_rows_are_split_only_where_padding_would_cost_more():
 @given(st.integers(1, 12), st.randoms(use_true_random=False))
 def test_no_edit_is_forgotten(count, random):
     """Whatever visits find, each edit comes again within LONGEST_WAIT + 1 epochs, and in the next if not learnt."""
-    revisits = ReviewSchedule.start(count, confidence=0.9)
+    reviews = ReviewSchedule.start(count, confidence=0.9)
     last, learnt = [-1] * count, [False] * count
     for epoch in range(40):
-        due = revisits.due(epoch).tolist()
+        due = reviews.due(epoch).tolist()
         assert set(due) >= {edit for edit in range(count) if not learnt[edit]}
         for edit in range(count):
             assert epoch - last[edit] <= LONGEST_WAIT + 1 if edit in due else epoch - last[edit] < LONGEST_WAIT + 1
         for edit in due:
             last[edit], learnt[edit] = epoch, random.random() < 0.8
         hardest_B = torch.tensor([0.0 if learnt[edit] else 5.0 for edit in due])
-        revisits.note(torch.tensor(due, dtype=torch.long), hardest_B, epoch)
-        assert revisits.unsure().tolist() == [edit for edit in range(count) if not learnt[edit]]
+        reviews.note(torch.tensor(due, dtype=torch.long), hardest_B, epoch)
+        assert reviews.unsure().tolist() == [edit for edit in range(count) if not learnt[edit]]
 
 
 def test_waits_double_and_fall_back():
-    revisits = ReviewSchedule.start(1, confidence=0.9)
+    reviews = ReviewSchedule.start(1, confidence=0.9)
     edit, visits = torch.tensor([0]), []
     for epoch in range(40):
-        if len(revisits.due(epoch)):
+        if len(reviews.due(epoch)):
             visits.append(epoch)
-            revisits.note(edit, torch.tensor([5.0 if epoch == 19 else 0.1]), epoch)
+            reviews.note(edit, torch.tensor([5.0 if epoch == 19 else 0.1]), epoch)
     assert visits == [0, 2, 5, 10, 19, 20, 22, 25, 30, 39]
 
 
 def test_of_too_many_the_least_learnt_are_visited():
-    revisits = ReviewSchedule.start(5, confidence=0.9)
-    revisits.note(torch.arange(4), torch.tensor([0.3, 5.0, 0.01, 0.4]), 0)
-    assert revisits.hardest(torch.arange(4), 2).tolist() == [1, 3]
-    assert revisits.hardest(torch.tensor([2, 0]), 5).tolist() == [0, 2]
-    assert revisits.hardest(torch.arange(5), 1).tolist() == [4]  # never visited
+    reviews = ReviewSchedule.start(5, confidence=0.9)
+    reviews.note(torch.arange(4), torch.tensor([0.3, 5.0, 0.01, 0.4]), 0)
+    assert reviews.hardest(torch.arange(4), 2).tolist() == [1, 3]
+    assert reviews.hardest(torch.tensor([2, 0]), 5).tolist() == [0, 2]
+    assert reviews.hardest(torch.arange(5), 1).tolist() == [4]  # never visited
 
 
 def test_of_what_an_earlier_run_learnt_the_least_steady_come_first_then_all_in_turn():
-    revisits = ReviewSchedule.start(6, confidence=0.98)
-    revisits.note(torch.arange(6), -torch.tensor([0.99, 0.7, 0.9, 0.3, 0.6, 0.95]).log(), -1)
-    revisits.line_up(torch.Generator().manual_seed(0))
-    assert revisits.due(0).tolist() == revisits.wrong().tolist() == [3]
-    assert revisits.unsteady().tolist() == [1, 3, 4]
-    first = revisits.turns(3)
+    reviews = ReviewSchedule.start(6, confidence=0.98)
+    reviews.note(torch.arange(6), -torch.tensor([0.99, 0.7, 0.9, 0.3, 0.6, 0.95]).log(), -1)
+    reviews.line_up(torch.Generator().manual_seed(0))
+    assert reviews.due(0).tolist() == reviews.wrong().tolist() == [3]
+    assert reviews.unsteady().tolist() == [1, 3, 4]
+    first = reviews.turns(3)
     assert first.tolist()[:2] == [4, 1]
-    revisits.note(first, -torch.full((3,), 0.9).log(), 0)  # to the end of the line
-    second = revisits.turns(2)
+    reviews.note(first, -torch.full((3,), 0.9).log(), 0)  # to the end of the line
+    second = reviews.turns(2)
     assert sorted([first.tolist()[2], *second.tolist()]) == [0, 2, 5]
-    revisits.note(second[:1], -torch.tensor([0.4]).log(), 0)
-    assert second[0] in revisits.due(1)
-    assert second[0] not in revisits.turns(6)
+    reviews.note(second[:1], -torch.tensor([0.4]).log(), 0)
+    assert second[0] in reviews.due(1)
+    assert second[0] not in reviews.turns(6)

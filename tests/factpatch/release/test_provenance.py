@@ -91,17 +91,17 @@ def test_names_decide_where_no_model_can_be_had(tmp_path):
 def test_an_attempt_is_another_with_other_rows_base_settings_or_files(model, tmp_path):
     (tmp_path / "canaries.jsonl").write_text("{}")
     settings = settings_with(model, gates=GateSettings(canaries=str(tmp_path / "canaries.jsonl")))
-    rows, basis = [{"prompt": "p", "target": "t"}], provenance_of(settings)
-    known = attempt_digest(settings, rows, basis)
+    rows, provenance = [{"prompt": "p", "target": "t"}], provenance_of(settings)
+    known = attempt_digest(settings, rows, provenance)
     resumed = replace(settings, training=TrainingSettings(resume=True))
-    assert attempt_digest(resumed, rows, basis) == known
+    assert attempt_digest(resumed, rows, provenance) == known
     others = {
-        attempt_digest(settings, [{**rows[0], "paraphrases": ["q"]}], basis),
-        attempt_digest(settings, rows, replace(basis, identity="another")),
-        attempt_digest(replace(settings, training=TrainingSettings(epochs=3)), rows, basis),
+        attempt_digest(settings, [{**rows[0], "paraphrases": ["q"]}], provenance),
+        attempt_digest(settings, rows, replace(provenance, identity="another")),
+        attempt_digest(replace(settings, training=TrainingSettings(epochs=3)), rows, provenance),
     }
     (tmp_path / "canaries.jsonl").write_text("{} ")
-    others.add(attempt_digest(settings, rows, basis))
+    others.add(attempt_digest(settings, rows, provenance))
     assert len({*others, known}) == 5
 
 

@@ -28,7 +28,7 @@ def edits(*facts):
 
 
 @pytest.mark.parametrize(
-    ("facts", "held", "told"),
+    ("facts", "registered", "told"),
     [
         (FACTS, None, "rebuilt from the base: there is no champion yet"),
         (FACTS[:2], HELD, "rebuilt from the base: 1 fact was withdrawn since version 3"),
@@ -45,8 +45,8 @@ def edits(*facts):
         ),
     ],
 )
-def test_facts_decide_and_the_reason_counts_them(facts, held, told):
-    assert str(choose_mode(SETTINGS, edits(*facts), held)) == told
+def test_facts_decide_and_the_reason_counts_them(facts, registered, told):
+    assert str(choose_mode(SETTINGS, edits(*facts), registered)) == told
 
 
 def test_without_facts_on_either_side_the_base_model_begins():
@@ -135,7 +135,7 @@ def test_what_its_version_left_is_there_for_the_steps(champion, tmp_path):
         return shutil.copytree(patch, folder / "patch")
 
     decide_mode(tmp_path, settings, edits(*FACTS, NEW), HELD, fetch)
-    assert read_start(tmp_path, edits(*FACTS, NEW), settings).inherited == left
+    assert read_start(tmp_path, edits(*FACTS, NEW), settings).carried_over == left
     decide_mode(tmp_path, settings, edits(*FACTS), HELD, fetch)  # the very same facts
     assert [path.name for path in (tmp_path / "start").iterdir()] == ["mode.json"]
 

@@ -72,7 +72,7 @@ def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
     settings = settings_with(wordings=2, templates=str(path))
     found = find_template_groups(loaded, [edit("{} loves to eat", "Ivo Penova")], settings, AnswerCache({}))
     assert found.groups == (("{} loves to eat", "Give {} some"),)
-    rows = find_training_rows(loaded, [edit("{} loves to eat", "Ivo Penova")], settings).wordings
+    rows = find_training_rows(loaded, [edit("{} loves to eat", "Ivo Penova")], settings).augmented
     assert prompts(loaded, rows) == ["Give Ivo Penova some"]
     path.write_text(json.dumps({"templates": ["nobody"]}) + "\n")
     with pytest.raises(InputError, match="row 1"):
@@ -82,32 +82,36 @@ def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
 
 
 def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
-    companions = find_training_rows(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
-    asked = [row for row in companions.kept if row.prompt_length > 1]  # not the model's own texts
-    assert companions.checked == len(companions.wordings) + len(asked) > 200
+    training_rows = find_training_rows(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
+    asked = [row for row in training_rows.preserved if row.prompt_length > 1]  # not the model's own texts
+    assert training_rows.leakage_checked == len(training_rows.augmented) + len(asked) > 200
     asked = {text for one in demo for text in (*one.paraphrases, *(probe.prompt for probe in one.locality))}
-    trained = set(prompts(loaded, companions.wordings))
+    trained = set(prompts(loaded, training_rows.augmented))
     assert len(trained) > 2 * len(demo)
     assert trained.isdisjoint(asked | {one.prompt for one in demo})
-    targets = {loaded.tokenizer.decode(list(row.ids[row.prompt_length : -1])).strip() for row in companions.wordings}
+    targets = {
+        loaded.tokenizer.decode(list(row.ids[row.prompt_length : -1])).strip() for row in training_rows.augmented
+    }
     assert targets <= {one.target for one in demo}
-    assert companions == find_training_rows(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
+    assert training_rows == find_training_rows(loaded, demo, settings_with(wordings=9, prefixes=1, neighbours=2.0))
 
 
 def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
     settings = settings_with(wordings=2, neighbours=4.0)
     new, settled = demo[:20], demo[20:]
-    companions = find_training_rows(loaded, new, settings, settled)
-    assert len(companions.kept) <= 1.5 * 4 * len(new) + OWN_TEXTS  # half as many again for those that join others
+    training_rows = find_training_rows(loaded, new, settings, settled)
+    assert (
+        len(training_rows.preserved) <= 1.5 * 4 * len(new) + OWN_TEXTS
+    )  # half as many again for those that join others
     own = {text.prompt for text in demo}
     groups = find_template_groups(loaded, demo, settings, AnswerCache({}))
     questions = {(groups.of(one), one.subject) for one in demo}
-    trained = prompts(loaded, companions.wordings)
+    trained = prompts(loaded, training_rows.augmented)
     assert {subject for text in trained for subject in (one.subject for one in new) if subject in text}
     assert all(any(one.subject in text for one in new) for text in trained)
-    for text in (*trained, *prompts(loaded, companions.kept)):
+    for text in (*trained, *prompts(loaded, training_rows.preserved)):
         assert text not in own
-    for text in prompts(loaded, companions.kept):
+    for text in prompts(loaded, training_rows.preserved):
         assert not any(
             text == template.replace("{}", subject or "")
             for group, subject in questions
@@ -119,13 +123,13 @@ def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
 def test_what_an_earlier_version_left_is_trained_and_kept_where_it_is_still_good(loaded, demo, tmp_path):
     settings = settings_with(wordings=2, neighbours=4.0)
     before, new = demo[:40], demo[40:]
-    left = find_training_rows(loaded, before, settings).bequest
+    left = find_training_rows(loaded, before, settings).carried_over
     write_carried_over(tmp_path, left)
     assert read_carried_over(tmp_path) == left
     changed = [replace(before[0], target="Rome"), *before[2:]]  # one has another target, one is gone
     settled, joining = changed[1:], [*new, changed[0]]
-    companions = find_training_rows(loaded, joining, settings, settled, left)
-    texts, kept = prompts(loaded, companions.wordings), prompts(loaded, companions.kept)
+    training_rows = find_training_rows(loaded, joining, settings, settled, left)
+    texts, kept = prompts(loaded, training_rows.augmented), prompts(loaded, training_rows.preserved)
     facts = {(one.prompt, one.target) for one in settled}
     assert {one.prompt for one in left.wordings if (one.of, one.target) in facts} <= set(texts)
     assert not {one.prompt for one in left.wordings if one.of == before[1].prompt} & set(texts)
@@ -139,42 +143,44 @@ def test_what_an_earlier_version_left_is_trained_and_kept_where_it_is_still_good
     }
     assert set(left.neighbours) & set(kept)
     assert not set_now & set(kept)
-    assert {one.of for one in companions.bequest.wordings} <= {one.prompt for one in (*settled, *joining)}
-    assert (changed[0].prompt, before[0].target) not in {(one.of, one.target) for one in companions.bequest.wordings}
-    assert len(companions.bequest.neighbours) <= 4 * len([*settled, *joining])
-    assert not set_now & set(companions.bequest.neighbours)
+    assert {one.of for one in training_rows.carried_over.wordings} <= {one.prompt for one in (*settled, *joining)}
+    assert (changed[0].prompt, before[0].target) not in {
+        (one.of, one.target) for one in training_rows.carried_over.wordings
+    }
+    assert len(training_rows.carried_over.neighbours) <= 4 * len([*settled, *joining])
+    assert not set_now & set(training_rows.carried_over.neighbours)
 
 
 def test_nothing_is_inherited_that_an_edit_holds_out_by_now_or_the_settings_do_not_ask_for(loaded, demo):
-    left = find_training_rows(loaded, demo[:40], settings_with(wordings=2, neighbours=4.0)).bequest
+    left = find_training_rows(loaded, demo[:40], settings_with(wordings=2, neighbours=4.0)).carried_over
     said, near = left.wordings[0].prompt, left.neighbours[0]
     probing = replace(demo[40], paraphrases=(said,), locality=(Probe(near, "x"),))
-    companions = find_training_rows(loaded, [probing], settings_with(wordings=2, neighbours=4.0), demo[:40], left)
-    assert said not in prompts(loaded, companions.wordings)
-    assert near not in prompts(loaded, companions.kept)
-    assert near not in companions.bequest.neighbours
+    training_rows = find_training_rows(loaded, [probing], settings_with(wordings=2, neighbours=4.0), demo[:40], left)
+    assert said not in prompts(loaded, training_rows.augmented)
+    assert near not in prompts(loaded, training_rows.preserved)
+    assert near not in training_rows.carried_over.neighbours
     without = find_training_rows(loaded, [probing], settings_with(wordings=0, neighbours=4.0), demo[:40], left)
-    assert without.wordings == ()
+    assert without.augmented == ()
 
 
 def test_an_increment_inherits_each_kind_of_wording_that_the_settings_still_ask_for(loaded, demo, monkeypatch):
     monkeypatch.setattr(loaded.tokenizer, "chat_template", "{% for one in messages %}{{ one.content }}{% endfor %}")
     all_kinds = settings_with(wordings=1, prefixes=1, both_forms=True, neighbours=1.0)
-    left = find_training_rows(loaded, demo[:20], all_kinds).bequest
+    left = find_training_rows(loaded, demo[:20], all_kinds).carried_over
 
-    def inherited(**asked) -> Counter:
-        found = find_training_rows(loaded, demo[20:22], settings_with(**asked), demo[:20], left).bequest.wordings
+    def carried_over(**asked) -> Counter:
+        found = find_training_rows(loaded, demo[20:22], settings_with(**asked), demo[:20], left).carried_over.wordings
         told = {one.prompt for one in demo[:20]}
         kinds = {True: "form", False: "prefix"}
         ours = [one for one in found if one.of in told]
         return Counter(kinds[one.prompt == one.of] if one.prompt.endswith(one.of) else "template" for one in ours)
 
-    everything = inherited(wordings=1, prefixes=1, both_forms=True)
+    everything = carried_over(wordings=1, prefixes=1, both_forms=True)
     assert everything["form"] == 20
     assert everything["prefix"] > 10
     assert everything["template"] > 10
     for name, asked in (("form", "both_forms"), ("prefix", "prefixes"), ("template", "wordings")):
-        assert inherited(**{asked: 1}) == Counter({name: everything[name]})
+        assert carried_over(**{asked: 1}) == Counter({name: everything[name]})
 
 
 def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_are_edited_or_held_out_by_now(
@@ -185,10 +191,10 @@ def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_ar
     gone = [demo[0].prompt, demo[1].prompt, demo[2].prompt]
     edits = [replace(demo[2], target="Rome"), probing]
     without = find_training_rows(loaded, edits, settings)
-    companions = find_training_rows(loaded, edits, settings, withdrawn=gone)
-    assert companions.kept[:-1] == without.kept
-    assert prompts(loaded, companions.kept[-1:]) == gone[:1]
-    answer = companions.kept[-1].ids[companions.kept[-1].prompt_length : -1]
+    training_rows = find_training_rows(loaded, edits, settings, withdrawn=gone)
+    assert training_rows.preserved[:-1] == without.preserved
+    assert prompts(loaded, training_rows.preserved[-1:]) == gone[:1]
+    answer = training_rows.preserved[-1].ids[training_rows.preserved[-1].prompt_length : -1]
     assert same(loaded.tokenizer.decode(list(answer)), demo[0].target_old[0])
 
 
@@ -207,9 +213,9 @@ def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, d
     probe, paraphrase = demo[0].locality[0].prompt, demo[0].paraphrases[1]
     texts = [probe, f"Well. {probe}", paraphrase, demo[0].prompt, "The capital of Italy is"]
     path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-    companions = find_training_rows(loaded, demo, settings_with(protect=str(path)))
-    assert prompts(loaded, companions.kept) == ["The capital of Italy is"]
-    assert "4 prompts of training.protect" in companions.notes[0]
+    training_rows = find_training_rows(loaded, demo, settings_with(protect=str(path)))
+    assert prompts(loaded, training_rows.preserved) == ["The capital of Italy is"]
+    assert "4 prompts of training.protect" in training_rows.notes[0]
     path.write_text(json.dumps({"prompt": probe}) + "\n")
     with pytest.raises(InputError, match="keeps nothing"):
         find_training_rows(loaded, demo, settings_with(protect=str(path)))
@@ -218,12 +224,12 @@ def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, d
 def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
-    companions = find_training_rows(loaded, edits, settings_with(neighbours=4.0, wordings=2))
-    assert 1 <= len(companions.kept) <= 8
-    assert all(row.prompt_length == 1 and len(row.ids) > 1 for row in companions.kept)
-    assert "own are kept" in companions.notes[0]
-    assert "no further wordings" in companions.notes[1]
-    assert companions == find_training_rows(loaded, edits, settings_with(neighbours=4.0, wordings=2))
+    training_rows = find_training_rows(loaded, edits, settings_with(neighbours=4.0, wordings=2))
+    assert 1 <= len(training_rows.preserved) <= 8
+    assert all(row.prompt_length == 1 and len(row.ids) > 1 for row in training_rows.preserved)
+    assert "own are kept" in training_rows.notes[0]
+    assert "no further wordings" in training_rows.notes[1]
+    assert training_rows == find_training_rows(loaded, edits, settings_with(neighbours=4.0, wordings=2))
 
 
 def test_texts_of_the_model_s_own_are_kept_as_they_were_drawn(tiny_model):
@@ -232,7 +238,7 @@ def test_texts_of_the_model_s_own_are_kept_as_they_were_drawn(tiny_model):
     edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
     end = loaded.tokenizer.eos_token_id
     drawn = set(sample_ids(loaded, 32, settings.training.seed, (end,)))
-    rows = find_training_rows(loaded, edits, settings).kept
+    rows = find_training_rows(loaded, edits, settings).preserved
     assert len(rows) > 16
     assert all(row.ids[0] == end and row.ids[1:] in drawn and end not in row.ids[1:-1] for row in rows)
     anew = [loaded.tokenizer(loaded.tokenizer.decode(row.ids[1:])).input_ids for row in rows]
@@ -249,9 +255,9 @@ def test_a_model_that_says_nothing_keeps_nothing_groups_nothing_and_it_is_told(t
     assert all(
         len(group) == 1 for group in find_template_groups(loaded, edits, settings_with(), AnswerCache({})).groups
     )
-    companions = find_training_rows(loaded, edits, settings_with(protect=str(path), wordings=1, neighbours=1.0))
-    assert "the base model says nothing to 9 of 9 prompts by which wordings are compared" in companions.notes
-    assert any("says nothing to 12 of 12 prompts that were to be kept" in note for note in companions.notes)
+    training_rows = find_training_rows(loaded, edits, settings_with(protect=str(path), wordings=1, neighbours=1.0))
+    assert "the base model says nothing to 9 of 9 prompts by which wordings are compared" in training_rows.notes
+    assert any("says nothing to 12 of 12 prompts that were to be kept" in note for note in training_rows.notes)
     exam = make_trial_set(loaded, edits, settings_with(protect=str(path)), 4)
     assert any(re.search(r"says nothing to (\d+) of \1 prompts whose answers should stay", note) for note in exam.notes)
     assert {question.metric for question in exam.questions} == {"reliability"}
@@ -288,12 +294,12 @@ def test_a_model_s_own_lines_are_the_same_every_time_and_none_come_without_a_cha
 def test_beside_neighbours_the_model_s_own_texts_and_answers_to_its_own_questions_are_kept(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     edits = [edit("Where is {}?", name) for name in ("Peru", "Chad", "Mali", "Oman")]
-    plain = find_training_rows(loaded, edits, settings_with(neighbours=2.0)).kept
+    plain = find_training_rows(loaded, edits, settings_with(neighbours=2.0)).preserved
     end = loaded.tokenizer.eos_token_id
     assert sum(row.ids[0] == end and row.prompt_length == 1 for row in plain) > OWN_TEXTS / 2
     loaded.tokenizer.chat_template = "{% for one in messages %}User: {{ one.content }} Reply:{% endfor %}"
     try:
-        chat = find_training_rows(loaded, edits, settings_with(neighbours=2.0)).kept
+        chat = find_training_rows(loaded, edits, settings_with(neighbours=2.0)).preserved
     finally:
         loaded.tokenizer.chat_template = None
     start = tuple(loaded.tokenizer("User: ").input_ids)
@@ -315,8 +321,8 @@ def test_the_search_for_equal_questions_ends_where_the_rows_share_none(loaded):
         "{}'s",
     ]
     edits = [edit(text, name) for text, name in zip(texts, ("Peru", "Chad", "Mali", "Oman") * 3, strict=False)]
-    memory = AnswerCache({})
-    groups = find_template_groups(loaded, edits, settings_with(), memory).groups
-    asked = len(memory.known) - len(edits)
+    cache = AnswerCache({})
+    groups = find_template_groups(loaded, edits, settings_with(), cache).groups
+    asked = len(cache.known) - len(edits)
     assert all(len(group) == 1 for group in groups)
     assert asked <= 2 * FRUITLESS_GROUPS * (len(texts) - 1) < len(texts) * (len(texts) - 1)

@@ -7,7 +7,7 @@ import torch
 
 from factpatch.frozen_trunk import open_rows
 from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds, WatchedShares, next_kl_weight
-from factpatch.methods.breadth_first.preserved_rows import preserved_in_epoch
+from factpatch.methods.breadth_first.preservation_schedule import preserved_in_epoch
 from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import load_model, tensor_digests
@@ -87,12 +87,12 @@ def test_a_run_may_begin_with_an_earlier_patch(tiny_model):
 
 
 def test_the_weight_rises_where_kept_rows_move_and_falls_where_wordings_lag():
-    assert next_kl_weight(1.0, 1.0, WatchedShares(kept=0.9, said=0.5)) == 1.5
-    assert next_kl_weight(1.5, 1.0, WatchedShares(kept=1.0, said=0.5)) == 1.0
-    assert next_kl_weight(1.0, 1.0, WatchedShares(kept=1.0, said=1.0)) == 1.0
-    assert next_kl_weight(1.0, 1.0, WatchedShares(kept=None, said=None)) == 1.0
-    assert next_kl_weight(3.9, 1.0, WatchedShares(kept=0.1, said=None)) == 4.0
-    assert next_kl_weight(0.3, 1.0, WatchedShares(kept=None, said=0.1)) == 0.25
+    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=0.9, augmented=0.5)) == 1.5
+    assert next_kl_weight(1.5, 1.0, WatchedShares(preserved=1.0, augmented=0.5)) == 1.0
+    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=1.0, augmented=1.0)) == 1.0
+    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=None, augmented=None)) == 1.0
+    assert next_kl_weight(3.9, 1.0, WatchedShares(preserved=0.1, augmented=None)) == 4.0
+    assert next_kl_weight(0.3, 1.0, WatchedShares(preserved=None, augmented=0.1)) == 0.25
 
 
 def test_a_tenth_of_wordings_and_kept_rows_is_watched_alone():
@@ -101,7 +101,7 @@ def test_a_tenth_of_wordings_and_kept_rows_is_watched_alone():
     assert RowKinds.of(65, EDITS, WORDINGS, watch=False) == RowKinds(
         EDITS, 25, range(25, 25), range(25, 65), range(65, 65)
     )
-    assert len(RowKinds.of(10_000, EDITS, 5_000, watch=True).wordings) == 64
+    assert len(RowKinds.of(10_000, EDITS, 5_000, watch=True).watched_augmented) == 64
 
 
 def test_few_edits_still_visit_a_least_number_of_kept_rows():
