@@ -20,7 +20,7 @@ from factpatch.files import output_folder, read_json, write_text
 from factpatch.settings.config import Settings, load_settings
 from flows.__main__ import main as command
 from flows.console import check_prefect, exit_code
-from flows.reading import reading_lines
+from flows.preview import reading_lines
 
 DEPLOYMENT = "release/scheduled"
 FINDINGS_SHOWN = 20  # findings in a summary

@@ -26,9 +26,9 @@ from factpatch.release.provenance import write_provenance
 from factpatch.release.registry import lock_file, locked
 from factpatch.report import read_evidence, render_card
 from factpatch.settings.config import Settings, load_settings
-from flows.beginning import begin
 from flows.doctor import check_machine
 from flows.pending import attempt_of, find_work, note_refusal, refusing_gates
+from flows.release_mode import choose_release_mode
 from flows.takeover import check_ledger
 from tasks.edit import edit
 from tasks.evaluate import evaluate
@@ -92,13 +92,13 @@ def release(
         if edits:
             second(folder, settings)
             check_readiness(read_accepted(folder), canaries, settings.gates)
-        mode = begin(folder, settings)
+        mode = choose_release_mode(folder, settings)
         write_provenance(Path(folder), settings, _configured(config, settings))
         steps = others if edits else UNEDITED
         _run(steps, folder, settings)
         refused = refusing_gates(folder)
         if refused and mode.name == "incremental" and settings.edits.mode == "auto":
-            begin(folder, settings, refused)
+            choose_release_mode(folder, settings, refused)
             _run(steps, folder, settings)
         note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":

@@ -13,7 +13,7 @@ from factpatch.preflight.environment import user_name
 from factpatch.settings.config import RegistrySettings, Settings, load_settings
 from flows.console import printable, quiet_prefect
 from flows.doctor import check_machine
-from flows.reading import preview, reading_lines
+from flows.preview import preview, reading_lines
 
 Overrides = dict[str, Any]
 

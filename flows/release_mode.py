@@ -9,13 +9,12 @@ from pathlib import Path
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import RefusedError
-from factpatch.release.mode import ReleaseMode
-from factpatch.release.mode import decide_mode as decide
+from factpatch.release.mode import ReleaseMode, decide_mode
 from factpatch.settings.config import Settings
 from tasks.promote import fetch_patch, read_champion
 
 
-def begin(output: str, settings: Settings, refused: Sequence[str] = ()) -> ReleaseMode:
+def choose_release_mode(output: str, settings: Settings, refused: Sequence[str] = ()) -> ReleaseMode:
     """Leave the decision, and the patch to begin with, in `start/` of the output folder, and print it with its reason.
     `refused` are gates that have just refused an increment.
 
@@ -29,6 +28,6 @@ def begin(output: str, settings: Settings, refused: Sequence[str] = ()) -> Relea
     champion = read_champion(registry)
     if not edits and champion is None:
         raise RefusedError(f"no fact is in force in '{settings.edits.path}', and there is no champion to take one from")
-    mode = decide(Path(output), settings, edits, champion, fetch, withdrawn, refused)
+    mode = decide_mode(Path(output), settings, edits, champion, fetch, withdrawn, refused)
     print(f"release: {mode}", flush=True)
     return mode
