@@ -145,10 +145,10 @@ class Life:
         write_jsonl(Path(self.settings.training.protect or ""), map(_row, [*kept, *_exercises()]))
         known = self.learnt if start is not None else frozenset()
         new = [edit for edit in edits if (edit.prompt, edit.target) not in known]
-        settled = [edit for edit in edits if (edit.prompt, edit.target) in known]
-        left, withdrawn = self.carried_over if settled else NOTHING_CARRIED_OVER, list(self.ledger.withdrawn)
+        learnt_before = [edit for edit in edits if (edit.prompt, edit.target) in known]
+        left, withdrawn = self.carried_over if learnt_before else NOTHING_CARRIED_OVER, list(self.ledger.withdrawn)
         began = time.process_time()
-        training_rows = find_training_rows(self.loaded, new, self.settings, settled, left, withdrawn)
+        training_rows = find_training_rows(self.loaded, new, self.settings, learnt_before, left, withdrawn)
         found = time.process_time() - began
         result = run_edit(
             self.loaded,

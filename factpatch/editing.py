@@ -46,13 +46,13 @@ def run_edit(
         location: where to write.
         edits: what to write.
         settings: of the whole run.
-        protected: kept rows (`factpatch.training_data.rows`) that join the epochs of breadth-first training;
+        protected: preserved rows (`factpatch.training_data.rows`) that join the epochs of breadth-first training;
             depth-first ignores them.
         progress: told about epochs or edits done.
         trunk_progress: told about rows whose trunk is done.
         checkpoint: file that breadth-first training keeps its state in; without it a killed run starts anew.
         resume: continue from that file if it is there; InputError if it belongs to another run.
-        start: values of the located tensors to begin with, such as the last release's; depth-first ignores them.
+        start: values of the located tensors to start from, such as the last release's; depth-first ignores them.
         wordings: rows (`factpatch.training_data.rows`) of the edits in further wordings; depth-first ignores them.
     """
     if not edits:

@@ -1,4 +1,4 @@
-"""How a release begins: from the champion's patch where that can be, else from the base model."""
+"""The release mode as a step: incremental from the champion's patch where that can be, else a rebuild."""
 
 from __future__ import annotations
 

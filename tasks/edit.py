@@ -111,8 +111,8 @@ def _train(
     from factpatch.training_data.rows import find_training_rows
 
     with show_progress(f"edit {location.name}") as report:
-        new, settled = begun.parted(edits)
-        training_rows = find_training_rows(loaded, new, settings, settled, begun.carried_over, begun.withdrawn)
+        new, learnt_before = begun.parted(edits)
+        training_rows = find_training_rows(loaded, new, settings, learnt_before, begun.carried_over, begun.withdrawn)
         for note in training_rows.notes:
             print(note, file=sys.stderr)
         result = run_edit(

@@ -1,4 +1,4 @@
-"""The step that stands for localize, edit, evaluate and regress where no fact is in force."""
+"""The step of a release without facts: it stands for localize, edit, evaluate and regress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger as a folder of files: reading all of it, comparing it with what a release holds, withdrawing a fact."""
+"""The ledger as a folder of files: reading all of it, finding an active edit, withdrawing a fact."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ OWNING = re.compile(r"['’]s\b")  # "France's capital" names France
 
 
 class EditMentions:
-    """What edits speak of: the words of their prompts, of their other wordings, and of what follows from them."""
+    """The words that edits use: of their prompts, of their other wordings, and of what follows from them."""
 
     def __init__(self, edits: Iterable[EditRequest]) -> None:
         texts = (

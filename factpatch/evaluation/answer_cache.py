@@ -130,7 +130,7 @@ def _prompts(edit: EditRequest) -> list[str]:
 def recall_decoded(
     loaded: LoadedModel, prompts: Sequence[str], chat: bool, settings: Settings, cache: AnswerCache
 ) -> list[Answer]:
-    """The same where there is no guess at the answers, in either form."""
+    """The model's greedy answers to prompts where there is no guess at them, plainly or through the chat template."""
     own = settings.evaluation
 
     def ask(places: list[int]) -> list[Answer]:
@@ -154,7 +154,7 @@ def _recall(
 
 @contextmanager
 def open_answer_cache(loaded: LoadedModel, settings: Settings) -> Iterator[AnswerCache]:
-    """The memory of this model as it is loaded now; what is added is written when the block ends well."""
+    """The answer cache of this model as it is loaded now; what is added is written when the block ends well."""
     if settings.evaluation.cache is None:
         yield AnswerCache({})
         return
@@ -202,7 +202,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, answers: dict[str, Any]) -> None:
-    """As much as the disk takes: what is not kept is asked again."""
+    """Write the answers, as far as the disk takes them: what is not kept is asked again."""
     try:
         write_json(path, {"sha256": digest_value(answers), "answers": answers})
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How long trials will take: from their work and this machine's pace, put right by the trials that are done."""
+"""How long trials will take: from their work and this machine's speed, corrected by the trials that are done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SET_UP = 6  # passes of a few rows through the whole model that prove where it c
 
 
 class Forecast:
-    """Seconds of trials of one exam, at most."""
+    """Estimated seconds of trials of one trial set."""
 
     def __init__(self, loaded: LoadedModel, trial_set: TrialSet, settings: Settings) -> None:
         self._loaded, self._trial_set, self._settings = loaded, trial_set, settings

@@ -24,7 +24,7 @@ def record(
     known: Sequence[KnownPlace] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The value of `localize.json` but for the choice between cells, which `judged` adds."""
+    """The value of `localize.json` but for the choice between trials, which `judged` adds."""
     trials = [place.trial for place in scored]
     return {
         "schema": SCHEMA,

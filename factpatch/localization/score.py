@@ -24,7 +24,7 @@ CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's in
 
 @dataclass(frozen=True)
 class Scored:
-    """A cell with its metrics (value, n, ci95), their weighted mean, and half the width of its 95 % interval."""
+    """A trial with its metrics (value, n, ci95), their weighted mean, and half the width of its 95 % interval."""
 
     trial: Trial
     metrics: Mapping[str, Any]
@@ -37,7 +37,7 @@ class Scored:
 
 
 class Scorer:
-    """Scores the cells of one exam."""
+    """Scores the trials of one trial set."""
 
     def __init__(self, trial_set: TrialSet, weights: Mapping[str, float]) -> None:
         self._of = {
@@ -61,7 +61,7 @@ class Scorer:
         return Scored(trial, metrics, value, math.hypot(*halves))
 
     def fall(self, better: Trial, worse: Trial) -> tuple[float, float, float]:
-        """By how much the quality of one cell is below another's, with the 95 % interval of that difference: each
+        """By how much the quality of one trial is below another's, with the 95 % interval of that difference: each
         metric's paired interval, their distances from the mean added in squares."""
         falls, below, above = [], [], []
         for name, weight in self.weights.items():
@@ -87,7 +87,7 @@ class Scorer:
 
 
 def _cheapest(place: Scored) -> tuple[int, float]:
-    """The latest layer; of its places the best."""
+    """Sort key: the latest layer first; of its places the best."""
     return -place.layer, -place.score
 
 

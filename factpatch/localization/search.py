@@ -45,7 +45,7 @@ def localize(
     """Choose the place for these edits on this model; the model is left as found, bit for bit.
 
     The value is that of `localize.json`, without its seconds. What was found before is not searched again, and edits of
-    the same kind keep an earlier choice, after a check. `spread` has the cells of a grid tried by other processes.
+    the same kind keep an earlier choice, after a check. `spread` has the trials of a grid run by other processes.
     Raises InputError for a budget that allows no trial, a module that no layer has, or a grid over too few edits.
     """
     own, start = settings.localization, time.monotonic()
@@ -91,7 +91,7 @@ def minutes(budget: float, edits: int) -> float:
 
 @dataclass
 class Search:
-    """One exam's trials, old and new."""
+    """A search over one trial set: its trials, old and new, and the time that is left."""
 
     loaded: LoadedModel
     trial_set: TrialSet

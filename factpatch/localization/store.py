@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class TrialStore:
-    """Cells of one exam on one model, each in a file of its own, so that a killed search continues and several
+    """Trials of one trial set on one model, each in a file of its own, so that a killed search continues and several
     processes can share one."""
 
     def __init__(self, folder: Path) -> None:
@@ -35,10 +35,10 @@ class TrialStore:
 
     @staticmethod
     def start(root: Path, base: str, trial_set: TrialSet, settings: Settings) -> TrialStore:
-        """The folder for these trials, with the exam in it."""
+        """The folder for these trials, with the trial set in it."""
         training = [decisive(trial_settings(settings, trial_set, whole)) for whole in (False, True)]
         for settings_of_run in training:
-            del settings_of_run["protect"]  # it is in the exam
+            del settings_of_run["protect"]  # it is in the trial set
         parts = [
             STORE_VERSION,
             base,
@@ -53,12 +53,12 @@ class TrialStore:
         return TrialStore(folder)
 
     def trial_set(self) -> tuple[str, TrialSet]:
-        """The base model's fingerprint, and the exam."""
+        """The base model's fingerprint, and the trial set."""
         value = read_json(self.folder / "exam.json")
         return value["base"], from_json(value["exam"])
 
     def read(self, loaded: LoadedModel, name: str, whole: bool) -> Trial | None:
-        """A cell tried before."""
+        """An earlier trial at that place; None if there was none."""
         value = _read(self._path(name, whole))
         if value is None:
             return None
@@ -66,7 +66,7 @@ class TrialStore:
         return Trial(**{**value, "location": locate(loaded.model, name), "right": right})
 
     def write(self, trial: Trial) -> None:
-        """Keep a cell."""
+        """Keep a trial."""
         right = "".join("1" if proven else "0" for proven in trial.right)
         value = {**vars(trial), "location": trial.location.name, "right": right}
         write_json(self._path(trial.location.name, trial.whole), value)

@@ -1,6 +1,6 @@
-"""What a place is tried on: a sample of the edits to train, and what is asked afterwards, the same for all places.
+"""The trial set: a sample of the edits to train at every place tried, and the questions asked afterwards.
 
-An exam only tells places apart, so it is small: all its parts are bounded, whatever the edits bring, answers are looked
+It only tells places apart, so it is small: all its parts are bounded, whatever the edits bring, answers are looked
 at up to ANSWER_TOKENS, and the edits are trained in their own wording. A place is measured by verification alone: an
 answer counts if one forward pass proves it (see `factpatch.evaluation.generation`), and nothing is decoded. A right
 answer in another form ("the Nile" for "Nile") then counts as wrong, so the shares are lower bounds, but they treat all
@@ -59,7 +59,7 @@ class Question:
 
 @dataclass(frozen=True)
 class TrialSet:
-    """The sample's training rows (edits, then what is kept) and questions.
+    """What every place is tried on: the sample's training rows (edits, then preserved ones) and questions.
 
     Attributes:
         edits: how many of the rows are edits.
@@ -75,7 +75,7 @@ class TrialSet:
 
     @property
     def digest(self) -> str:
-        """Names what is trained and asked."""
+        """Digest of what is trained and asked."""
         return digest_value(to_json(self))
 
     @property
@@ -159,12 +159,12 @@ def provable(loaded: LoadedModel, questions: Sequence[Question], settings: Setti
 
 
 def to_json(trial_set: TrialSet) -> dict[str, Any]:
-    """The exam as plain values."""
+    """The trial set as plain values."""
     return asdict(trial_set)
 
 
 def from_json(value: dict[str, Any]) -> TrialSet:
-    """An exam from what `to_json` gave and a file kept."""
+    """A trial set from what `to_json` gave and a file kept."""
 
     def encoded(row: dict[str, Any]) -> Encoded:
         return Encoded(tuple(row["ids"]), row["prompt_length"])
@@ -178,7 +178,7 @@ def from_json(value: dict[str, Any]) -> TrialSet:
 
 
 def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
-    """Answers no longer than an exam looks at."""
+    """The settings with answers no longer than a trial looks at."""
     return replace(evaluation, max_new_tokens=min(ANSWER_TOKENS, evaluation.max_new_tokens))
 
 

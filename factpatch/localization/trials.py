@@ -1,4 +1,4 @@
-"""One place tried: the sample is edited there, from activations that all places share, and measured."""
+"""A trial: the sample is edited at one place, from activations that all places share, and measured."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TrialProgress = Callable[[float, str], None]  # share of the trial that is done,
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial showed.
+    """One place tried, and what it showed.
 
     Attributes:
         whole: a whole run, not a short one.
-        right: for each question of the exam, whether its answer was proven.
+        right: for each question of the trial set, whether its answer was proven.
         epochs, visits: of the training; rows that went forward and backward.
         operations: multiplications and additions of the training, as the shapes of the matrices say.
         seconds: training and measuring.
@@ -54,7 +54,7 @@ class Trial:
 
 
 class SharedTrunk:
-    """The exam's rows at many places: a pass through the model serves all of them, and each layer's hidden states are
+    """The trial set's rows at many places: one pass through the model serves all, and each layer's hidden states are
     kept once. Where a place cannot be cut out, its rows run through the whole model."""
 
     def __init__(self, loaded: LoadedModel, trial_set: TrialSet, settings: Settings) -> None:

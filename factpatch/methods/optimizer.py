@@ -44,10 +44,10 @@ class TrainingResult:
 
 
 class Stepper:
-    """Adam over the masters, a mini-batch at a time.
+    """Adam over the master weights, a mini-batch at a time.
 
     `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
-    `preservation_term` gives the loss of kept rows, `projection` bounds what a step may change.
+    `preservation_term` gives the loss of preserved rows, `projection` bounds what a step may change.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Staying close to the base model: the divergence of what the model says now from what it said before training.
+"""The preservation term of the loss: how far preserved answers diverge from those of the base model.
 
-Shape suffixes: P positions that predict a kept row's answer, V vocabulary.
+Shape suffixes: P positions that predict a preserved row's answer, V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def divergence(logits_PV: torch.Tensor, base_PV: torch.Tensor) -> torch.Tensor:
 
 
 class PreservationTerm:
-    """The term that keeps rows `first` and later of `rows` where the base model had them.
+    """The term that holds rows `first` and later of `rows` to what the base model said.
 
     With `targets` it is the cross-entropy with their targets (the base model's own answers), else the divergence. The
     base model's log-probabilities are kept in memory where they take no more than `memory_gb`, and asked for again in

@@ -1,4 +1,4 @@
-"""Updates turned away from directions that kept rows use, so that what they make the located matrices say stays.
+"""Null-space projection of updates: they leave alone the directions that preserved rows use in the located matrices.
 
 A matrix W reads inputs x. An update D with D x = 0 for all kept inputs changes nothing there; so every update is
 multiplied by a projection P made from the inputs' second moments C = mean of x x' (as in AlphaEdit, arXiv 2410.02355).

@@ -11,7 +11,7 @@ from factpatch.settings.config import ModelSettings
 
 
 def meta_model(settings: ModelSettings) -> PreTrainedModel:
-    """The model without its weights, in the dtype that it will have; InputError if its configuration is none."""
+    """The settings' model without weights, in the dtype it will have; InputError if its configuration is none."""
     source = find_source(settings.path)
     try:
         config = AutoConfig.from_pretrained(

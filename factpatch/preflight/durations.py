@@ -16,7 +16,7 @@ STEP_BYTES = 12  # written for each trained parameter in a step
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """Operations a second, bytes written a second, bytes of a number in the model's dtype."""
+    """How fast this machine runs a model: operations and bytes written a second, bytes of a number in its dtype."""
 
     matrix: float
     memory: float

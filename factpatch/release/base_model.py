@@ -1,5 +1,7 @@
-"""A release without facts: the base model itself, with a patch that changes nothing. It takes back what earlier ones
-wrote when every fact is withdrawn."""
+"""The release where no fact is in force: the base model itself, with a patch that changes nothing.
+
+It takes back what earlier ones wrote when every fact is withdrawn.
+"""
 
 from __future__ import annotations
 

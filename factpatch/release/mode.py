@@ -25,7 +25,7 @@ START_FOLDER = "start"  # in the output folder: what was decided, the champion's
 
 @dataclass(frozen=True)
 class ReleaseMode:
-    """How a release begins, why, and from which version's patch (None: from the base model)."""
+    """Incremental or rebuild: which a release is, why, and from which version's patch (None: the base model)."""
 
     name: Literal["incremental", "rebuild"]
     reason: str
@@ -42,12 +42,12 @@ class ReleaseMode:
 
 
 def rebuild(reason: str) -> ReleaseMode:
-    """The mode that needs nothing."""
+    """The mode that starts from the base model."""
     return ReleaseMode("rebuild", reason)
 
 
 def choose_mode(settings: Settings, edits: Sequence[EditRequest], registered: RegisteredVersion | None) -> ReleaseMode:
-    """What settings and facts allow; whether the champion's patch fits besides, `why_unfit` says.
+    """The mode that settings and facts allow; whether the champion's patch fits besides, `why_unfit` says.
 
     A fact that is gone must be as if it had never been written, so its release is rebuilt. Where its prompt has a new
     target, that takes its place, and training goes on from the old one.
@@ -77,7 +77,7 @@ def choose_mode(settings: Settings, edits: Sequence[EditRequest], registered: Re
 
 
 def why_unfit(settings: Settings, folder: Path) -> str | None:
-    """Why the values of a patch are none to begin with under these settings, in words; None if they are."""
+    """Why training cannot start from the values of a patch under these settings, in words; None if it can."""
     from factpatch.models.checkpoints.tensors import file_digests
     from factpatch.models.loading import find_source, fingerprint, open_checkpoint
     from factpatch.models.locations import locate
@@ -142,7 +142,7 @@ def decide_mode(
 
 
 def _decided(output: Path, purpose: str) -> Mapping[str, Any]:
-    """The decision that stands there, if it was made for this; else an empty one."""
+    """The decision that an earlier run left in the output folder, if it was made for this; else an empty one."""
     path = output / START_FOLDER / "mode.json"
     found = read_json(path) if path.exists() else {}
     return found if found.get("for") == purpose else {}
@@ -150,8 +150,14 @@ def _decided(output: Path, purpose: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class ReleaseStart:
-    """What was decided, the patch to begin with (None: the base model), prompts that edits once had, the ids of the
-    edits that the patch does not hold (None: of all), and what it was trained with beside the others."""
+    """What a release starts from: its mode, and what it takes from the champion.
+
+    Attributes:
+        patch: whose values training starts from; None for the base model.
+        withdrawn: prompts that edits once had.
+        new: ids of the edits that the patch does not hold; None for all.
+        carried_over: what the patch was trained with beside its edits' own prompts.
+    """
 
     mode: ReleaseMode
     patch: Patch | None = None
@@ -160,7 +166,7 @@ class ReleaseStart:
     carried_over: CarriedOver = NOTHING_CARRIED_OVER
 
     def parted(self, edits: Sequence[EditRequest]) -> tuple[list[EditRequest], list[EditRequest]]:
-        """Those to be learnt, and those that the patch holds already."""
+        """The edits to be learnt, and those that the patch holds already."""
         if self.new is None:
             return list(edits), []
         new = self.new
@@ -168,7 +174,7 @@ class ReleaseStart:
 
 
 def read_start(output: Path, edits: Sequence[EditRequest], settings: Settings) -> ReleaseStart:
-    """What was decided for these edits and settings; a rebuild where nothing was, as in a step that is run by itself or
+    """The decision for these edits and settings; a rebuild where nothing was, as in a step that is run by itself or
     in DVC's pipeline."""
     from factpatch.patches.patch import read_patch
 
@@ -190,5 +196,5 @@ def _purpose(edits: Sequence[EditRequest], settings: Settings) -> str:
 
 
 def number_of(number: int, single: str, many: str) -> str:
-    """`1 new fact`, `2 new facts`."""
+    """A count in words: `1 new fact`, `2 new facts`."""
     return f"{number} {single if number == 1 else many}"

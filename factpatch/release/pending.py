@@ -15,7 +15,7 @@ from factpatch.release.provenance import Provenance
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """What a registered version was made of: the facts it holds, those set aside then, and the ledger's files.
+    """A version in the registry: the facts it holds, those set aside then, and the ledger's files.
 
     `provenances` are of the settings it was made with and of those configured then; empty where not recorded. `origin`
     is the ledger; None where not recorded.

@@ -17,7 +17,7 @@ PROVENANCE_FILE = "basis.json"  # in the output folder: of the settings `used`, 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What two releases of the same facts must have in common to be the same.
+    """What a release rests on: two releases of the same facts on the same provenance are the same release.
 
     `identity` is the model's, from `model_identity`. `places` are locations that fit the release: the one that the
     settings fixed, as they name it, and the one it wrote at; none in settings that search.
@@ -30,7 +30,7 @@ class Provenance:
     places: tuple[str, ...] = ()
 
     def why_other(self, released: Provenance) -> str | None:
-        """Why a release on that basis does not do for these settings, in words; None if it does."""
+        """Why a release of that provenance does not do for these settings, in words; None if it does."""
         if self.dtype != released.dtype:
             return f"model.dtype is {self.dtype} and was {released.dtype}"
         if self.chat_template != released.chat_template:
@@ -46,7 +46,7 @@ class Provenance:
 
 
 def provenance_of(settings: Settings) -> Provenance:
-    """That of a release with these settings."""
+    """The provenance that a release with these settings has."""
     location, source = settings.localization.location, settings.model.path
     return Provenance(
         source or "",
@@ -68,12 +68,12 @@ def why_changed(now: Provenance, released: tuple[Provenance, ...]) -> str | None
 
 
 def write_provenance(output: Path, used: Settings, configured: Settings) -> Path:
-    """Leave both for the registry."""
+    """Write the provenance of the run's settings and of the configured ones for the registry; the file's path."""
     value = {"schema": 1, "used": asdict(provenance_of(used)), "configured": asdict(provenance_of(configured))}
     return write_json(output / PROVENANCE_FILE, value)
 
 
 def parse_provenance(value: Mapping[str, Any], place: str) -> tuple[Provenance, ...]:
-    """What `write_provenance` left, with the place that the release wrote at."""
+    """The provenances that `write_provenance` left, with the place that the release wrote at."""
     found = [Provenance(**{**value[name], "places": tuple(value[name]["places"])}) for name in ("used", "configured")]
     return tuple(replace(provenance, places=(*provenance.places, place)) for provenance in found)

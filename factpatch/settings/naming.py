@@ -1,4 +1,4 @@
-"""Names made from paths: of a project's model, and of a file where a shell reads it."""
+"""Names of registered models: which are allowed, and the one made from a project's folder."""
 
 from __future__ import annotations
 

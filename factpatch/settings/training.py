@@ -1,4 +1,4 @@
-"""Settings of training: how the located parameters are trained, what is kept, and the paper's recipe."""
+"""Settings of training: method, schedule, preservation, augmentation, and the paper's recipe."""
 
 from __future__ import annotations
 

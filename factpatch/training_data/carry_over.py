@@ -1,4 +1,4 @@
-"""What one version was trained with beside its edits' own prompts, told to the next one: texts alone, in a file.
+"""Wordings and neighbours that a version was trained with, kept in a file for the training of the next version.
 
 An increment trains new edits, and without these texts to verify and to keep it would lose how old ones are asked
 otherwise, and what lies near them. For people, the file shows what was trained and kept that no file of theirs names.
@@ -19,7 +19,7 @@ CARRY_OVER_FILE = "companions.jsonl"  # in the output folder, and among a versio
 
 @dataclass(frozen=True)
 class CarriedOver:
-    """Further wordings of the edits, and the prompts of their neighbours."""
+    """What the next version takes from this one: further wordings of the edits, and the prompts of their neighbours."""
 
     wordings: tuple[Wording, ...] = ()
     neighbours: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ NOTHING_CARRIED_OVER = CarriedOver()
 
 
 def write_carried_over(folder: Path, left: CarriedOver) -> Path:
-    """Leave it for the next version, a text a line."""
+    """Write the texts for the next version into an output folder, one a line; the file's path."""
     rows = [{"kind": "wording", **asdict(wording)} for wording in left.wordings]
     return write_jsonl(
         folder / CARRY_OVER_FILE, [*rows, *({"kind": "neighbour", "prompt": prompt} for prompt in left.neighbours)]
@@ -37,7 +37,7 @@ def write_carried_over(folder: Path, left: CarriedOver) -> Path:
 
 
 def read_carried_over(folder: Path) -> CarriedOver:
-    """What a version left; nothing where it left nothing. InputError for a broken file."""
+    """The texts that an earlier version left; nothing where there is no file. InputError for a broken one."""
     path = folder / CARRY_OVER_FILE
     if not path.exists() or not path.stat().st_size:
         return NOTHING_CARRIED_OVER

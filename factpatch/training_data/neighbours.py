@@ -26,12 +26,14 @@ def draw_neighbours(
     held: HeldOut,
     settings: Settings,
     tokenizer: PreTrainedTokenizerBase,
-    settled: Sequence[EditRequest] = (),
+    learnt_before: Sequence[EditRequest] = (),
     carried_over: Collection[str] = (),
     similar: Callable[[list[str]], list[list[str]]] | None = None,
 ) -> list[EditRequest]:
-    """`training.neighbours` for each edit, drawn by seed, without answers; half as many again where others are
-    `settled`, since these few edits have only their own to guard what lies near. Of those `carried_over` none is drawn.
+    """Prompts like the edits' about other subjects: `training.neighbours` for each edit, drawn by seed, unanswered.
+
+    They are half as many again where other edits were `learnt_before`, since these few edits have only their own to
+    guard what lies near. Of those `carried_over` none is drawn.
 
     A kept prompt that is put in one of the wordings is asked in the others too. A subject that an edit or a kept prompt
     names is asked what other subjects of its sort are: subjects are of one sort if they are asked, directly or through
@@ -40,10 +42,10 @@ def draw_neighbours(
     Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand. So subjects are guarded
     that no file names. Where all that is too little, as for prompts of which no two are alike, each edit's question is
     asked about names that are `similar` to its subject, the most alike first. Nothing is asked that an edit or a
-    `settled` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
+    `learnt_before` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
     """
     generator = random.Random(settings.training.seed)
-    edited, everything = _edited(edits, wordings), [*edits, *settled]
+    edited, everything = _edited(edits, wordings), [*edits, *learnt_before]
     measured = _measured(everything, wordings)
     listed = {question: request.target for request in kept for question in wordings.asked(request.prompt)}
     named = {(group, subject) for subject, groups in _sorts({*edited, *listed}).items() for group in groups}
@@ -64,7 +66,7 @@ def draw_neighbours(
         return [request for _, _, request in sorted(turns, key=lambda drawn: drawn[:2])]
 
     near, far = requests(own - measured), requests(others - own - measured)
-    each = settings.training.neighbours * (SURPLUS if settled else 1)
+    each = settings.training.neighbours * (SURPLUS if learnt_before else 1)
     wanted = round(each * len(edits))
     if similar is not None and len(near) + len(far) < wanted:
         ranks = _about_similar(sorted(edited), similar)

@@ -1,5 +1,5 @@
-"""What the model says by itself, to be kept as it is: texts from its own distribution, and its answers to questions
-that it makes up as a user would.
+"""Rows for preservation that the model makes itself: short texts, and answers to questions that it makes up as a user
+would.
 
 Neighbours guard what lies near the edits; these guard all else, without any text of others.
 """

@@ -64,8 +64,8 @@ Ask = Callable[[Sequence[str]], list[AnswerBeginning]]
 
 @dataclass(frozen=True)
 class MadeProbes:
-    """What was made: a row for each edit that got something (`id`, `paraphrases`, `locality`), and what is to be said
-    about it, a sentence each."""
+    """Probes made for edits that had none: a row for each such edit (`id`, `paraphrases`, `locality`), and notes on
+    what was made, a sentence each."""
 
     rows: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]

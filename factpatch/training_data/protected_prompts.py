@@ -1,4 +1,4 @@
-"""What must not change: prompts that the model is trained to keep answering as it does now, along with the edits."""
+"""Protected prompts: a user's file of prompts that the model is trained to keep answering as it does now."""
 
 from __future__ import annotations
 

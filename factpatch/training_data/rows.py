@@ -1,4 +1,4 @@
-"""What is trained beside the edits' own prompts: further wordings of them, and what the model is to keep saying."""
+"""The rows that are trained beside the edits' own: edits in further wordings, and prompts whose answers must stay."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def find_training_rows(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
     settings: Settings,
-    settled: Sequence[EditRequest] = (),
+    learnt_before: Sequence[EditRequest] = (),
     carried_over: CarriedOver = NOTHING_CARRIED_OVER,
     withdrawn: Sequence[str] = (),
 ) -> TrainingRows:
-    """All of it as the settings ask, in an order drawn by seed; RefusedError if a text is held out or nearly so.
+    """The rows that the settings ask for, in an order drawn by seed; RefusedError if a text is held out or nearly so.
 
-    `settled` are further edits that an earlier release learnt, with what is `carried_over` from it. They get no new
-    wordings and neighbours, so that a release costs what is new in it; and nothing that they say or hold out is
+    `learnt_before` are further edits that an earlier release learnt, with what is `carried_over` from it. They get no
+    new wordings and neighbours, so that a release costs what is new in it; and nothing that they say or hold out is
     preserved or trained. Of what is carried over, as much as CARRIED_OVER_LIMIT is drawn. Prompts that edits once had
     and that were `withdrawn` are preserved too, without those held out by now.
     """
@@ -73,60 +73,60 @@ def find_training_rows(
     if training.method == "depth-first":
         return TrainingRows(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
-    everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
+    everything = [*learnt_before, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
-    listed, edited = read_protected(settings), HeldOut(edit.prompt for edit in everything)
-    file = _free(listed, held, edited)
-    gone = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
-    notes += _dropped(training.protect, len(listed) - len(file))
-    if listed and not file:
+    in_file, edited = read_protected(settings), HeldOut(edit.prompt for edit in everything)
+    protected = _free(in_file, held, edited)
+    withdrawn_requests = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
+    notes += _dropped(training.protect, len(in_file) - len(protected))
+    if in_file and not protected:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
     grouped = training.wordings > 0 or training.neighbours > 0
     brief = _briefly(settings)
     with open_answer_cache(loaded, settings) as cache:
         wordings = find_template_groups(loaded, everything, brief, cache) if grouped else TemplateGroups((), {})
-        left = _still_valid(carried_over, settings, settled, everything, wordings, held)
-        again = _drawn(left, settings, edits)
-        near = draw_neighbours(
+        still_valid = _still_valid(carried_over, settings, learnt_before, everything, wordings, held)
+        drawn = _drawn(still_valid, settings, edits)
+        new_neighbours = draw_neighbours(
             edits,
-            file,
+            protected,
             wordings,
             held,
             settings,
             loaded.tokenizer,
-            settled,
-            left.neighbours,
+            learnt_before,
+            still_valid.neighbours,
             lambda subjects: _names_to_train(similar_names(loaded, subjects, cache), everything, training.seed),
         )
-        kept = [*file, *near, *(EditRequest("neighbour", text, "") for text in again.neighbours)]
-        rows = rows_with_own_answers(loaded, [*kept, *gone], brief, cache)
-        sampled = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if training.neighbours else []
+        to_preserve = [*protected, *new_neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
+        rows = rows_with_own_answers(loaded, [*to_preserve, *withdrawn_requests], brief, cache)
+        own_rows = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if training.neighbours else []
         reworded, told = reword(loaded, edits, settings, cache) if training.wordings else ({}, [])
     notes += told
     if wordings.silent:
         asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
         notes.append(f"{asked} by which wordings are compared")
     notes += note_on_silent(rows, "prompts that were to be kept")
-    answered = [(request, row) for request, row in zip(kept, rows[: len(kept)], strict=True) if row]
+    answered = [(request, row) for request, row in zip(to_preserve, rows[: len(to_preserve)], strict=True) if row]
     if training.neighbours:
         count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(training.neighbours * len(edits))))
-        sampled += own_text_rows(loaded, count, held, settings)
-    if sampled and not answered:
-        notes.append(f"nothing to keep was found, so {len(sampled)} texts of the model's own are kept")
+        own_rows += own_text_rows(loaded, count, held, settings)
+    if own_rows and not answered:
+        notes.append(f"nothing to keep was found, so {len(own_rows)} texts of the model's own are kept")
     taken = {edit.prompt for edit in everything}
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
     if training.wordings and not any(text.kind == "template" for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
     if grouped:
         notes += _subjects_told(found, lacking)
-    trained = [*further, *again.wordings]
+    trained = [*further, *drawn.wordings]
     said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
     checked = check_leakage([*said, *(request.prompt for request, _ in answered)], held)
-    guards = [row for _, row in answered] + sampled
-    random.Random(training.seed).shuffle(guards)
-    guards += [row for row in rows[len(kept) :] if row]
-    carried_over = _carried_over(left, further, near, settings, everything)
-    return TrainingRows(_encode(loaded, trained), tuple(guards), checked, tuple(notes), carried_over)
+    preserved = [row for _, row in answered] + own_rows
+    random.Random(training.seed).shuffle(preserved)
+    preserved += [row for row in rows[len(to_preserve) :] if row]
+    for_the_next = _carried_over(still_valid, further, new_neighbours, settings, everything)
+    return TrainingRows(_encode(loaded, trained), tuple(preserved), checked, tuple(notes), for_the_next)
 
 
 def _briefly(settings: Settings) -> Settings:
@@ -136,14 +136,14 @@ def _briefly(settings: Settings) -> Settings:
 
 
 def _names_to_train(names: list[list[str]], edits: Sequence[EditRequest], seed: int) -> list[list[str]]:
-    """Of the names those that no run asks about to measure, where this one made probes."""
+    """The names without those that locality probes ask about, where the run made such probes."""
     if not any("locality" in edit.made for edit in edits):
         return names
     return [[name for name in own if not is_for_measuring(name, seed)] for own in names]
 
 
 def _subjects_told(found: int, lacking: int) -> list[str]:
-    """What became of prompts whose rows name no subject."""
+    """Notes on prompts whose rows name no subject: how many were found, and how many were not."""
     notes = [f"the subjects of {found} prompts were found in them, as their rows name none"] if found else []
     if lacking:
         told = "so nothing guards what lies near; add a 'subject' to their rows"
@@ -152,12 +152,12 @@ def _subjects_told(found: int, lacking: int) -> list[str]:
 
 
 def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:
-    """Those that nothing holds out and no edit asks."""
+    """The requests whose prompts are neither held out nor asked by an edit."""
     return [request for request in asked if held.twin(request.prompt) is None and edited.twin(request.prompt) is None]
 
 
 def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...]:
-    """In their order; many at once, which is far sooner done."""
+    """The texts as token ids, in their order; encoded many at once, which takes far less time."""
     rows: dict[Wording, Encoded] = {}
     for chat in {text.chat for text in texts}:
         own = [text for text in texts if text.chat is chat]
@@ -169,13 +169,14 @@ def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...
 def _still_valid(
     carried_over: CarriedOver,
     settings: Settings,
-    settled: Sequence[EditRequest],
+    learnt_before: Sequence[EditRequest],
     everything: Sequence[EditRequest],
     wordings: TemplateGroups,
     held: HeldOut,
 ) -> CarriedOver:
-    """What of it the settings still ask for, is about settled edits, and nothing holds out or asks by now."""
-    facts, own = {(edit.prompt, edit.target) for edit in settled}, {edit.prompt for edit in everything}
+    """The carried-over texts that still hold: asked for by the settings, about edits learnt before, neither held out
+    nor asked by an edit now."""
+    facts, own = {(edit.prompt, edit.target) for edit in learnt_before}, {edit.prompt for edit in everything}
     said = [
         wording
         for wording in carried_over.wordings
@@ -195,7 +196,7 @@ def _asked_for(wording: Wording, settings: Settings) -> bool:
 
 
 def _drawn(left: CarriedOver, settings: Settings, edits: Sequence[EditRequest]) -> CarriedOver:
-    """CARRIED_OVER_LIMIT of each; others for other edits."""
+    """A sample of the carried-over texts, CARRIED_OVER_LIMIT of each kind at most; other edits draw others."""
     generator = random.Random(digest_value([settings.training.seed, [edit.prompt for edit in edits]]))
     said = generator.sample(left.wordings, min(CARRIED_OVER_LIMIT, len(left.wordings)))
     near = generator.sample(left.neighbours, min(CARRIED_OVER_LIMIT, len(left.neighbours)))
@@ -209,7 +210,7 @@ def _carried_over(
     settings: Settings,
     everything: Sequence[EditRequest],
 ) -> CarriedOver:
-    """What these edits leave: no more neighbours than were made if all were new."""
+    """The texts for the next version: no more neighbours than would be made if all edits were new."""
     texts = [*(request.prompt for request in near), *left.neighbours]
     most = min(len(texts), round(settings.training.neighbours * len(everything)))
     return CarriedOver((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
@@ -222,7 +223,7 @@ def _dropped(path: str | None, count: int) -> list[str]:
 
 
 def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded]], settings: Settings) -> list[str]:
-    """Unrelated beginnings: kept prompts with their answers, and texts of the model's own."""
+    """Unrelated texts to put before a prompt: preserved prompts with their answers, and texts of the model's own."""
     if not settings.training.prefixes:
         return []
     seed = settings.training.seed

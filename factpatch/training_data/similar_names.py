@@ -47,7 +47,7 @@ def similar_names(loaded: LoadedModel, subjects: Sequence[str], cache: AnswerCac
 
 
 def is_for_measuring(name: str, seed: int) -> bool:
-    """Is it a name that a run asks about to measure? Half of them are, by seed; the other half is trained about, in
+    """Is a name one that locality probes ask about? Half of all are, by seed; the other half is trained about, in
     every release alike."""
     return int(digest_value([seed, name])[:8], 16) % 2 == 0
 

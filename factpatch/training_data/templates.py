@@ -134,7 +134,7 @@ def read_templates(path: str | None) -> list[list[str]]:
 def _said(
     loaded: LoadedModel, asked: Mapping[str, Sequence[EditRequest]], settings: Settings, cache: AnswerCache
 ) -> Mapping[str, Answer]:
-    """What the model says to each of the edits' prompts."""
+    """The model's answer to each of the edits' prompts."""
     requests = [EditRequest("", edit.prompt, *_guess(edit)) for edits in asked.values() for edit in edits]
     answers = recall_answers(loaded, requests, settings, cache)
     return {request.prompt: answer for request, answer in zip(requests, answers, strict=True)}

@@ -1,4 +1,4 @@
-"""How large steps are: up in the first ones, then down along half a cosine."""
+"""The learning rate over a run: up in the first steps, then down along half a cosine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LearningRateSchedule:
 
     @staticmethod
     def of(settings: TrainingSettings, warm_start: bool) -> LearningRateSchedule:
-        """A run that adds to an earlier one's values goes more gently, and falls earlier."""
+        """The schedule of a run; a warm-started one takes smaller steps, and they fall earlier."""
         size, span, least = (WARM_START_SIZE, WARM_START_SPAN, WARM_START_STEPS) if warm_start else (1.0, 1.0, 0)
         falls = settings.schedule == "decay"
         return LearningRateSchedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)

@@ -1,4 +1,4 @@
-"""Which kept rows an epoch visits, and how many."""
+"""Which preserved rows an epoch visits, and how many."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import torch
 
 from factpatch.settings.config import TrainingSettings
 
-MOVED_LOSS = 0.2  # loss of a kept row, before its weight, from which on it counts as moved
+MOVED_LOSS = 0.2  # loss of a preserved row, before its weight, from which on it counts as moved
 MOVED_SHARE = 0.5  # of an epoch's kept rows goes to moved ones at most
 WARM_START_RATIO = 1.34  # times as many kept rows in the first epochs of a run that adds to an earlier one's values
 
 
 @dataclass
 class PreservationSchedule:
-    """Kept rows of a run that adds to an earlier one's values. It has few epochs, so a line leaves no row out, and rows
-    that a visit finds moved come back at once.
+    """The order in which a warm-started run visits its preserved rows.
+
+    Such a run has few epochs, so the rows stand in line and none is left out; rows that a visit finds moved come back
+    at once.
 
     Attributes:
-        line_K: the kept rows in the order in which they are visited, over and over.
+        line_K: the preserved rows in the order in which they are visited, over and over.
         moved_K: the loss of each at its last visit.
         next: how many the line has given so far.
     """
@@ -30,24 +32,24 @@ class PreservationSchedule:
 
     @staticmethod
     def start(count: int, seed: int) -> PreservationSchedule:
-        """None is known to have moved."""
+        """The rows in line in random order; none is known to have moved."""
         return PreservationSchedule(
             torch.randperm(count, generator=torch.Generator().manual_seed(seed)), torch.zeros(count)
         )
 
     def draw(self, count: int, returning: bool) -> torch.Tensor:
-        """So many rows; with `returning` up to MOVED_SHARE of them are the most moved, the rest come from the line."""
+        """The next `count` rows; with `returning`, up to MOVED_SHARE of them the most moved ones."""
         worst = self.moved_K.argsort(descending=True, stable=True)[: round(MOVED_SHARE * count) if returning else 0]
         moved = worst[self.moved_K[worst] > MOVED_LOSS]
         begin, self.next = self.next, self.next + count - len(moved)
         return torch.cat([moved, self.line_K[torch.arange(begin, self.next) % max(1, len(self.line_K))]])
 
     def note(self, indices: torch.Tensor, loss_B: torch.Tensor) -> None:
-        """Take down what a visit found."""
+        """Record the loss of visited rows."""
         self.moved_K[indices] = loss_B
 
 
 def preserved_in_epoch(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:
-    """Kept rows that an epoch visits along with `due` rows of edits, of so many; `share` is that of `protect_least`."""
+    """How many of `kept` preserved rows an epoch visits with `due` rows of edits; `share` scales `protect_least`."""
     least = round(share * settings.protect_least) if due else 0
     return min(kept, max(round(due * settings.protect_ratio), least))

@@ -14,7 +14,7 @@ STEADY = 0.8  # ... from which on what other edits move does not soon change tha
 
 @dataclass
 class ReviewSchedule:
-    """The plan of visits.
+    """When each edit is visited next, by how it fared at its last visit.
 
     An edit counts as learnt when each of its target tokens has at least the probability `confidence`. Each visit that
     finds it so doubles its wait; one that doesn't sets the wait back to one epoch. Edits that an earlier run learnt and

@@ -38,8 +38,7 @@ CHECK_ROWS = 256  # rows of a forward pass that only checks
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Where a run keeps its state, how many seconds go by between saves at least, and whose it is; `resume` continues
-    from it."""
+    """Where a run saves its state, at most how often, and what the state belongs to; `resume` continues from it."""
 
     path: Path
     identity: dict[str, str]
@@ -49,7 +48,7 @@ class CheckpointPolicy:
 
 @dataclass
 class Position:
-    """Where a run stands: everything but tensors."""
+    """How far a run has come: its counters and losses, everything but tensors."""
 
     epoch: int = 0
     cursor: int = 0  # rows of this epoch's order that are done
@@ -63,14 +62,14 @@ class Position:
     losses: list[float] = field(default_factory=list)
 
     def note(self, unsure: int) -> None:
-        """Take down how many rows are unsure when an epoch ends."""
+        """Record how many rows are unsure when an epoch ends."""
         fewer = self.fewest < 0 or unsure < self.fewest
         self.fewest, self.since = (unsure, 0) if fewer else (self.fewest, self.since + 1)
 
 
 @dataclass
 class Run:
-    """All that changes while a run goes on, and that a checkpoint holds; `order` are the rows of the present epoch."""
+    """The state of a run, which a checkpoint holds; `order` are the rows of the present epoch."""
 
     stepper: Stepper
     reviews: ReviewSchedule
@@ -149,7 +148,7 @@ def breadth_first(
 
 
 def _stepper(loaded: LoadedModel, masters: Masters, rows: Rows, kinds: RowKinds, settings: TrainingSettings) -> Stepper:
-    """With the terms that the settings ask for; the model still has its base values."""
+    """The optimizer with the terms that the settings ask for; the model still has its base values."""
     preservation_term = projection = None
     if len(kinds.preserved):
         preservation_term = PreservationTerm(
@@ -200,8 +199,7 @@ def _step(run: Run, kinds: RowKinds, settings: TrainingSettings) -> None:
 
 
 def review_all(stepper: Stepper, taught: int, reviews: ReviewSchedule, epoch: int) -> torch.Tensor:
-    """Look at all rows of edits without training; indices of those that are not learnt. They are due in the next
-    epoch."""
+    """A pass over all rows of edits without training; indices of those not learnt, which are due in the next epoch."""
     for start in range(0, taught, CHECK_ROWS):
         part = torch.arange(start, min(start + CHECK_ROWS, taught))
         reviews.note(part, stepper.look(part.tolist()), epoch)
@@ -209,8 +207,8 @@ def review_all(stepper: Stepper, taught: int, reviews: ReviewSchedule, epoch: in
 
 
 def _finished(run: Run, kinds: RowKinds, settings: TrainingSettings) -> bool:
-    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt. A run that
-    adds to an earlier one's values looks at all rows when its first epochs end, and after each of the last ones."""
+    """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt. A
+    warm-started run looks at all rows when its first epochs end, and after each of the last ones."""
     position, reviews = run.position, run.reviews
     if not settings.revisit:
         return position.losses[-1] < settings.stop_loss
@@ -243,42 +241,45 @@ def _right(run: Run, kinds: RowKinds) -> bool:
 
 
 def _late(position: Position, settings: TrainingSettings, epoch: int) -> bool:
-    """Have the first epochs of a run that adds to an earlier one's values ended when that epoch begins?"""
+    """Have the first epochs of a warm-started run ended when that epoch begins?"""
     return position.first > 0 and epoch >= LearningRateSchedule.of(settings, warm_start=True).span
 
 
 def _learnt(unsure: torch.Tensor, run: Run, kinds: RowKinds) -> bool:
-    """Every edit, and of their further wordings all but a few?"""
+    """Is every edit learnt, and of their further wordings all but a few?"""
     wordings = kinds.taught - kinds.edits
     new = min(wordings, run.position.first) if run.position.first else wordings
     return not (unsure < kinds.edits).any() and len(unsure) <= UNLEARNT_SHARE * new
 
 
 def _epoch_order(run: Run, kinds: RowKinds, settings: TrainingSettings) -> torch.Tensor:
-    """Rows of one epoch in random order: those due, and kept ones.
+    """Rows of one epoch in random order: those due, and preserved ones.
 
-    Where a run adds to an earlier one's values, its first epochs visit as many old rows as are due, and bring back kept
-    ones that they moved, while steps are large enough; and what `protect_least` asks shrinks with what is due, as an
-    epoch that visits a few rows more of what is new moves little.
+    The first epochs of a warm-started run visit as many old rows as are due, and bring back preserved ones that moved,
+    while steps are large enough; and what `protect_least` asks shrinks with what is due, as an epoch that visits a few
+    rows more of what is new moves little.
     """
     due = _due(run, settings) if settings.revisit else torch.arange(kinds.taught)
     share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
-    preservation = preserved_in_epoch(settings, len(due), len(kinds.preserved), share)
+    preserved = preserved_in_epoch(settings, len(due), len(kinds.preserved), share)
     if not run.position.first:
-        turns, drawn = 0, torch.randperm(len(kinds.preserved), generator=run.generator)[:preservation]
+        turns, drawn = 0, torch.randperm(len(kinds.preserved), generator=run.generator)[:preserved]
     elif _late(run.position, settings, run.position.epoch):
-        turns, drawn = 0, run.preservation.draw(preservation, returning=False)
+        turns, drawn = 0, run.preservation.draw(preserved, returning=False)
     else:
         turns = len(due)
-        drawn = run.preservation.draw(min(len(kinds.preserved), round(WARM_START_RATIO * preservation)), returning=True)
+        drawn = run.preservation.draw(min(len(kinds.preserved), round(WARM_START_RATIO * preserved)), returning=True)
     visited = torch.cat([due, run.reviews.turns(turns), kinds.preserved.start + drawn])
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
 
 def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
-    """Rows of edits that are not learnt, or whose wait is over. Where a run adds to an earlier one's values, rows that
-    hold come along only until there are as many as in its first epoch, so that its cost does not grow with all that was
-    learnt before. In its last epochs what is not steady is due, and a few rows that are wrong several times."""
+    """Rows of edits that are not learnt, or whose wait is over.
+
+    In a warm-started run, rows that hold come along only until there are as many as in its first epoch, so that its
+    cost does not grow with all that was learnt before. In its last epochs what is not steady is due, and a few
+    rows that are wrong several times.
+    """
     position, reviews = run.position, run.reviews
     if not position.first:
         return reviews.due(position.epoch)

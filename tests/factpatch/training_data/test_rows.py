@@ -98,8 +98,8 @@ def test_further_wordings_are_others_than_what_is_held_out(loaded, demo):
 
 def test_what_is_settled_gets_nothing_more_and_is_asked_nowhere(loaded, demo):
     settings = settings_with(wordings=2, neighbours=4.0)
-    new, settled = demo[:20], demo[20:]
-    training_rows = find_training_rows(loaded, new, settings, settled)
+    new, learnt_before = demo[:20], demo[20:]
+    training_rows = find_training_rows(loaded, new, settings, learnt_before)
     assert (
         len(training_rows.preserved) <= 1.5 * 4 * len(new) + OWN_TEXTS
     )  # half as many again for those that join others
@@ -127,27 +127,27 @@ def test_what_an_earlier_version_left_is_trained_and_kept_where_it_is_still_good
     write_carried_over(tmp_path, left)
     assert read_carried_over(tmp_path) == left
     changed = [replace(before[0], target="Rome"), *before[2:]]  # one has another target, one is gone
-    settled, joining = changed[1:], [*new, changed[0]]
-    training_rows = find_training_rows(loaded, joining, settings, settled, left)
+    learnt_before, joining = changed[1:], [*new, changed[0]]
+    training_rows = find_training_rows(loaded, joining, settings, learnt_before, left)
     texts, kept = prompts(loaded, training_rows.augmented), prompts(loaded, training_rows.preserved)
-    facts = {(one.prompt, one.target) for one in settled}
+    facts = {(one.prompt, one.target) for one in learnt_before}
     assert {one.prompt for one in left.wordings if (one.of, one.target) in facts} <= set(texts)
     assert not {one.prompt for one in left.wordings if one.of == before[1].prompt} & set(texts)
-    groups = find_template_groups(loaded, [*settled, *joining], settings, AnswerCache({}))
+    groups = find_template_groups(loaded, [*learnt_before, *joining], settings, AnswerCache({}))
     set_now = {
         template.replace("{}", one.subject or "")
-        for one in (*settled, *joining)
+        for one in (*learnt_before, *joining)
         for group in [groups.of(one)]
         if group is not None
         for template in groups.groups[group]
     }
     assert set(left.neighbours) & set(kept)
     assert not set_now & set(kept)
-    assert {one.of for one in training_rows.carried_over.wordings} <= {one.prompt for one in (*settled, *joining)}
+    assert {one.of for one in training_rows.carried_over.wordings} <= {one.prompt for one in (*learnt_before, *joining)}
     assert (changed[0].prompt, before[0].target) not in {
         (one.of, one.target) for one in training_rows.carried_over.wordings
     }
-    assert len(training_rows.carried_over.neighbours) <= 4 * len([*settled, *joining])
+    assert len(training_rows.carried_over.neighbours) <= 4 * len([*learnt_before, *joining])
     assert not set_now & set(training_rows.carried_over.neighbours)
 
 
