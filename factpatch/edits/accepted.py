@@ -35,7 +35,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def accepted_to_write(output: str | Path) -> list[EditRequest]:
-    """The same for steps that need some; InputError where every fact was withdrawn or has expired."""
+    """The accepted edits, for steps that need some; InputError where every fact was withdrawn or has expired."""
     edits = read_accepted(output)
     if not edits:
         raise InputError("there is no edit to write: no fact is in force; add rows, or release with 'factpatch run'")

@@ -84,7 +84,7 @@ def read_named(path: str, setting: str) -> Iterator[Row]:
 
 
 def stream_rows(source: str, columns: Columns | None = None) -> datasets.IterableDataset:
-    """The same as a streaming data set of the fields of `Row`, for `map`, `filter` and the like."""
+    """All edits of a source as a streaming data set of the fields of `Row`, for `map`, `filter` and the like."""
     import datasets
 
     try:

@@ -58,7 +58,7 @@ def tidy_text(text: str) -> tuple[str, list[str]]:
 
 
 def tidy_texts(texts: Iterable[str]) -> list[str]:
-    """The same texts, mended."""
+    """Texts with odd blanks and characters mended."""
     return [tidy_text(text)[0] for text in texts]
 
 

@@ -98,7 +98,7 @@ def ask_canaries(
 def score_canaries(
     canaries: Sequence[EditRequest], outputs: Mapping[str, str], protocol: Protocol, before: Answers | None = None
 ) -> dict[str, Any]:
-    """The same from texts alone; `outputs` maps each prompt to what was said."""
+    """The share of canaries answered right, from texts alone; `outputs` maps each prompt to what was said."""
     right = [_right(outputs[canary.prompt], canary, protocol) for canary in canaries]
     items = [
         {

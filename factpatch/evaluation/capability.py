@@ -57,7 +57,7 @@ class Counting:
 
 
 def scores_that_count(before: TaskScore, after: TaskScore, counting: Counting) -> tuple[TaskScore, TaskScore]:
-    """Both scores over the items that count alone."""
+    """Scores before and after, over the items that count alone."""
     kept = [
         (old, new)
         for old, new in zip(before.items, after.items, strict=True)

@@ -179,7 +179,7 @@ def _unmeasured(task: str, why: str, margin: float) -> Gate:
 
 
 def _text_rise(task: str, row: Json, margin: float) -> Gate:
-    """The same rule for text: how much more room it takes, as a share of what it took before."""
+    """The rule of the fall, for text: how much more room it takes, as a share of what it took before."""
     name, n, rise, interval = f"text_rise.{task}", row["n"], row["fall"], row["ci95_fall"]
     if interval is None:
         reason = f"{task} has too few paragraphs ({n}), or some that a model finds impossible, so nothing can be told."

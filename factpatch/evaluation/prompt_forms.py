@@ -86,7 +86,7 @@ def sample_edits(edits: Sequence[EditRequest], settings: Settings) -> Sequence[E
 
 
 def with_divergence(asked: Asked, divergence: Mapping[str, float]) -> Asked:
-    """The same, with how far expectations in the trained form moved, by prompt."""
+    """The answers with how far expectations in the trained form moved, by prompt."""
     form = next(iter(asked))
     return {**asked, form: replace(trained_answers(asked), divergence=divergence)}
 

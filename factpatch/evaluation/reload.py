@@ -15,7 +15,7 @@ from factpatch.settings.config import Settings
 
 
 def evenly_spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """So many rows at most, evenly spread over all."""
+    """At most `count` of the rows, evenly spread over all."""
     chosen = min(count, len(rows))
     return [rows[index * len(rows) // chosen] for index in range(chosen)]
 

@@ -94,7 +94,7 @@ def _own_folder(root: str, name: str) -> Path:
 
 
 def row_digest(row: Encoded) -> str:
-    """Names an encoded row."""
+    """Digest of an encoded row."""
     return hashlib.sha256(f"{row.prompt_length} {row.ids}".encode()).hexdigest()[:32]
 
 

@@ -118,7 +118,7 @@ def _read(path: Path) -> Record | None:
 
 
 def base_digest(loaded: LoadedModel) -> str:
-    """Names the base model's values and the dtype that they are used in."""
+    """Digest of the base model's values and the dtype that they are used in."""
     return digest_value([fingerprint(known_digests(loaded.model)), str(loaded.model.dtype)])
 
 

@@ -67,7 +67,7 @@ class Stepper:
 
     def gradients(self, indices: Sequence[int], weight: float = 1.0) -> tuple[float, torch.Tensor]:
         """The mini-batch's mean loss, and each row's hardest token loss, in the order of `indices`; gradients are left
-        at the masters. `weight` is that of kept rows.
+        at the masters. `weight` is that of preserved rows.
 
         RefusedError if the loss or a gradient is not finite, or one row alone does not fit in memory.
         """

@@ -58,8 +58,8 @@ class PreservationTerm:
         recalled: Sequence[torch.Tensor],
         weight: float,
     ) -> torch.Tensor:
-        """The losses with this term's, times `weight`, at the positions of kept rows; `indices` are the rows of the
-        predictions, `recalled` what `recall` gave for them."""
+        """The losses with this term's, times `weight`, at the positions of preserved rows; `indices` are the rows of
+        the predictions, `recalled` what `recall` gave for them."""
         kept_B = torch.tensor([index >= self.first for index in indices], device=loss_P.device)
         if not kept_B.any():
             return loss_P
@@ -78,5 +78,5 @@ class PreservationTerm:
 
 
 def base_bytes(rows: Sequence[Encoded], vocabulary: int) -> int:
-    """Memory that the base model's log-probabilities of kept rows take."""
+    """Memory that the base model's log-probabilities of preserved rows take."""
     return 4 * vocabulary * sum(len(row.ids) - row.prompt_length for row in rows)

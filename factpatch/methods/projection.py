@@ -43,7 +43,7 @@ class Projection:
 def make_projection(
     model: PreTrainedModel, names: Sequence[str], rows: Rows, kept: Sequence[int], kind: Kind, share: float
 ) -> Projection:
-    """The projection for the located tensors from the inputs that the kept rows give them, with present values."""
+    """The projection for the located tensors from the inputs that the preserved rows give them, with present values."""
     moments = second_moments(model, names, rows, kept[:: -(-len(kept) // SAMPLED_ROWS)])
     owners = [model.get_submodule(name.rpartition(".")[0]) for name in names]
     matrices = [projector(moments[name], kind, share) if name in moments else None for name in names]

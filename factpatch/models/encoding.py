@@ -15,7 +15,7 @@ from factpatch.text.blanks import join
 @dataclass(frozen=True)
 class Encoded:
     """A prompt and how it goes on, as the model sees it; the first `prompt_length` of the `ids` are the prompt. An edit
-    goes on with its target and EOS, a kept prompt with the very tokens that the model said."""
+    goes on with its target and EOS, a preserved prompt with the very tokens that the model said."""
 
     ids: tuple[int, ...]
     prompt_length: int

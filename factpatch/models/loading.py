@@ -129,7 +129,7 @@ def _missing(source: str, names: Sequence[str], model: PreTrainedModel) -> Input
 
 
 def _named(names: Sequence[str]) -> str:
-    """So many tensors, with the names of the first few."""
+    """How many tensors there are, with the names of the first few."""
     more = ", …" if len(names) > 3 else ""
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({', '.join(names[:3])}{more})"
 

@@ -119,8 +119,8 @@ def epoch_passes(
     if settings.method == "depth-first":
         return [_pass([row], packed) for row in edits]
     generator = random.Random(settings.seed)
-    guards = generator.sample(list(protected), preserved_in_epoch(settings, len(edits), len(protected)))
-    order = [*edits, *guards]
+    preserved = generator.sample(list(protected), preserved_in_epoch(settings, len(edits), len(protected)))
+    order = [*edits, *preserved]
     generator.shuffle(order)
     return list(_passes(order, settings.rows_a_step(len(order)), settings.micro_batch, packed))
 

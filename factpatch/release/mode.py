@@ -20,7 +20,7 @@ from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
 if TYPE_CHECKING:  # the command line decides without torch
     from factpatch.patches.patch import Patch
 
-START_FOLDER = "start"  # in the output folder: what was decided, the champion's patch and companions
+START_FOLDER = "start"  # in the output folder: what was decided, the champion's patch, and what it carries over
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def decide_mode(
     refused: Sequence[str] = (),
 ) -> ReleaseMode:
     """Decide how a release of these edits begins, and leave that for its steps, whole or not at all, in place of an
-    earlier decision. `fetch` puts a version's patch and companions into a folder and returns the patch's path;
-    `withdrawn` are prompts that edits once had, `refused` the gates that have just refused these edits as an increment,
-    after which they are rebuilt; a run that is continued there knows it from the earlier decision.
+    earlier decision. `fetch` puts a version's patch and what it carries over into a folder and returns the patch's
+    path; `withdrawn` are prompts that edits once had, `refused` the gates that have just refused these edits as an
+    increment, after which they are rebuilt; a run that is continued there knows it from the earlier decision.
 
     Raises InputError where the settings ask for what cannot be.
     """

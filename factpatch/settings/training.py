@@ -28,18 +28,18 @@ class TrainingSettings:
     rank: int | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
     neighbours: float = 5.0  # further prompts to keep for each edit: its kind of question about other subjects
-    protect_ratio: float = 1.0  # kept prompts an epoch visits for each row of an edit that it visits
-    protect_least: int = 128  # kept prompts an epoch visits at least, so that few edits are safe too
+    protect_ratio: float = 1.0  # preserved prompts an epoch visits for each row of an edit that it visits
+    protect_least: int = 128  # preserved prompts an epoch visits at least, so that few edits are safe too
     keep: Literal["answers", "divergence"] = "divergence"  # what is kept: the greedy answers / the distribution (KL)
-    keep_weight: float = 0.5  # of a kept row's loss beside an edit's
+    keep_weight: float = 0.5  # of a preserved row's loss beside an edit's
     keep_memory_gb: float = 1.0  # for the base model's distributions; beyond it they are computed in every step
-    project: Literal["none", "soft", "hard"] = "none"  # turn updates away from directions that kept prompts use
+    project: Literal["none", "soft", "hard"] = "none"  # turn updates away from directions that preserved prompts use
     project_share: float = 0.1  # of those directions' variance that updates may reach
     wordings: int = 3  # further wordings trained for each edit: its question as other edits or `templates` put it
     templates: str | None = None  # file with lists of wordings that ask the same, "{}" standing for the subject
     prefixes: int = 0  # times that each edit is also trained after an unrelated sentence
     both_forms: bool = False  # each edit is also trained in the other form: chat beside plain, plain beside chat
-    adaptive: bool = False  # `keep_weight` follows kept prompts and wordings that are held out
+    adaptive: bool = False  # `keep_weight` follows preserved prompts and wordings that are held out
 
     @property
     def step_size(self) -> float:

@@ -78,7 +78,7 @@ def sample_ids(
 
 
 def sample_texts(loaded: LoadedModel, count: int, seed: int) -> list[str]:
-    """The same as texts on one line, but for blank ones."""
+    """Texts drawn from the model's own distribution, each on one line, without blank ones."""
     drawn = sample_ids(loaded, count, seed, (loaded.tokenizer.eos_token_id,))
     texts = [plain_text(loaded, ids) for ids in drawn]
     return list(dict.fromkeys(text for text in texts if text))

@@ -35,14 +35,14 @@ def draw_neighbours(
     They are half as many again where other edits were `learnt_before`, since these few edits have only their own to
     guard what lies near. Of those `carried_over` none is drawn.
 
-    A kept prompt that is put in one of the wordings is asked in the others too. A subject that an edit or a kept prompt
-    names is asked what other subjects of its sort are: subjects are of one sort if they are asked, directly or through
-    others, the same. A third goes to those that are edited, whom somebody is sure to ask about. And what an edit asks
-    is asked about mixed names, such as nobody may have: what the model says there matters less than that an edit of Ada
-    Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand. So subjects are guarded
-    that no file names. Where all that is too little, as for prompts of which no two are alike, each edit's question is
-    asked about names that are `similar` to its subject, the most alike first. Nothing is asked that an edit or a
-    `learnt_before` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
+    A preserved prompt put in one of the wordings is asked in the others too. A subject that an edit or a preserved
+    prompt names is asked what other subjects of its sort are: subjects are of one sort if they are asked, directly or
+    through others, the same. A third goes to those that are edited, whom somebody is sure to ask about. And what an
+    edit asks is asked about mixed names, such as nobody may have: what the model says there matters less than that an
+    edit of Ada Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand. So subjects
+    are guarded that no file names. Where all that is too little, as for prompts of which no two are alike, each edit's
+    question is asked about names that are `similar` to its subject, the most alike first. Nothing is asked that an edit
+    or a `learnt_before` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
     """
     generator = random.Random(settings.training.seed)
     edited, everything = _edited(edits, wordings), [*edits, *learnt_before]

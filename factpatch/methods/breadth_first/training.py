@@ -55,7 +55,7 @@ class Position:
     steps: int = 0
     visits: int = 0
     total: float = 0.0  # loss summed over the rows visited in this epoch
-    weight: float = 1.0  # of kept rows
+    weight: float = 1.0  # of preserved rows
     first: int = 0  # rows of edits due in the first epoch of a run that adds to an earlier one's values; 0 in others
     fewest: int = -1  # rows that were unsure when an epoch ended, at the least; -1 before the first
     since: int = 0  # epochs that have ended since then
