@@ -108,7 +108,7 @@ def test_every_writer_of_the_library_is_seen(tiny_model, tmp_path):
         assert changed() == located
     assert changed() == set()
     with masters_of(model, location) as masters:
-        masters.begin_with(values)
+        masters.start_from(values)
         assert changed() == located
         with masters.base():
             assert changed() == set()
