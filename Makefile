@@ -41,7 +41,7 @@ real: $(STAMP) data/real/model ## Edit 30 facts that a real model knows, SmolLM2
 	@cd data/real && { ../../$(BIN)/factpatch run || test $$? -eq 1; }
 
 data/real/model: | $(STAMP)
-	@$(BIN)/factpatch import "$$($(BIN)/python -c 'from factpatch.sources import kinds; print(kinds.packaged_gguf())')" \
+	@$(BIN)/factpatch import "$$($(BIN)/python -c 'from factpatch.models.sources import kinds; print(kinds.packaged_gguf())')" \
 		--output $@
 
 serve: $(STAMP) ## Run Prefect's server, a worker and MLflow's pages until Ctrl-C; prints their addresses

@@ -17,18 +17,18 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from factpatch.config import ModelSettings, Settings
 from factpatch.files import digest_file
-from factpatch.models import load_model
-from factpatch.patch import save_patch
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.patch import save_patch
+from factpatch.settings.config import ModelSettings, Settings
 
 RUNS = 3
 COPY = """
 import re, shutil, sys, time
 from pathlib import Path
-from factpatch import patch
-from factpatch.config import ModelSettings
+from factpatch.patches import patch
+from factpatch.settings.config import ModelSettings
 
 def peak():  # of this process alone; getrusage counts the one that started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024

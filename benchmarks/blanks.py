@@ -1,4 +1,4 @@
-"""Whether a blank stands between prompt and answer: the rule of `factpatch.blanks` against what models begin with.
+"""Whether a blank stands between prompt and answer: the rule of `factpatch.text.blanks` against what models begin with.
 
     python -m benchmarks.blanks data/model MODEL...
 
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
-from factpatch.blanks import wants_blank
-from factpatch.config import ModelSettings
-from factpatch.encoding import encode_prompt
-from factpatch.models import LoadedModel, load_model
+from factpatch.models.encoding import encode_prompt
+from factpatch.models.loading import LoadedModel, load_model
+from factpatch.settings.config import ModelSettings
+from factpatch.text.blanks import wants_blank
 
 PROMPTS: dict[str, tuple[tuple[str, str], ...]] = {
     "words": (

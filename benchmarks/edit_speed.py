@@ -31,17 +31,17 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from factpatch.config import ModelSettings, TrainingSettings, TrunkSettings, load_settings
 from factpatch.editing import encode_edits
 from factpatch.edits.accepted import read_accepted
-from factpatch.encoding import Encoded, padding_id
 from factpatch.files import new_folder
-from factpatch.forward import collate, target_counts
-from factpatch.machine import matrix_rate
-from factpatch.models import LoadedModel, load_model
-from factpatch.structure import Location, default_module, locate
-from factpatch.training import breadth_first
-from factpatch.trunk import Rows, open_rows
+from factpatch.frozen_trunk import Rows, open_rows
+from factpatch.methods.breadth_first.training import breadth_first
+from factpatch.models.encoding import Encoded, padding_id
+from factpatch.models.forward import collate, target_counts
+from factpatch.models.loading import LoadedModel, load_model
+from factpatch.models.locations import Location, default_module, locate
+from factpatch.preflight.machine import matrix_rate
+from factpatch.settings.config import ModelSettings, TrainingSettings, TrunkSettings, load_settings
 from tasks.validate import validate
 
 SHAPES = {  # random weights: hidden, intermediate, layers, heads, key-value heads, vocabulary

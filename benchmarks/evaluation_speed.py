@@ -29,15 +29,15 @@ import torch
 from lm_eval.models.utils import Collator
 from transformers import GenerationConfig
 
-from factpatch.config import CapabilitySettings, Settings, load_settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import encode_prompts, padding_id
+from factpatch.evaluation.answer_reader import AnswerReader, AtAnswersEnd
 from factpatch.evaluation.evaluate import CUT, METRICS, Answers, collect_answers, measure
-from factpatch.evaluation.reading import AtAnswersEnd, Reader
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.patch import read_patch
-from factpatch.structure import Location, locate
+from factpatch.models.encoding import encode_prompts, padding_id
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import Location, locate
+from factpatch.patches.patch import read_patch
+from factpatch.settings.config import CapabilitySettings, Settings, load_settings
 from tasks.regress import load_tasks, score
 
 Result = TypeVar("Result")
@@ -136,7 +136,7 @@ def _compare(
 def generate_everything(loaded: LoadedModel, prompts: Sequence[str], settings: Settings, seed: int) -> dict[str, str]:
     """The greedy text after each prompt, as a plain script gets it: padded batches in random order."""
     model, tokenizer, measuring = loaded.model, loaded.tokenizer, settings.evaluation
-    reader, pad = Reader(loaded), padding_id(tokenizer)
+    reader, pad = AnswerReader(loaded), padding_id(tokenizer)
     config = GenerationConfig(
         do_sample=False, max_new_tokens=measuring.max_new_tokens, eos_token_id=sorted(reader.stops), pad_token_id=pad
     )

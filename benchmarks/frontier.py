@@ -5,7 +5,7 @@
     python -m benchmarks.frontier --results runs/frontier.jsonl --table --picture docs/frontier.svg
 
 A run is added to the results as soon as it is measured, and not made again. Held-out paraphrases, probes and questions
-are never trained (`factpatch.leakage` checks it); the numbers are means over runs with 95 % t intervals.
+are never trained (`factpatch.training_data.leakage` checks it); the numbers are means over runs with 95 % t intervals.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.world_edits import Sample, sample_edits, write_kept
-from factpatch.companions import find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import locate
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.rows import find_training_rows
 
 PLAIN: dict[str, Any] = {
     "learning_rate": 4e-3,
@@ -103,8 +103,8 @@ def run(
         edits, place = sample.edits, locate(loaded.model, location)
         before, base = base_answers(loaded, sample, settings)
         start = time.process_time()
-        companions = find_companions(loaded, edits, settings)
-        result = run_edit(loaded, place, edits, settings, companions.kept, wordings=companions.wordings)
+        training_rows = find_training_rows(loaded, edits, settings)
+        result = run_edit(loaded, place, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
         seconds = time.process_time() - start
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)

@@ -17,9 +17,9 @@ from functools import cache
 
 import numpy
 
-from factpatch.config import GateSettings
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import score_interval
+from factpatch.settings.config import GateSettings
 
 Interval = tuple[float, float]
 SIZES = (100, 500, 2000)

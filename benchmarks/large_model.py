@@ -20,15 +20,15 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.counterfact import read_edits
-from factpatch.config import load_settings
 from factpatch.editing import encode_edits, run_edit
 from factpatch.evaluation.generation import verify
-from factpatch.models import load_model, preserved, write_values
-from factpatch.structure import locate
-from factpatch.training.step_size import with_step_size
-from factpatch.trunk import open_rows
-from factpatch.trunk.plan import positions
-from factpatch.workload import shape_of
+from factpatch.frozen_trunk import open_rows
+from factpatch.frozen_trunk.plan import positions
+from factpatch.methods.learning_rate import with_step_size
+from factpatch.models.loading import load_model, preserved, write_values
+from factpatch.models.locations import locate
+from factpatch.preflight.workload import shape_of
+from factpatch.settings.config import load_settings
 
 SHAPES = {
     "8b": {

@@ -28,16 +28,16 @@ from benchmarks.frontier import SKILLS, right, skill_items
 from benchmarks.world_edits import Question, Sample, kept_facts, probed_facts, sample_edits
 from data.world.facts import answers
 from data.world.families import stream
-from factpatch.companions import find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.files import write_json, write_jsonl
-from factpatch.inheritance import NOTHING, Inheritance
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import Location, locate
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import Location, locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
+from factpatch.training_data.rows import find_training_rows
 
 EACH, CONTRADICTED = 100, 20  # rows of a round, and those of them that contradict an earlier one
 REVERTED, EVERY = 50, 10  # facts that every tenth round but the last withdraws
@@ -66,7 +66,7 @@ class Round:
     epochs: int
     visits: int
     seconds: float  # in all
-    companions: float  # of these, to find wordings and what is kept
+    training_rows: float  # of these, to find wordings and what is kept
     reliability: float
     generalization: float
     returned: float | None  # withdrawn facts whose prompt is answered as by the base model
@@ -76,14 +76,14 @@ class Round:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one edit run gave and cost; `companions` are part of the seconds."""
+    """What one edit run gave and cost; `training_rows` are part of the seconds."""
 
     values: Values
     epochs: int
     visits: int
     seconds: float
-    companions: float
-    bequest: Inheritance
+    training_rows: float
+    carried_over: CarriedOver
 
 
 class Life:
@@ -105,7 +105,7 @@ class Life:
         self.ledger = Ledger()
         self.values: Values | None = None
         self.learnt: frozenset[tuple[str, str]] = frozenset()  # prompts and targets that `values` hold
-        self.bequest = NOTHING  # what they were trained with beside these
+        self.carried_over = NOTHING_CARRIED_OVER  # what they were trained with beside these
         self.kept, self.in_other_words = kept_facts(sample, settings.training.seed)
         self.base: dict[str, str] = {}  # answers of the base model to withdrawn prompts and their paraphrases
         asked = [*skill_items(EXERCISES), *sample.questions, *self._kept_questions().values()]
@@ -118,7 +118,7 @@ class Life:
         start = None if withdrawn or number in self.rebuilt else self.values
         done = self.train(edits, start)
         self.values, self.learnt = done.values, frozenset((edit.prompt, edit.target) for edit in edits)
-        self.bequest = done.bequest
+        self.carried_over = done.carried_over
         asked = random.Random(number).sample(edits, min(SAMPLE, len(edits)))
         gone = list(self.ledger.withdrawn.values())
         returned = self._returned(gone) if gone else (None, None)
@@ -130,7 +130,7 @@ class Life:
             epochs=done.epochs,
             visits=done.visits,
             seconds=round(done.seconds, 2),
-            companions=round(done.companions, 2),
+            training_rows=round(done.training_rows, 2),
             reliability=statistics.fmean(self._right(edits)),
             generalization=statistics.fmean(self._right(_paraphrases(asked))),
             returned=returned[0],
@@ -145,22 +145,22 @@ class Life:
         write_jsonl(Path(self.settings.training.protect or ""), map(_row, [*kept, *_exercises()]))
         known = self.learnt if start is not None else frozenset()
         new = [edit for edit in edits if (edit.prompt, edit.target) not in known]
-        settled = [edit for edit in edits if (edit.prompt, edit.target) in known]
-        left, withdrawn = self.bequest if settled else NOTHING, list(self.ledger.withdrawn)
+        learnt_before = [edit for edit in edits if (edit.prompt, edit.target) in known]
+        left, withdrawn = self.carried_over if learnt_before else NOTHING_CARRIED_OVER, list(self.ledger.withdrawn)
         began = time.process_time()
-        companions = find_companions(self.loaded, new, self.settings, settled, left, withdrawn)
+        training_rows = find_training_rows(self.loaded, new, self.settings, learnt_before, left, withdrawn)
         found = time.process_time() - began
         result = run_edit(
             self.loaded,
             self.location,
             edits,
             self.settings,
-            companions.kept,
-            start=start,
-            wordings=companions.wordings,
+            training_rows.preserved,
+            warm_start=start,
+            augmented=training_rows.augmented,
         )
         seconds = time.process_time() - began
-        return Trained(result.values, len(result.losses), result.visits, seconds, found, companions.bequest)
+        return Trained(result.values, len(result.losses), result.visits, seconds, found, training_rows.carried_over)
 
     def capability(self) -> dict[str, float]:
         """Share of right answers to each kind of question, about facts that no edit touches. Kept facts are asked in

@@ -26,18 +26,18 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
-from factpatch.localization.cells import SharedTrunk, try_cell
-from factpatch.localization.exam import ABSENT, make_exam
-from factpatch.localization.memory import Trials, base_digest
-from factpatch.localization.pictures import draw
+from factpatch.localization.heat_maps import draw
 from factpatch.localization.score import Scorer
 from factpatch.localization.search import localize
-from factpatch.models import LoadedModel, load_model
+from factpatch.localization.store import TrialStore, base_digest
+from factpatch.localization.trial_set import UNMEASURED_REASONS, make_trial_set
+from factpatch.localization.trials import SharedTrunk, run_trial
+from factpatch.models.loading import LoadedModel, load_model
+from factpatch.models.locations import locate
 from factpatch.progress import show_progress
-from factpatch.structure import locate
+from factpatch.settings.config import Settings, load_settings
 from tasks.validate import validate
 
 SEEDS = (0, 1, 2)
@@ -82,7 +82,7 @@ def one_sample(
     best = sorted(grid["candidates"], key=lambda cell: -cell["score"])
     print(f"\nsample {seed}: {grid['sample']} edits, {len(score)} places")
     for cell in best[:8]:
-        shares = ", ".join(f"{name} {cell[name]['value']:.3f}" for name in ABSENT)
+        shares = ", ".join(f"{name} {cell[name]['value']:.3f}" for name in UNMEASURED_REASONS)
         print(f"  {cell['location']:<18} {cell['score']:.3f} ± {cell['margin']:.3f}  {shares}")
     for name in SIGNALS:
         pairs = [(one[name], score[one["location"]]) for one in auto["ranking"] if one[name] is not None]
@@ -121,18 +121,18 @@ def by_layer_and_module(grids: list[dict[str, Any]]) -> str:
 
 def write_everything(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, places: dict[str, str]) -> None:
     """All edits written at some places, measured as trials are."""
-    exam = make_exam(loaded, edits, settings, len(edits))
-    trials = Trials.start(Path(settings.localization.cache or "."), base_digest(loaded), exam, settings)
-    scorer, trunk = Scorer(exam, settings.localization.weights), SharedTrunk(loaded, exam, settings)
-    print(f"\nall {len(edits)} edits | why | mean | " + " | ".join(ABSENT) + " | epochs | seconds")
+    trial_set = make_trial_set(loaded, edits, settings, len(edits))
+    trials = TrialStore.start(Path(settings.localization.cache or "."), base_digest(loaded), trial_set, settings)
+    scorer, trunk = Scorer(trial_set, settings.localization.weights), SharedTrunk(loaded, trial_set, settings)
+    print(f"\nall {len(edits)} edits | why | mean | " + " | ".join(UNMEASURED_REASONS) + " | epochs | seconds")
     for name, why in places.items():
         name = locate(loaded.model, name).name
         cell = trials.read(loaded, name, True)
         if cell is None:
-            cell = try_cell(trunk, locate(loaded.model, name), settings, whole=True)
+            cell = run_trial(trunk, locate(loaded.model, name), settings, whole=True)
             trials.write(cell)
         one = scorer.score(cell)
-        shares = " | ".join(_share(one.metrics[metric]) for metric in ABSENT)
+        shares = " | ".join(_share(one.metrics[metric]) for metric in UNMEASURED_REASONS)
         mean = f"{100 * one.score:.1f} ± {100 * one.margin:.1f}"
         print(f"{name} | {why} | {mean} | {shares} | {cell.epochs} | {cell.seconds:.0f}", flush=True)
 
@@ -141,8 +141,8 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
     """Some cells as the grid tries them, and each as a run of its own through the whole model."""
     size = settings.localization.sample
     start = time.process_time()
-    exam = make_exam(loaded, edits, settings, size)
-    trunk = SharedTrunk(loaded, exam, settings)
+    trial_set = make_trial_set(loaded, edits, settings, size)
+    trunk = SharedTrunk(loaded, trial_set, settings)
     locations = [locate(loaded.model, name) for name in UNSHARED]
     trunk.prepare(locations)
     once = time.process_time() - start
@@ -155,11 +155,11 @@ def compare_sharing(loaded: LoadedModel, edits: list[EditRequest], settings: Set
     total = [0.0, 0.0]
     for location in locations:
         start = time.process_time()
-        cell = try_cell(trunk, location, settings, whole=True)
+        cell = run_trial(trunk, location, settings, whole=True)
         shared = time.process_time() - start
         start = time.process_time()
-        own = SharedTrunk(loaded, make_exam(loaded, edits, whole, size), whole)
-        try_cell(own, location, whole, whole=True)
+        own = SharedTrunk(loaded, make_trial_set(loaded, edits, whole, size), whole)
+        run_trial(own, location, whole, whole=True)
         alone = time.process_time() - start
         total = [total[0] + shared, total[1] + alone]
         print(

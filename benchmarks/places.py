@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 
 from scipy.stats import spearmanr
 
-from factpatch.config import load_settings
 from factpatch.edits.accepted import read_accepted
-from factpatch.localization.cells import SharedTrunk, try_cell
-from factpatch.localization.exam import ABSENT, make_exam
 from factpatch.localization.places import candidate_locations
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import rank_places
-from factpatch.models import load_model
-from factpatch.structure import locate
+from factpatch.localization.trial_set import UNMEASURED_REASONS, make_trial_set
+from factpatch.localization.trials import SharedTrunk, run_trial
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.settings.config import load_settings
 from tasks.validate import validate
 
 Found = TypeVar("Found")
@@ -43,24 +43,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         validate.fn(folder, settings)
         edits, loaded = read_accepted(folder), load_model(settings.model)
-    exam = _timed("exam", lambda: make_exam(loaded, edits, settings, min(args.sample, len(edits))))
+    trial_set = _timed("exam", lambda: make_trial_set(loaded, edits, settings, min(args.sample, len(edits))))
     candidates = candidate_locations(loaded.model, settings.localization)
-    ranking = _timed("signals", lambda: rank_places(loaded, exam, candidates))
+    ranking = _timed("signals", lambda: rank_places(loaded, trial_set, candidates))
     signals = {one.location.name: (place, one.signals) for place, one in enumerate(ranking, 1)}
-    scorer, trunk = Scorer(exam, settings.localization.weights), SharedTrunk(loaded, exam, settings)
+    scorer, trunk = Scorer(trial_set, settings.localization.weights), SharedTrunk(loaded, trial_set, settings)
     places = [locate(loaded.model, name) for name in args.places.split(",")]
     _timed("shared activations", lambda: trunk.prepare(places))
-    print(f"place | signal's rank of {len(ranking)} | quality | {' | '.join(ABSENT)} | epochs | seconds")
+    print(f"place | signal's rank of {len(ranking)} | quality | {' | '.join(UNMEASURED_REASONS)} | epochs | seconds")
     scores: dict[str, float] = {}
     for place in places:
         start = time.process_time()
-        cell = try_cell(trunk, place, settings, whole=True)
-        one = scorer.score(cell)
+        trial = run_trial(trunk, place, settings, whole=True)
+        one = scorer.score(trial)
         scores[place.name] = one.score
-        shares = " | ".join("-" if (value := one.metrics[name]["value"]) is None else f"{value:.2f}" for name in ABSENT)
+        shares = " | ".join(
+            "-" if (value := one.metrics[name]["value"]) is None else f"{value:.2f}" for name in UNMEASURED_REASONS
+        )
         rank, seconds = signals[place.name][0], time.process_time() - start
         quality = f"{one.score:.3f} ± {one.margin:.3f}"
-        print(f"{place.name} | {rank} | {quality} | {shares} | {cell.epochs} | {seconds:.0f}", flush=True)
+        print(f"{place.name} | {rank} | {quality} | {shares} | {trial.epochs} | {seconds:.0f}", flush=True)
     for signal in SIGNALS:
         pairs = [(signals[name][1][signal], score) for name, score in scores.items()]
         print(f"{signal} against quality: {_spearman([pair for pair in pairs if pair[0] is not None])}")

@@ -20,16 +20,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from factpatch import machine
-from factpatch.companions import find_companions
-from factpatch.config import load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
-from factpatch.models import load_model
-from factpatch.patch import save_patch
-from factpatch.preflight import estimate
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.patch import save_patch
+from factpatch.preflight import machine
+from factpatch.preflight.estimate import estimate
+from factpatch.settings.config import load_settings
+from factpatch.training_data.rows import find_training_rows
 
 RUNS = 2
 NAMES = ("memory_bytes", "patch_bytes", "trunk_bytes", "seconds_trunk", "seconds_epoch")
@@ -49,7 +49,7 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
         needed = estimate(settings, rows, location_text)
         loaded = load_model(settings.model)
         location = locate(loaded.model, location_text)
-        companions = find_companions(loaded, rows, settings)
+        training_rows = find_training_rows(loaded, rows, settings)
         trunk: list[float] = []
         epochs: list[float] = []
         result = run_edit(
@@ -57,10 +57,10 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
             location,
             rows,
             settings,
-            companions.kept,
+            training_rows.preserved,
             lambda done, total, loss: epochs.append(clock()),
             lambda done, total: trunk.append(clock()),
-            wordings=companions.wordings,
+            augmented=training_rows.augmented,
         )
         patch = save_patch(Path(folder) / "patch", loaded, location, result.values, settings, {}, {})
         measured = {

@@ -20,15 +20,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from data.world.corpus import vocabulary_texts
 from data.world.vocabulary import CONTEXT, learn
-from factpatch.config import load_settings
 from factpatch.editing import encode_edits, run_edit
 from factpatch.edits.accepted import read_accepted
 from factpatch.evaluation.generation import verify
 from factpatch.evaluation.intervals import share
 from factpatch.files import new_folder
-from factpatch.models import load_model, write_values
-from factpatch.structure import locate
-from factpatch.trunk import open_rows
+from factpatch.frozen_trunk import open_rows
+from factpatch.models.loading import load_model, write_values
+from factpatch.models.locations import locate
+from factpatch.settings.config import load_settings
 from tasks.validate import validate
 
 PLAIN = {

@@ -75,7 +75,7 @@ def read_alone(path: Path) -> Cost:
     for _ in read_file(path, find_layout(path)):
         pass
     seconds = time.process_time() - start
-    status = Path("/proc/self/status").read_text(encoding="ascii")  # factpatch.machine would load torch
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # factpatch.preflight.machine would load torch
     return seconds, next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 

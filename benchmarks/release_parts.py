@@ -25,11 +25,11 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from factpatch.config import Settings, load_settings
 from factpatch.files import read_json
-from factpatch.machine import matrix_rate, memory_rate
-from flows.beginning import begin
+from factpatch.preflight.machine import matrix_rate, memory_rate
+from factpatch.settings.config import Settings, load_settings
 from flows.release import STEPS
+from flows.release_mode import choose_release_mode
 
 COLUMNS = ("reliability", "generalization", "locality", "locality_content")
 
@@ -84,7 +84,7 @@ def run_steps(folder: Path, settings: Settings) -> None:
         with floor.counting():
             step.fn(str(folder), settings)
         if step is STEPS[0]:
-            begin(str(folder), settings)
+            choose_release_mode(str(folder), settings)
         spent = [time.perf_counter() - clock, time.process_time() - processor, floor.seconds]
         total = [one + more for one, more in zip(total, spent, strict=True)]
         _line(step.name, *spent)

@@ -21,17 +21,17 @@ import torch
 import yaml
 
 from benchmarks.counterfact import read_edits
-from factpatch.companions import Companions, find_companions
-from factpatch.config import Settings, load_settings
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
-from factpatch.forward import token_losses
-from factpatch.models import LoadedModel, load_model, preserved, write_values
-from factpatch.structure import Location, locate
-from factpatch.training.step_size import with_step_size
-from factpatch.trunk import open_rows
+from factpatch.frozen_trunk import open_rows
+from factpatch.methods.learning_rate import with_step_size
+from factpatch.models.encoding import Encoded
+from factpatch.models.forward import token_losses
+from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
+from factpatch.models.locations import Location, locate
+from factpatch.settings.config import Settings, load_settings
+from factpatch.training_data.rows import TrainingRows, find_training_rows
 
 STEPS = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 METRICS = ("reliability", "generalization", "locality_content")
@@ -58,7 +58,7 @@ def text_loss(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) 
 def run(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
-    companions: Companions,
+    training_rows: TrainingRows,
     before: Answers,
     place: Location,
     settings: Settings,
@@ -68,7 +68,7 @@ def run(
     training = with_step_size(settings.training, loaded.model, place)
     text = text_rows(loaded)
     base_loss = text_loss(loaded, text, settings)
-    result = run_edit(loaded, place, edits, settings, companions.kept, wordings=companions.wordings)
+    result = run_edit(loaded, place, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)
         found = measure(edits, collect_answers(loaded, edits, settings, before), before)
@@ -105,7 +105,7 @@ def main() -> None:
     loaded = load_model(settings.model)
     edits, place = read_edits(args.rows, args.edits, args.seed), locate(loaded.model, args.location)
     before = collect_answers(loaded, edits, settings)
-    companions = find_companions(loaded, edits, settings)
+    training_rows = find_training_rows(loaded, edits, settings)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.touch()
     known = {tuple(json.loads(line)["run"]) for line in args.output.read_text(encoding="utf-8").splitlines()}
@@ -114,7 +114,7 @@ def main() -> None:
         if name in known:
             continue
         own = load_settings(None, common | {"training.learning_rate": step})
-        found = run(loaded, edits, companions, before, place, own)
+        found = run(loaded, edits, training_rows, before, place, own)
         line = {"run": name, **{key: round(value, 6) for key, value in found.items() if math.isfinite(value)}}
         with args.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from factpatch.edits.loading import read_rows
-from factpatch.subjects import find_subjects
+from factpatch.edits.subjects import find_subjects
 
 AT_ONCE = (None, 200, 30, 10, 1)  # prompts that are seen together; None: all
 

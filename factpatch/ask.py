@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from factpatch.config import Settings
-from factpatch.encoding import encode_prompt
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import decode
-from factpatch.models import load_model
-from factpatch.patch import apply_patch, read_patch
+from factpatch.models.encoding import encode_prompt
+from factpatch.models.loading import load_model
+from factpatch.patches.patch import apply_patch, read_patch
+from factpatch.settings.config import Settings
 
 
 def ask(settings: Settings, prompt: str, patch: str | None = None) -> str:

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from factpatch.config import Settings, load_settings
 from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import FactpatchError, InputError
 from factpatch.files import output_folder, read_json, write_text
+from factpatch.settings.config import Settings, load_settings
 from flows.__main__ import main as command
 from flows.console import check_prefect, exit_code
-from flows.reading import reading_lines
+from flows.preview import reading_lines
 
 DEPLOYMENT = "release/scheduled"
-SHOWN = 20  # findings in a summary
+FINDINGS_SHOWN = 20  # findings in a summary
 
 
 def check(output: str) -> int:
@@ -42,11 +42,11 @@ def check(output: str) -> int:
         "",
     ]
     lines += [f"- {_code(line)}" for line in reading_lines(found["read_as"])]
-    for finding in found["findings"][:SHOWN]:
+    for finding in found["findings"][:FINDINGS_SHOWN]:
         row = f"{finding['file']} row {finding['row']}: {finding['prompt']}"
         lines.append(f"- {finding['severity']}, {finding['check']}: {_code(row)}")
-    if len(found["findings"]) > SHOWN:
-        lines.append(f"- and {len(found['findings']) - SHOWN} more")
+    if len(found["findings"]) > FINDINGS_SHOWN:
+        lines.append(f"- and {len(found['findings']) - FINDINGS_SHOWN} more")
     return _leave(output, [*lines, *_settled(load_settings())], code)
 
 
@@ -109,7 +109,7 @@ def _settled(settings: Settings) -> list[str]:
     ended = [entry for entry in entries if entry.state in ("superseded", "reverted")]
     active = sum(entry.state == "active" for entry in entries)
     lines = ["", f"{active} facts in force; {len(ended)} superseded or reverted."]
-    for entry in ended[-SHOWN:]:
+    for entry in ended[-FINDINGS_SHOWN:]:
         by = f" by {entry.by.where}" if entry.by else ""
         lines.append(f"- {entry.state}{by}: {_code(f'{entry.row.where}: {fact(entry)[0]}')}")
     return lines

@@ -17,7 +17,7 @@ from pathlib import Path
 from factpatch.errors import FactpatchError, InputError, UnavailableError
 from factpatch.files import PARTIAL
 
-SECONDS_TO_ANSWER = 10.0  # of Prefect's server, before it counts as out of reach
+PREFECT_TIMEOUT = 10.0  # of Prefect's server, before it counts as out of reach
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -98,7 +98,7 @@ def check_prefect() -> Path | None:
         if not api:
             return settings.home
     try:
-        httpx.get(f"{api.rstrip('/')}/health", timeout=SECONDS_TO_ANSWER)
+        httpx.get(f"{api.rstrip('/')}/health", timeout=PREFECT_TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnavailableError(f"Prefect at '{api}' cannot be reached ({reason}); start it, or {cure}") from error
@@ -120,7 +120,7 @@ def printable(text: str) -> str:
 def quoted(text: str) -> str:
     """The text in quotes and in one line, whatever it holds."""
     written = json.dumps(text, ensure_ascii=False)
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in written)
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in written)
 
 
 def quiet_prefect() -> None:

@@ -18,20 +18,21 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from factpatch.config import Settings
-from factpatch.environment import user_name
+from factpatch.addresses import sqlite_file, without_password
 from factpatch.errors import FactpatchError, InputError
-from factpatch.stores import reaching, sqlite_file, tracking_uri, without_password
+from factpatch.preflight.environment import user_name
+from factpatch.release.registry import reaching, tracking_uri
+from factpatch.settings.config import Settings
 from flows.console import check_prefect, printable
 
-RELEASE = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")
+RELEASE_PACKAGES = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")
 LEAST_ROOM = 32 * 2**20  # bytes free, below which a disk counts as full
-Check = Callable[[Settings, Path], str]
+MachineCheck = Callable[[Settings, Path], str]
 
 
 def check_packages(settings: Settings, output: Path) -> str:
     """Those of the extra `release`."""
-    missing = [name for name in RELEASE if importlib.util.find_spec(name) is None]
+    missing = [name for name in RELEASE_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{', '.join(missing)} not installed; run: pip install 'factpatch[release]'")
     found = (f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "prefect", "mlflow", "dvc"))
@@ -149,7 +150,7 @@ def check_git(settings: Settings, output: Path) -> str:
     command = ["git", "-C", str(folder), "rev-parse", "--show-toplevel"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     if "dubious ownership" in done.stderr:
-        place = next((one for one in (folder, *folder.parents) if (one / ".git").exists()), folder)
+        place = next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
         cure = shlex.join(["git", "config", "--global", "--add", "safe.directory", str(place)])
         raise InputError(f"git does not read '{place}', which belongs to somebody else; run: {cure}")
     return done.stdout.strip() or "the ledger is not under version control"
@@ -169,7 +170,7 @@ def check_processes(settings: Settings, output: Path) -> str:
     return f"{settings.localization.workers} processes"
 
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, MachineCheck] = {
     "packages": check_packages,
     "home": check_home,
     "temporary files": check_temporary,

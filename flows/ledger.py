@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from factpatch.config import Settings
 from factpatch.edits.folder import read_ledger, write_revert
-from factpatch.edits.ledger import Entry
-from factpatch.environment import user_name
+from factpatch.edits.ledger import LedgerEntry
 from factpatch.errors import RefusedError
+from factpatch.preflight.environment import user_name
+from factpatch.settings.config import Settings
 from flows.console import printable, quoted
 
 
@@ -75,19 +75,19 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
 }
 
 
-def _described(entry: Entry) -> tuple[str, ...]:
+def _described(entry: LedgerEntry) -> tuple[str, ...]:
     values = entry.row.values
     facts = (entry.id, _place(entry), values.get("owner", "-"), values.get("source", "-"))
     return *map(printable, facts), _said(values.get("prompt", ""), values.get("target", ""))
 
 
-def _told(entry: Entry) -> tuple[str, ...]:
+def _told(entry: LedgerEntry) -> tuple[str, ...]:
     name, place, *rest = _described(entry)
     by = f"{entry.state} by {Path(entry.by.file).name}:{entry.by.number}" if entry.by else entry.state
     return name, place, by, *rest
 
 
-def _place(entry: Entry) -> str:
+def _place(entry: LedgerEntry) -> str:
     return f"{entry.row.file}:{entry.row.number}"
 
 
@@ -95,7 +95,7 @@ def _said(prompt: str, target: str) -> str:
     return f"{quoted(prompt)} -> {quoted(target)}"
 
 
-def _disagrees(entry: Entry) -> bool:
+def _disagrees(entry: LedgerEntry) -> bool:
     return entry.by is not None and entry.by.values["target"] != entry.row.values["target"]
 
 

@@ -14,21 +14,20 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, State
 
-from factpatch.config import Settings, load_settings
+from factpatch.addresses import shell_path, without_password
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.live import LiveFact, live_facts, write_live
 from factpatch.errors import InputError
 from factpatch.evaluation.serving import is_address
 from factpatch.files import digest_value, output_folder, read_json, write_json
-from factpatch.naming import shell_path
-from factpatch.stores import without_password
+from factpatch.settings.config import Settings, load_settings
 from tasks.promote import export_version, read_answers, read_champion
 from tasks.retest import retest
 
 DEPLOYMENT = "release/scheduled"  # what edits again
-AGAIN = "runs/again"  # its output folder
-ROWS = 50  # facts shown on Prefect's page; monitor.json holds all
-LOST = "Decayed"  # the name of a flow run's state where something is not as it was released
+EDIT_AGAIN_FOLDER = "runs/again"  # its output folder
+FACTS_SHOWN = 50  # facts shown on Prefect's page; monitor.json holds all
+DECAYED_STATE = "Decayed"  # the name of a flow run's state where something is not as it was released
 
 
 @flow(name="monitor", log_prints=False, timeout_seconds=24 * 3600)
@@ -55,8 +54,8 @@ def monitor(
     if value["status"] == "decayed":
         value["again"] = edit_again(value, settings, config, overrides or {})
     write_json(path, value)
-    create_markdown_artifact(render(value), "monitor", "Which released facts still hold")
-    name = "Completed" if value["status"] == "held" else LOST
+    create_markdown_artifact(render_monitor(value), "monitor", "Which released facts still hold")
+    name = "Completed" if value["status"] == "held" else DECAYED_STATE
     return Completed(name=name, message=" ".join(value["reasons"]), data=str(path))
 
 
@@ -92,7 +91,7 @@ def _source(model: str, settings: Settings) -> Iterator[str]:
             yield str(export_version(settings.registry, model, Path(folder) / "model"))
         return
     if not is_address(model):
-        from factpatch.models import check_source
+        from factpatch.models.loading import check_source
 
         check_source(model)
     yield model
@@ -118,7 +117,12 @@ def edit_again(
     from prefect.exceptions import ObjectNotFound
 
     loss = [model, value["version"], sorted(row["id"] for row in value["decayed"])]
-    parameters = {"config": config, "overrides": {**overrides, **changed}, "only_pending": False, "output": AGAIN}
+    parameters = {
+        "config": config,
+        "overrides": {**overrides, **changed},
+        "only_pending": False,
+        "output": EDIT_AGAIN_FOLDER,
+    }
     try:
         key = f"again-{digest_value(loss)}"
         run = cast(
@@ -129,7 +133,7 @@ def edit_again(
     return told | {"run": run.name, "state": run.state.name if run.state else None}
 
 
-def render(value: Mapping[str, Any]) -> str:
+def render_monitor(value: Mapping[str, Any]) -> str:
     """The result as markdown, with every text from edits and models escaped."""
     from factpatch.report.card import plain
 
@@ -139,7 +143,7 @@ def render(value: Mapping[str, Any]) -> str:
     for name in ("decayed", "unlearnt"):
         if rows := value[name]:
             lines += [f"## {name.capitalize()}: {len(rows)}", "", "| fact | wanted | says now |", "|---|---|---|"]
-            cells = ([plain(row[key]) for key in ("prompt", "target", "output")] for row in rows[:ROWS])
+            cells = ([plain(row[key]) for key in ("prompt", "target", "output")] for row in rows[:FACTS_SHOWN])
             lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
     return "\n".join([*lines, plain(next_step(value))]) + "\n"
 
@@ -154,7 +158,7 @@ def next_step(value: Mapping[str, Any]) -> str:
     return f"To edit them again: {again['command']}"
 
 
-def describe(value: Mapping[str, Any]) -> list[str]:
+def describe_monitor(value: Mapping[str, Any]) -> list[str]:
     """The result in lines for a terminal."""
     lines = [f"{value['model']}: {value['status']}", *value["reasons"]]
     for name in ("decayed", "unlearnt"):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from factpatch.errors import InputError
 from flows.console import check_prefect, exit_code
 
-NAME = "tell of factpatch's runs"  # of the automation
+AUTOMATION_NAME = "tell of factpatch's runs"  # of the automation
 FLOWS = ["release", "monitor", "rollback"]
 STATES = ["Failed", "Crashed", "TimedOut", "Refused", "Decayed"]
 SUBJECT = "factpatch: {{ flow.name }} {{ flow_run.state.name }}"
@@ -45,9 +45,9 @@ def notify(block: str) -> None:
             threshold=1,
         )
         action = SendNotification(block_document_id=document.id, subject=SUBJECT, body=BODY)
-        for earlier in client.read_automations_by_name(NAME):
+        for earlier in client.read_automations_by_name(AUTOMATION_NAME):
             client.delete_automation(earlier.id)
-        Automation(name=NAME, trigger=trigger, actions=[action]).create()
+        Automation(name=AUTOMATION_NAME, trigger=trigger, actions=[action]).create()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factpatch.basis import Basis, basis_of, why_changed
-from factpatch.config import Settings
-from factpatch.edits.folder import Held, Pending, compare, read_ledger, refuse_late_files
-from factpatch.edits.ledger import Entry
+from factpatch.edits.folder import read_ledger
+from factpatch.edits.ledger import LedgerEntry
 from factpatch.files import read_json
-from factpatch.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
+from factpatch.release.pending import PendingChanges, RegisteredVersion, pending_changes, refuse_late_files
+from factpatch.release.provenance import Provenance, provenance_of, why_changed
+from factpatch.release.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
+from factpatch.settings.config import Settings
 from tasks.promote import read_champion, read_newest, stopping_gates
 
 
@@ -27,10 +28,10 @@ class Work:
         refused: the same attempt, if gates have refused it and the registry does not hold it.
     """
 
-    pending: Pending
+    pending: PendingChanges
     champion: str | None
     changed: str | None
-    waiting: Held | None
+    waiting: RegisteredVersion | None
     attempt: str
     refused: Refusal | None
 
@@ -59,27 +60,27 @@ class Work:
 def find_work(settings: Settings) -> Work:
     """Compare the ledger with the champion. InputError for a new file that stands before one already released."""
     entries, limit = read_ledger(settings.edits.path, columns=settings.edits.columns), settings.edits.limit
-    held, basis = read_champion(settings.registry), basis_of(settings)
-    refuse_late_files(entries, held)
-    pending = compare(entries, held, limit)
-    changed = why_changed(basis, held.bases) if held else None
+    registered, provenance = read_champion(settings.registry), provenance_of(settings)
+    refuse_late_files(entries, registered)
+    pending = pending_changes(entries, registered, limit)
+    changed = why_changed(provenance, registered.provenances) if registered else None
     newest = read_newest(settings.registry) if pending or changed else None
-    waiting = newest if newest and not compare(entries, newest, limit) else None
-    if waiting and why_changed(basis, waiting.bases):
+    waiting = newest if newest and not pending_changes(entries, newest, limit) else None
+    if waiting and why_changed(provenance, waiting.provenances):
         waiting = None
-    attempt = _attempt(settings, entries, basis)
+    attempt = _attempt(settings, entries, provenance)
     refused = find_refusal(settings.registry, attempt)
-    return Work(pending, held.version if held else None, changed, waiting, attempt, refused)
+    return Work(pending, registered.version if registered else None, changed, waiting, attempt, refused)
 
 
 def attempt_of(settings: Settings) -> str:
     """Names what a release would be tried with now; the registry is not asked."""
-    return _attempt(settings, read_ledger(settings.edits.path, columns=settings.edits.columns), basis_of(settings))
+    return _attempt(settings, read_ledger(settings.edits.path, columns=settings.edits.columns), provenance_of(settings))
 
 
-def _attempt(settings: Settings, entries: Sequence[Entry], basis: Basis) -> str:
+def _attempt(settings: Settings, entries: Sequence[LedgerEntry], provenance: Provenance) -> str:
     rows = [entry.row.values for entry in entries if entry.state == "active"]
-    return attempt_digest(settings, rows[: settings.edits.limit], basis)
+    return attempt_digest(settings, rows[: settings.edits.limit], provenance)
 
 
 def note_refusal(settings: Settings, attempt: str, output: str) -> None:

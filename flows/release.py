@@ -15,20 +15,20 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, State
 
-from factpatch.basis import write_basis
-from factpatch.config import Settings, load_settings
 from factpatch.edits.accepted import read_accepted
-from factpatch.environment import user_name
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.canaries import read_canaries
 from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
+from factpatch.preflight.environment import user_name
+from factpatch.release.provenance import write_provenance
+from factpatch.release.registry import lock_file, locked
 from factpatch.report import read_evidence, render_card
-from factpatch.stores import lock_file, locked
-from flows.beginning import begin
+from factpatch.settings.config import Settings, load_settings
 from flows.doctor import check_machine
 from flows.pending import attempt_of, find_work, note_refusal, refusing_gates
+from flows.release_mode import choose_release_mode
 from flows.takeover import check_ledger
 from tasks.edit import edit
 from tasks.evaluate import evaluate
@@ -92,13 +92,13 @@ def release(
         if edits:
             second(folder, settings)
             check_readiness(read_accepted(folder), canaries, settings.gates)
-        mode = begin(folder, settings)
-        write_basis(Path(folder), settings, _configured(config, settings))
+        mode = choose_release_mode(folder, settings)
+        write_provenance(Path(folder), settings, _configured(config, settings))
         steps = others if edits else UNEDITED
         _run(steps, folder, settings)
         refused = refusing_gates(folder)
         if refused and mode.name == "incremental" and settings.edits.mode == "auto":
-            begin(folder, settings, refused)
+            choose_release_mode(folder, settings, refused)
             _run(steps, folder, settings)
         note_refusal(settings, attempt, folder)
         if settings.registry.promote == "auto":

@@ -6,8 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from factpatch.config import load_settings
-from factpatch.environment import user_name
+from factpatch.preflight.environment import user_name
+from factpatch.settings.config import load_settings
 from tasks.promote import rollback as swap
 
 

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from factpatch.config import Settings
-from factpatch.environment import place_database
+from factpatch.addresses import without_password
 from factpatch.errors import FactpatchError, InputError
-from factpatch.stores import tracking_uri, without_password
+from factpatch.preflight.environment import place_database
+from factpatch.release.registry import tracking_uri
+from factpatch.settings.config import Settings
 
 POOL = "factpatch"  # the work pool that prefect.yaml names
 HOME = Path(".prefect")  # Prefect's database and the servers' logs, unless PREFECT_HOME says otherwise
@@ -25,7 +26,7 @@ SECONDS_TO_START = 180.0
 SECONDS_TO_STOP = 15.0
 SECONDS_TO_RESTART = 3.0
 SILENCE = timedelta(seconds=90)  # of a run's heartbeat, after which it counts as crashed
-LOST = "mark runs whose process was lost as crashed"
+LOST_RUNS_AUTOMATION = "mark runs whose process was lost as crashed"
 
 
 def serve(settings: Settings, prefect_port: int, mlflow_port: int) -> int:
@@ -149,5 +150,5 @@ def _watch_for_lost_runs(api: str) -> None:
         name=None, state=StateType.CRASHED, message="Its process gave no sign of life.", force=False
     )
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-        if not client.read_automations_by_name(LOST):
-            Automation(name=LOST, trigger=trigger, actions=[action]).create()
+        if not client.read_automations_by_name(LOST_RUNS_AUTOMATION):
+            Automation(name=LOST_RUNS_AUTOMATION, trigger=trigger, actions=[action]).create()

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from factpatch.config import Settings
+from factpatch.addresses import shell_path
 from factpatch.files import read_json
-from factpatch.naming import shell_path
 from factpatch.report.evidence import percent, verdict
+from factpatch.settings.config import Settings
 
-SHOWN = 3  # edits, with their answers
-TEXTS = frozenset({"", "reason", "said before", "says now"})  # columns that are no numbers
+EDITS_SHOWN = 3  # edits, with their answers
+TEXT_COLUMNS = frozenset({"", "reason", "said before", "says now"})  # columns that are no numbers
 HIDDEN_METRICS = frozenset({"locality_correct", "token_accuracy"})
 
 
@@ -82,7 +82,7 @@ def _place(location: dict[str, Any]) -> str:
 
 def answers(evaluation: dict[str, Any]) -> Section:
     """What the model said, and says now, to the first few edits."""
-    rows = tuple((edit["prompt"], edit["before"] or "", edit["output"]) for edit in evaluation["edits"][:SHOWN])
+    rows = tuple((edit["prompt"], edit["before"] or "", edit["output"]) for edit in evaluation["edits"][:EDITS_SHOWN])
     return Section("Answers", ("prompt", "said before", "says now"), rows)
 
 
@@ -95,7 +95,7 @@ def show(release: dict[str, Any], evaluation: dict[str, Any], console: Console |
                 title=section.title, title_justify="left", title_style="bold", show_header=any(section.header)
             )
             for number, name in enumerate(section.header):
-                table.add_column(name, justify="left" if number == 0 or name in TEXTS else "right")
+                table.add_column(name, justify="left" if number == 0 or name in TEXT_COLUMNS else "right")
             for row in section.rows:
                 table.add_row(*map(escape, row))
             console.print(table)

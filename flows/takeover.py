@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from factpatch.config import Settings
 from factpatch.edits.folder import fact, read_ledger
 from factpatch.edits.origin import continues
 from factpatch.errors import InputError
+from factpatch.settings.config import Settings
 from flows.console import quoted
 from tasks.promote import read_champion, read_newest
 

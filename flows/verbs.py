@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from factpatch.config import RegistrySettings, Settings, load_settings
-from factpatch.environment import user_name
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import output_folder, read_json, write_text
+from factpatch.preflight.environment import user_name
+from factpatch.settings.config import RegistrySettings, Settings, load_settings
 from flows.console import printable, quiet_prefect
 from flows.doctor import check_machine
-from flows.reading import preview, reading_lines
+from flows.preview import preview, reading_lines
 
 Overrides = dict[str, Any]
 
@@ -146,8 +146,8 @@ def regress(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def import_model(args: argparse.Namespace, overrides: Overrides) -> int:
     """Make an ordinary model folder of a GGUF file or a PEFT adapter."""
-    from factpatch.models import load_model
-    from factpatch.sources.resolve import make_folder
+    from factpatch.models.loading import load_model
+    from factpatch.models.sources.resolve import make_folder
 
     print(make_folder(Path(args.source), Path(args.output), load_model))
     return 0
@@ -155,7 +155,7 @@ def import_model(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def apply(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save the patched model as a folder."""
-    from factpatch.patch import export_patch
+    from factpatch.patches.patch import export_patch
 
     print(export_patch(load_settings(args.config, overrides).model, args.patch, Path(args.output)))
     return 0
@@ -163,7 +163,7 @@ def apply(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def undo(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save the model without its patch as a folder."""
-    from factpatch.patch import export_undo
+    from factpatch.patches.patch import export_undo
 
     print(export_undo(load_settings(args.config, overrides).model, args.patch, Path(args.output)))
     return 0
@@ -253,11 +253,11 @@ def monitor(args: argparse.Namespace, overrides: Overrides) -> int:
     check_inputs(settings, model=False)
     output_folder(args.output)
     quiet_prefect()
-    from flows.monitor import describe
+    from flows.monitor import describe_monitor
     from flows.monitor import monitor as watch
 
     value = read_json(Path(str(watch(args.of, args.config, args.output, overrides, args.patch))))
-    print("\n".join(describe(value)))
+    print("\n".join(describe_monitor(value)))
     return 0 if value["status"] == "held" else 1
 
 
@@ -280,7 +280,7 @@ def doctor(args: argparse.Namespace, overrides: Overrides) -> int:
 def check_inputs(settings: Settings, model: bool = True, edits: bool = True) -> None:
     """InputError for a model or an edit file that isn't there, before anything is started or written."""
     if model:
-        from factpatch.models import check_source
+        from factpatch.models.loading import check_source
 
         check_source(settings.model.path)
     if edits and not Path(settings.edits.path).exists() and settings.edits.path.count("/") != 1:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factpatch.environment import bypass_proxies, name_user, place_database
+from factpatch.preflight.environment import bypass_proxies, name_user, place_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

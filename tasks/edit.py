@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from factpatch.config import Settings
 from factpatch.edits.accepted import accepted_to_write
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.files import read_json, write_json, write_text
 from factpatch.progress import show_progress
+from factpatch.settings.config import Settings
 
 if TYPE_CHECKING:  # other verbs start without torch
-    from factpatch.beginning import Mode, Start
-    from factpatch.companions import Companions
-    from factpatch.models import LoadedModel
-    from factpatch.preflight import Estimate
-    from factpatch.structure import Location
-    from factpatch.training import TrainingResult
+    from factpatch.methods.optimizer import TrainingResult
+    from factpatch.models.loading import LoadedModel
+    from factpatch.models.locations import Location
+    from factpatch.preflight.estimate import Estimate
+    from factpatch.release.mode import ReleaseMode, ReleaseStart
+    from factpatch.training_data.rows import TrainingRows
 
 
 @task(name="edit", timeout_seconds=24 * 3600)
@@ -32,16 +32,16 @@ def edit(output: str, settings: Settings) -> str:
     While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
-    from factpatch.beginning import read_start
-    from factpatch.certificate import certify, output_digest, tokenizer_digests
     from factpatch.editing import encode_edits
-    from factpatch.inheritance import write_inheritance
-    from factpatch.machine import peak_memory
-    from factpatch.models import load_model, preserved, write_values
-    from factpatch.patch import save_patch
-    from factpatch.structure import locate
-    from factpatch.training.checkpoint import NAME, remove_checkpoint
-    from factpatch.training.step_size import with_step_size
+    from factpatch.methods.breadth_first.checkpoint import CHECKPOINT_FILE, remove_checkpoint
+    from factpatch.methods.learning_rate import with_step_size
+    from factpatch.models.loading import load_model, preserved, write_values
+    from factpatch.models.locations import locate
+    from factpatch.patches.certificate import certify, output_digest, tokenizer_digests
+    from factpatch.patches.patch import save_patch
+    from factpatch.preflight.machine import peak_memory
+    from factpatch.release.mode import read_start
+    from factpatch.training_data.carry_over import write_carried_over
 
     start = time.perf_counter()
     folder = Path(output)
@@ -54,9 +54,9 @@ def edit(output: str, settings: Settings) -> str:
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
     loaded.stored.refuse_unmapped(location.parameters)
-    companions, result = _train(loaded, location, edits, settings, begun, folder / NAME, resume)
+    training_rows, result = _train(loaded, location, edits, settings, begun, folder / CHECKPOINT_FILE, resume)
     rate = with_step_size(settings.training, loaded.model, location).step_size
-    training = _told(settings.training.method, rate, begun.mode, edits, companions, result)
+    training = _told(settings.training.method, rate, begun.mode, edits, training_rows, result)
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
     with preserved(loaded.model, location.parameters):
@@ -65,7 +65,7 @@ def edit(output: str, settings: Settings) -> str:
     patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
-    write_inheritance(folder, companions.bequest)
+    write_carried_over(folder, training_rows.carried_over)
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
         "schema": 1,
@@ -81,19 +81,19 @@ def edit(output: str, settings: Settings) -> str:
         "seconds": round(time.perf_counter() - start, 3),
     }
     path = write_json(folder / "edit.json", value)
-    remove_checkpoint(folder / NAME)
+    remove_checkpoint(folder / CHECKPOINT_FILE)
     return str(path)
 
 
 def _preflight(settings: Settings, edits: list[EditRequest], location: str, folder: Path) -> Estimate:
     """What the run will take, told to whoever watches; raises where it cannot fit."""
-    from factpatch.machine import available
-    from factpatch.preflight import check, describe, estimate
+    from factpatch.preflight.estimate import check_room, describe_estimate, estimate
+    from factpatch.preflight.machine import available
 
     needed = estimate(settings, edits, location)
     free = available(settings.model.device, folder, settings.trunk.folder)
-    print(describe(needed, free), file=sys.stderr)
-    check(needed, free, settings.trunk)
+    print(describe_estimate(needed, free), file=sys.stderr)
+    check_room(needed, free, settings.trunk)
     return needed
 
 
@@ -102,37 +102,42 @@ def _train(
     location: Location,
     edits: list[EditRequest],
     settings: Settings,
-    begun: Start,
+    begun: ReleaseStart,
     checkpoint: Path,
     resume: bool,
-) -> tuple[Companions, TrainingResult]:
+) -> tuple[TrainingRows, TrainingResult]:
     """What joins the edits, and the values that training gives; told while it goes on."""
-    from factpatch.companions import find_companions
     from factpatch.editing import run_edit
+    from factpatch.training_data.rows import find_training_rows
 
     with show_progress(f"edit {location.name}") as report:
-        new, settled = begun.parted(edits)
-        companions = find_companions(loaded, new, settings, settled, begun.inherited, begun.withdrawn)
-        for note in companions.notes:
+        new, learnt_before = begun.parted(edits)
+        training_rows = find_training_rows(loaded, new, settings, learnt_before, begun.carried_over, begun.withdrawn)
+        for note in training_rows.notes:
             print(note, file=sys.stderr)
         result = run_edit(
             loaded,
             location,
             edits,
             settings,
-            companions.kept,
+            training_rows.preserved,
             lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
             lambda done, total: report(done, total, "rows through the frozen layers"),
             checkpoint,
             resume,
             loaded.stored.from_files(begun.patch.new) if begun.patch else None,
-            companions.wordings,
+            training_rows.augmented,
         )
-    return companions, result
+    return training_rows, result
 
 
 def _told(
-    method: str, rate: float, mode: Mode, edits: list[EditRequest], companions: Companions, result: TrainingResult
+    method: str,
+    rate: float,
+    mode: ReleaseMode,
+    edits: list[EditRequest],
+    training_rows: TrainingRows,
+    result: TrainingResult,
 ) -> dict[str, Any]:
     """How training went, as `edit.json` and the patch's manifest hold it."""
     return {
@@ -143,10 +148,10 @@ def _told(
         "steps": result.steps,
         "visits": result.visits,
         "engine": result.engine,
-        "protected": len(companions.kept),
-        "wordings": len(companions.wordings),
-        "leakage": {"checked": companions.checked, "found": 0},
-        "notes": list(companions.notes),
+        "protected": len(training_rows.preserved),
+        "wordings": len(training_rows.augmented),
+        "leakage": {"checked": training_rows.leakage_checked, "found": 0},
+        "notes": list(training_rows.notes),
         "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
         "last_loss": result.losses[-1] if result.losses else None,  # none where all was held already
     }

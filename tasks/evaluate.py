@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 
-from factpatch.config import Settings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.request import EditRequest
 from factpatch.files import output_folder, write_json
 from factpatch.progress import show_progress
+from factpatch.settings.config import Settings
 
 if TYPE_CHECKING:
-    from factpatch.evaluation.forms import Asked
     from factpatch.evaluation.judging import Judgement
+    from factpatch.evaluation.prompt_forms import Asked
 
 
 @task(name="evaluate", timeout_seconds=12 * 3600)
@@ -31,11 +31,11 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     from factpatch.evaluation.canaries import ask_canaries, find_canaries
     from factpatch.evaluation.divergence import divergences, drawn_probes, first_distributions
     from factpatch.evaluation.evaluate import collect_answers
-    from factpatch.evaluation.forms import ask_forms, measure_forms, with_divergence
-    from factpatch.models import load_model
-    from factpatch.patch import apply_patch, read_patch
-    from factpatch.release import digest_patch
-    from factpatch.structure import locate
+    from factpatch.evaluation.prompt_forms import ask_forms, measure_forms, with_divergence
+    from factpatch.models.loading import load_model
+    from factpatch.models.locations import locate
+    from factpatch.patches.patch import apply_patch, read_patch
+    from factpatch.release.record import digest_patch
 
     start = time.perf_counter()
     folder = output_folder(output)
@@ -69,11 +69,11 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
 
 def ask_judge(edits: Sequence[EditRequest], after: Asked, before: Asked | None, settings: Settings) -> Judgement | None:
     """What the judge says to the answers in the trained form, the edited model's first; None if there is no judge."""
-    from factpatch.evaluation.forms import trained_answers
-    from factpatch.evaluation.judging import disputed, judge
+    from factpatch.evaluation.judging import disputed, judge_answers
+    from factpatch.evaluation.prompt_forms import trained_answers
 
     if settings.judge.address is None:
         return None
     outputs = [trained_answers(asked).outputs for asked in (after, before) if asked]
     with show_progress("judge") as report:
-        return judge(disputed(edits, outputs, settings.evaluation.protocol), settings.judge, report)
+        return judge_answers(disputed(edits, outputs, settings.evaluation.protocol), settings.judge, report)

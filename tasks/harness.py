@@ -16,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from factpatch.evaluation.capability import plain_greedy
-from factpatch.models import LoadedModel
+from factpatch.models.loading import LoadedModel
 
 WHOLE_TEXTS = 4  # paragraphs a pass: predictions at every position fill memory, and more at once are slower
 WORTH_SHARING = 8  # tokens that all rows begin with
@@ -60,7 +60,9 @@ class QuietModel(HFLM):
         """
         with torch.no_grad():
             cache = self.model(inps[:1, :shared], use_cache=True).past_key_values
-            if not isinstance(cache, DynamicCache) or not all(isinstance(one, DynamicLayer) for one in cache.layers):
+            if not isinstance(cache, DynamicCache) or not all(
+                isinstance(layer, DynamicLayer) for layer in cache.layers
+            ):
                 return None
             cache.batch_repeat_interleave(len(inps))
             return self.model(inps[:, shared:], past_key_values=cache, use_cache=True).logits

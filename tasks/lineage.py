@@ -19,10 +19,10 @@ from dvc.scm import SCM, SCMError
 from dvc.stage import Stage
 from prefect import task
 
-from factpatch.config import Settings
 from factpatch.edits.origin import git, path_in_repository, place_of
 from factpatch.errors import FactpatchError, InputError
 from factpatch.files import output_folder, read_json, write_json
+from factpatch.settings.config import Settings
 
 SCHEMA = 1
 TRACKED = ("accepted.jsonl", "patch")

@@ -10,11 +10,11 @@ from typing import Any
 
 from prefect import flow, task
 
-from factpatch.config import Settings
 from factpatch.edits.accepted import accepted_to_write
 from factpatch.errors import InputError
 from factpatch.files import write_json
 from factpatch.progress import show_progress
+from factpatch.settings.config import Settings
 
 
 @task(name="localize", timeout_seconds=24 * 3600)
@@ -22,19 +22,19 @@ def localize(output: str, settings: Settings) -> str:
     """Write `localize.json`: the location with its parameters, every place tried, and the reason, and a picture of the
     places, `localize.png`. `localization.workers` processes share a grid."""
 
-    from factpatch.beginning import read_start
-    from factpatch.localization.pictures import draw
+    from factpatch.localization.heat_maps import draw
     from factpatch.localization.record import record
     from factpatch.localization.search import localize as search
-    from factpatch.machine import available
-    from factpatch.models import load_model
-    from factpatch.preflight import check_model
-    from factpatch.structure import locate
+    from factpatch.models.loading import load_model
+    from factpatch.models.locations import locate
+    from factpatch.preflight.estimate import check_model_room
+    from factpatch.preflight.machine import available
+    from factpatch.release.mode import read_start
 
     start = time.perf_counter()
     folder = Path(output)
     edits = accepted_to_write(folder)
-    check_model(settings.model, available(settings.model.device, folder, None))
+    check_model_room(settings.model, available(settings.model.device, folder, None))
     loaded = load_model(settings.model)
     fixed = settings.localization.location
     begun = read_start(folder, edits, settings)
@@ -55,9 +55,9 @@ def localize(output: str, settings: Settings) -> str:
 @task(name="try places")
 def try_places(folder: str, names: list[str], settings: Settings) -> str:
     """Give each of the places a whole run, and leave what it showed in the folder of the trials."""
-    from factpatch.localization.grid import fill
+    from factpatch.localization.worker import run_trials
 
-    fill(Path(folder), names, settings)
+    run_trials(Path(folder), names, settings)
     return folder
 
 

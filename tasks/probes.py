@@ -8,10 +8,10 @@ from pathlib import Path
 
 from prefect import task
 
-from factpatch.config import Settings
-from factpatch.edits.accepted import PROBES, read_accepted
+from factpatch.edits.accepted import PROBES_FILE, read_accepted
 from factpatch.files import write_json, write_jsonl
 from factpatch.progress import show_progress
+from factpatch.settings.config import Settings
 
 
 @task(name="probes", timeout_seconds=12 * 3600)
@@ -21,21 +21,21 @@ def probes(output: str, settings: Settings) -> str:
     The model is loaded only where edits lack something and `evaluation.make_probes` says to make it. Not retried: a
     failure would repeat.
     """
-    from factpatch.probes import Made, lacking, make_probes
+    from factpatch.training_data.probes import MadeProbes, lacking, make_probes
 
     start = time.perf_counter()
     folder = Path(output)
-    (folder / PROBES).unlink(missing_ok=True)
+    (folder / PROBES_FILE).unlink(missing_ok=True)
     edits = read_accepted(folder)
-    made = Made((), ())
+    made = MadeProbes((), ())
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
-        from factpatch.models import load_model
+        from factpatch.models.loading import load_model
 
         with show_progress("probes") as report:
             made = make_probes(load_model(settings.model), edits, settings, report)
         for note in made.notes:
             print(f"probes: {note}", file=sys.stderr)
-    write_jsonl(folder / PROBES, made.rows)
+    write_jsonl(folder / PROBES_FILE, made.rows)
     counts = {kind: sum(len(row.get(kind, ())) for row in made.rows) for kind in ("paraphrases", "locality")}
     value = {"schema": 1, "made": counts, "notes": list(made.notes), "seconds": round(time.perf_counter() - start, 3)}
     return str(write_json(folder / "probes.json", value))

@@ -25,22 +25,22 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from prefect import task
 
-from factpatch.basis import NAME as BASIS
-from factpatch.basis import Basis, parse_basis
-from factpatch.config import RegistrySettings, Settings
-from factpatch.edits.folder import Held
 from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, read_json
-from factpatch.inheritance import NAME as COMPANIONS
-from factpatch.publish import FILES, write_release
-from factpatch.stores import lock_file, locked, reaching, tracking_uri
+from factpatch.release.pending import RegisteredVersion
+from factpatch.release.provenance import PROVENANCE_FILE as BASIS
+from factpatch.release.provenance import Provenance, parse_provenance
+from factpatch.release.publishing import RELEASE_FILES, write_release
+from factpatch.release.registry import lock_file, locked, reaching, tracking_uri
+from factpatch.settings.config import RegistrySettings, Settings
+from factpatch.training_data.carry_over import CARRY_OVER_FILE as COMPANIONS
 from tasks import mlflow_client
 
-STATUS = "factpatch.status"  # tag of a version: registered, refused or promoted
-LEDGER = "factpatch.ledger"  # tag of a version: the ledger that it was released from
-HISTORY = "factpatch.history."  # begins the names of the tags that record moves; a time follows
-PATIENCE = 60.0  # seconds to wait while another process moves aliases
+STATUS_TAG = "factpatch.status"  # tag of a version: registered, refused or promoted
+LEDGER_TAG = "factpatch.ledger"  # tag of a version: the ledger that it was released from
+HISTORY_TAG = "factpatch.history."  # begins the names of the tags that record moves; a time follows
+LOCK_PATIENCE = 60.0  # seconds to wait while another process moves aliases
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def promote_release(output: str, settings: Settings, who: str, why: str) -> str:
     if release["status"] != "registered":
         return str(path)
     promote(settings.registry, release["version"], who, why)
-    with connect(settings.registry) as client:
+    with connect_registry(settings.registry) as client:
         number, aliases = release["version"], _aliases(client, release["model"])
         release["status"] = "promoted"
         release["aliases"] = sorted(alias for alias, target in aliases.items() if target == number)
         card = write_release(folder, release)
-        for name in FILES:
+        for name in RELEASE_FILES:
             client.log_artifact(release["run"], str(folder / name))
         client.update_model_version(release["model"], number, card)
     return str(path)
@@ -105,7 +105,7 @@ def promote(registry: RegistrySettings, version: str, who: str, why: str) -> str
     Raises InputError if there is no such version or no gate judged it, RefusedError if a gate refused it. Promoting
     the champion again changes nothing, but finishes what was cut short.
     """
-    with connect(registry) as client, _moving(registry):
+    with connect_registry(registry) as client, _moving(registry):
         name, found = registry.name, _find(client, registry.name, version)
         _check_gates(client, found)
         champion, number = _aliases(client, name).get("champion"), str(found.version)
@@ -116,8 +116,8 @@ def promote(registry: RegistrySettings, version: str, who: str, why: str) -> str
                 client.set_registered_model_alias(name, "previous", champion)
             client.set_registered_model_alias(name, "champion", number)
             begun = key, move
-        if begun or found.tags.get(STATUS) != "promoted":
-            client.set_model_version_tag(name, number, STATUS, "promoted")
+        if begun or found.tags.get(STATUS_TAG) != "promoted":
+            client.set_model_version_tag(name, number, STATUS_TAG, "promoted")
         if begun:
             _finish(client, name, *begun)
     return number
@@ -125,7 +125,7 @@ def promote(registry: RegistrySettings, version: str, who: str, why: str) -> str
 
 def rollback(registry: RegistrySettings, who: str, why: str) -> str:
     """Swap `champion` and `previous`; the number of the version that is champion now. InputError if there is none."""
-    with connect(registry) as client, _moving(registry):
+    with connect_registry(registry) as client, _moving(registry):
         name, aliases = registry.name, _aliases(client, registry.name)
         champion, previous = aliases.get("champion"), aliases.get("previous")
         begun = _unfinished(client, name, "rollback", champion)
@@ -146,28 +146,28 @@ def rollback(registry: RegistrySettings, who: str, why: str) -> str:
 
 def read_history(registry: RegistrySettings) -> list[Move]:
     """Every move of `champion`, oldest first; empty for a model that is not registered."""
-    with connect(registry) as client:
+    with connect_registry(registry) as client:
         return [move for _, move in _moves(client, registry.name)]
 
 
-def read_champion(registry: RegistrySettings) -> Held | None:
+def read_champion(registry: RegistrySettings) -> RegisteredVersion | None:
     """The facts that the champion was released with; None without a champion."""
-    with connect(registry) as client:
+    with connect_registry(registry) as client:
         number = _aliases(client, registry.name).get("champion")
         return _held(client, client.get_model_version(registry.name, number)) if number else None
 
 
-def read_newest(registry: RegistrySettings) -> Held | None:
+def read_newest(registry: RegistrySettings) -> RegisteredVersion | None:
     """The facts of the version registered last, whatever became of it; None without one."""
-    with connect(registry) as client:
+    with connect_registry(registry) as client:
         found = client.search_model_versions(f"name='{registry.name}'", 1, ["version_number DESC"])
-        return _held(client, found[0]) if found and STATUS in found[0].tags else None
+        return _held(client, found[0]) if found and STATUS_TAG in found[0].tags else None
 
 
 def fetch_patch(registry: RegistrySettings, version: str, folder: Path) -> Path:
     """Put the patch of a version (number or alias), and the texts that it leaves to the next one, into a folder; the
     path of the patch."""
-    with connect(registry) as client:
+    with connect_registry(registry) as client:
         run = _find(client, registry.name, version).run_id or ""
         if COMPANIONS in {file.path for file in client.list_artifacts(run)}:
             client.download_artifacts(run, COMPANIONS, str(folder))
@@ -176,14 +176,14 @@ def fetch_patch(registry: RegistrySettings, version: str, folder: Path) -> Path:
 
 def read_answers(registry: RegistrySettings, version: str) -> tuple[str, list[dict[str, Any]]]:
     """The number of a version (number or alias), and what it said to each of its edits when it was released."""
-    with connect(registry) as client, tempfile.TemporaryDirectory() as folder:
+    with connect_registry(registry) as client, tempfile.TemporaryDirectory() as folder:
         found = _find(client, registry.name, version)
         return str(found.version), json.loads(_artifact(client, found, "evaluate.json", folder))["edits"]
 
 
 def export_version(registry: RegistrySettings, version: str, output: Path) -> Path:
     """Save the edited model of a version (number or alias) as an ordinary Hugging Face folder, in place of nothing."""
-    with connect(registry) as client, new_folder(output) as temporary:
+    with connect_registry(registry) as client, new_folder(output) as temporary:
         name, uri = registry.name, tracking_uri(registry)
         source = client.get_model_version_download_uri(name, str(_find(client, name, version).version))
         model = download_artifacts(f"{source}/artifacts/model", dst_path=str(temporary), tracking_uri=uri)
@@ -194,7 +194,7 @@ def export_version(registry: RegistrySettings, version: str, output: Path) -> Pa
 
 
 @contextmanager
-def connect(registry: RegistrySettings) -> Iterator[MlflowClient]:
+def connect_registry(registry: RegistrySettings) -> Iterator[MlflowClient]:
     """A client that talks to the registry alone, whatever the process-wide settings are; its failures are one line."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
@@ -205,7 +205,9 @@ def connect(registry: RegistrySettings) -> Iterator[MlflowClient]:
 
 @contextmanager
 def _moving(registry: RegistrySettings) -> Iterator[None]:
-    with locked(lock_file(registry, "aliases"), f"another process moves the aliases of '{registry.name}'", PATIENCE):
+    with locked(
+        lock_file(registry, "aliases"), f"another process moves the aliases of '{registry.name}'", LOCK_PATIENCE
+    ):
         yield
 
 
@@ -217,7 +219,7 @@ def stopping_gates(gates: Iterable[Mapping[str, Any]]) -> list[str]:
 def _check_gates(client: MlflowClient, found: ModelVersion) -> None:
     """Read the version's gates again, as its run recorded them; raise unless at least one passed and none failed."""
     told = f"version {found.version} of '{found.name}' is not promoted"
-    status = found.tags.get(STATUS)
+    status = found.tags.get(STATUS_TAG)
     if status is None:
         raise InputError(f"{told}: it was not released by factpatch, so no gate passed it")
     try:
@@ -232,29 +234,29 @@ def _check_gates(client: MlflowClient, found: ModelVersion) -> None:
         raise InputError(f"{told}: no gate passed it, as none was judged")
 
 
-def _held(client: MlflowClient, version: ModelVersion) -> Held:
+def _held(client: MlflowClient, version: ModelVersion) -> RegisteredVersion:
     with tempfile.TemporaryDirectory() as folder:
         validate = json.loads(_artifact(client, version, "validate.json", folder))
         accepted, quarantined = (
             [json.loads(line) for line in _artifact(client, version, name, folder).split("\n") if line]
             for name in ("accepted.jsonl", "quarantined.jsonl")
         )
-        bases = _bases(client, version, folder)
+        provenances = _provenances(client, version, folder)
     facts, set_aside = (
         frozenset((row["prompt"], row["target"]) for row in rows)
         for rows in (accepted, [entry["edit"] for entry in quarantined])
     )
-    files, status = tuple(validate.get("files", ())), version.tags[STATUS]
-    origin = Origin(**json.loads(version.tags[LEDGER])) if LEDGER in version.tags else None
-    return Held(str(version.version), facts, set_aside, files, status, bases, origin)
+    files, status = tuple(validate.get("files", ())), version.tags[STATUS_TAG]
+    origin = Origin(**json.loads(version.tags[LEDGER_TAG])) if LEDGER_TAG in version.tags else None
+    return RegisteredVersion(str(version.version), facts, set_aside, files, status, provenances, origin)
 
 
-def _bases(client: MlflowClient, version: ModelVersion, folder: str) -> tuple[Basis, ...]:
+def _provenances(client: MlflowClient, version: ModelVersion, folder: str) -> tuple[Provenance, ...]:
     """What the version rests on; empty for one whose run does not tell."""
     if BASIS not in {file.path for file in client.list_artifacts(version.run_id or "")}:
         return ()
     place = json.loads(_artifact(client, version, "localize.json", folder))["location"]["name"]
-    return parse_basis(json.loads(_artifact(client, version, BASIS, folder)), place)
+    return parse_provenance(json.loads(_artifact(client, version, BASIS, folder)), place)
 
 
 def _artifact(client: MlflowClient, version: ModelVersion, name: str, folder: str) -> str:
@@ -293,11 +295,11 @@ def _of_model(client: MlflowClient, name: str, what: Literal["aliases", "tags"])
 
 def _moves(client: MlflowClient, name: str) -> list[tuple[str, Move]]:
     tags = _of_model(client, name, "tags")
-    return [(key, Move(**json.loads(tags[key]))) for key in sorted(tags) if key.startswith(HISTORY)]
+    return [(key, Move(**json.loads(tags[key]))) for key in sorted(tags) if key.startswith(HISTORY_TAG)]
 
 
 def _begin(client: MlflowClient, name: str, move: Move) -> tuple[str, Move]:
-    key = HISTORY + move.when
+    key = HISTORY_TAG + move.when
     client.set_registered_model_tag(name, key, json.dumps(asdict(move)))
     return key, move
 

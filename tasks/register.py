@@ -31,13 +31,13 @@ from mlflow.models import Model
 from prefect import task
 
 import factpatch
-from factpatch.config import Settings
+from factpatch.addresses import sqlite_file, without_password
 from factpatch.edits.origin import Origin
 from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.gates import judge_reload
 from factpatch.files import output_folder, read_json
-from factpatch.publish import FILES, write_release
-from factpatch.release import (
+from factpatch.release.publishing import RELEASE_FILES, write_release
+from factpatch.release.record import (
     MANIFEST,
     assemble_release,
     judge_release,
@@ -46,17 +46,19 @@ from factpatch.release import (
     release_id,
     with_gate,
 )
+from factpatch.release.registry import reaching, tracking_uri
 from factpatch.report import read_evidence, render_report
-from factpatch.stores import reaching, shown_settings, sqlite_file, tracking_uri, without_password
+from factpatch.settings.config import Settings
+from factpatch.settings.shown import shown_settings
 from tasks import mlflow_client
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml", "regex")
 ARTIFACTS = ("*.json", "*.jsonl", "*.csv")
-RELEASE, STATUS, LEDGER = "factpatch.release", "factpatch.status", "factpatch.ledger"  # tags of runs and versions
+RELEASE_TAG, STATUS_TAG, LEDGER_TAG = "factpatch.release", "factpatch.status", "factpatch.ledger"  # of runs, versions
 PLACE = "factpatch.place"  # tag of a run: the model it is a release of, and the machine that makes it
-BATCH = 100  # entries that MLflow takes at once, whatever their kind
+ENTRIES_AT_ONCE = 100  # entries that MLflow takes at once, whatever their kind
 
 
 def _worth_repeating(task: Any, run: Any, state: Any) -> bool:
@@ -107,7 +109,7 @@ def register(output: str, settings: Settings) -> str:
         release |= {"run": run, "experiment": EXPERIMENT, "tracking_uri": without_password(uri)}
         release["timings"]["register"] = round(time.perf_counter() - started, 3)
         card = write_release(folder, release)
-        for name in FILES:
+        for name in RELEASE_FILES:
             client.log_artifact(run, str(folder / name))
         client.update_model_version(release["model"], number, card)
     return str(folder / "release.json")
@@ -153,7 +155,7 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
 
 def find_version(client: MlflowClient, name: str, identity: str) -> ModelVersion | None:
     """The model version that carries this release, if an earlier attempt made it."""
-    found = client.search_model_versions(f"name='{name}' and tags.`{RELEASE}`='{identity}'")
+    found = client.search_model_versions(f"name='{name}' and tags.`{RELEASE_TAG}`='{identity}'")
     return found[0] if found else None
 
 
@@ -188,8 +190,8 @@ def log_release(
         release = ask_again(release, source, uri, folder, settings, steps)
         version = None
         if worth_keeping(release, settings):
-            tags[STATUS] = release["status"]
-            client.set_tag(run, STATUS, release["status"])
+            tags[STATUS_TAG] = release["status"]
+            client.set_tag(run, STATUS_TAG, release["status"])
             client.log_dict(run, release, "release.json")  # whoever promotes the version reads its gates there
             ensure_registered_model(client, release["model"])
             version = client.create_model_version(release["model"], source, run, tags, model_id=model.model_id)
@@ -204,9 +206,9 @@ def ask_again(
     release: Mapping[str, Any], source: str, uri: str, folder: Path, settings: Settings, steps: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The release after the gate that fetches the model from the registry and asks it a sample of the edits."""
-    from factpatch.evaluation.reload import moved_answers, spread
+    from factpatch.evaluation.reload import evenly_spread, moved_answers
 
-    rows = spread(steps["evaluate"]["edits"], settings.gates.reload)
+    rows = evenly_spread(steps["evaluate"]["edits"], settings.gates.reload)
     if not rows:
         return dict(release)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".reload.") as temporary:
@@ -228,7 +230,7 @@ def release_tags(release: Mapping[str, Any], steps: Mapping[str, Any], identity:
     source = steps["lineage"]["edits"] if steps["lineage"] else {}
     revision = {"mlflow.source.git.commit": source["revision"]} if source.get("revision") else {}
     named = {f"factpatch.{name}": digest for name, digest in {**digests, **dvc}.items()}
-    return {RELEASE: identity, STATUS: release["status"], **named, **revision, **ledger_tag(source)}
+    return {RELEASE_TAG: identity, STATUS_TAG: release["status"], **named, **revision, **ledger_tag(source)}
 
 
 def ledger_tag(source: Mapping[str, Any]) -> dict[str, str]:
@@ -236,7 +238,7 @@ def ledger_tag(source: Mapping[str, Any]) -> dict[str, str]:
     if not source.get("place"):
         return {}
     origin = Origin(source["place"], source["inside"], None if source["dirty"] else source["revision"])
-    return {LEDGER: json.dumps(asdict(origin))}
+    return {LEDGER_TAG: json.dumps(asdict(origin))}
 
 
 def log_numbers(
@@ -251,15 +253,15 @@ def log_numbers(
         for section, values in shown_settings(settings).items()
         for key, value in values.items()
     ]
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run, metrics=metrics[start : start + BATCH])
-    for start in range(0, len(params), BATCH):
-        client.log_batch(run, params=params[start : start + BATCH])
+    for start in range(0, len(metrics), ENTRIES_AT_ONCE):
+        client.log_batch(run, metrics=metrics[start : start + ENTRIES_AT_ONCE])
+    for start in range(0, len(params), ENTRIES_AT_ONCE):
+        client.log_batch(run, params=params[start : start + ENTRIES_AT_ONCE])
 
 
 def log_model(client: MlflowClient, experiment: str, run: str, folder: Path, settings: Settings) -> LoggedModel:
     """Upload the whole edited model with the script that serves it; no pickle."""
-    from factpatch.patch import export_patch
+    from factpatch.patches.patch import export_patch
 
     model = client.create_logged_model(experiment, name="model", source_run_id=run)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".register.") as temporary:
@@ -297,7 +299,7 @@ def ensure_registered_model(client: MlflowClient, name: str) -> None:
 
 def name_candidate(client: MlflowClient, found: ModelVersion) -> str:
     """Make a new version that passed `candidate`; the version's status, which a version promoted before keeps."""
-    status = found.tags[STATUS]
+    status = found.tags[STATUS_TAG]
     if status == "registered":
         client.set_registered_model_alias(found.name, "candidate", str(found.version))
     return status

@@ -23,29 +23,29 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from prefect import task
 
-from factpatch.config import CapabilitySettings, Settings
-from factpatch.edits.accepted import FILE as ACCEPTED
+from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
 from factpatch.edits.accepted import read_accepted
+from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation import portable
 from factpatch.evaluation.capability import (
     Counting,
-    Outcome,
-    Score,
-    compare,
+    ItemOutcome,
+    TaskScore,
     compare_items,
+    compare_scores,
     keep_score,
-    model_identity,
     read_score,
+    scoring_identity,
 )
-from factpatch.evaluation.suites import COMPRESSED, SEED, SuiteTask, chosen_tasks
+from factpatch.evaluation.suites import COMPRESSED, FEW_SHOT_SEED, SuiteTask, chosen_tasks
 from factpatch.files import digest_value, output_folder, write_json, write_jsonl
-from factpatch.leakage import Edited
-from factpatch.models import LoadedModel, load_model
-from factpatch.patch import apply_patch
+from factpatch.models.loading import LoadedModel, load_model
+from factpatch.patches.patch import apply_patch
 from factpatch.progress import show_progress
-from factpatch.release import digest_patch
+from factpatch.release.record import digest_patch
+from factpatch.settings.config import CapabilitySettings, Settings
 from tasks.harness import Progress, QuietModel, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
@@ -86,8 +86,8 @@ def regress(output: str, settings: Settings) -> str:
     """
     started = time.perf_counter()
     folder = output_folder(output)
-    before: dict[str, Score] = {}
-    after: dict[str, Score] = {}
+    before: dict[str, TaskScore] = {}
+    after: dict[str, TaskScore] = {}
     cached: list[str] = []
     unmeasured: dict[str, str] = {}
     units = load_tasks(settings.capability)
@@ -100,7 +100,7 @@ def regress(output: str, settings: Settings) -> str:
             after = score(loaded, units, settings.capability, report)
     write_jsonl(folder / "regress_items.jsonl", compare_items(before, after))
     edits = read_accepted(folder) if (folder / ACCEPTED).exists() else []
-    rows = {unit.name: compare(before[unit.name], after[unit.name], _counting(unit, edits)) for unit in units}
+    rows = {unit.name: compare_scores(before[unit.name], after[unit.name], _counting(unit, edits)) for unit in units}
     unmeasured |= {name: NOTHING_COUNTS for name, row in rows.items() if not row["n"]}
     value = {
         "schema": 1,
@@ -127,7 +127,7 @@ def _counting(unit: Unit, edits: Sequence[EditRequest]) -> Counting:
     said = unit.metadata
     about, left_out = said.get("about"), set()
     if about and edits:
-        edited = Edited(edits)
+        edited = EditMentions(edits)
         (leaf,) = unit.leaves
         left_out = {(leaf.task_name, index) for index, doc in enumerate(leaf.eval_docs) if edited.names(doc[about])}
     return Counting(bool(said.get("known")), said.get("chance"), left_out)
@@ -183,7 +183,7 @@ def task_manager(capability: CapabilitySettings, names: Iterable[str]) -> tuple[
     """The harness's index of tasks: the local ones, and its own 14,000 (seconds to read) only if one of them is named;
     and whether one of them is. Raises InputError for a name that neither has.
     """
-    folders: list[str | Path] = [portable.FOLDER, *([capability.include] if capability.include else [])]
+    folders: list[str | Path] = [portable.SUITE_FOLDER, *([capability.include] if capability.include else [])]
     manager = TaskManager(include_path=folders, include_defaults=False)
     local = manager.all_tasks
     remote = not set(names) <= set(local)
@@ -257,9 +257,9 @@ def _put_text(entry: Any, path: str) -> None:
     }
 
 
-def score_base(loaded: LoadedModel, units: list[Unit], settings: Settings) -> tuple[dict[str, Score], list[str]]:
+def score_base(loaded: LoadedModel, units: list[Unit], settings: Settings) -> tuple[dict[str, TaskScore], list[str]]:
     """The base model's scores, and the names of those that an earlier run had made and kept."""
-    folder, base = settings.capability.cache, model_identity(loaded, settings)
+    folder, base = settings.capability.cache, scoring_identity(loaded, settings)
     digests = {unit.name: digest_value({**base, **_unit_identity(unit)}) for unit in units}
     kept = {name: read_score(folder, digest) for name, digest in digests.items()}
     missing = [unit for unit in units if kept[unit.name] is None]
@@ -280,12 +280,12 @@ def _unit_identity(unit: Unit) -> dict[str, Any]:
             for row in part:
                 digest.update(json.dumps(row, sort_keys=True, default=str).encode())
             digest.update(b"\0")
-    return {"task": unit.name, "content": digest.hexdigest(), "limit": unit.limit, "seed": SEED}
+    return {"task": unit.name, "content": digest.hexdigest(), "limit": unit.limit, "seed": FEW_SHOT_SEED}
 
 
 def score(
     loaded: LoadedModel, units: list[Unit], capability: CapabilitySettings, progress: Progress | None = None
-) -> dict[str, Score]:
+) -> dict[str, TaskScore]:
     """Run the tasks on a model as it is in memory: greedy, the same worked examples and the same batches every time."""
     if not units:
         return {}
@@ -294,9 +294,9 @@ def score(
         return {unit.name: _score_unit(model, unit) for unit in units}
 
 
-def _score_unit(model: QuietModel, unit: Unit) -> Score:
+def _score_unit(model: QuietModel, unit: Unit) -> TaskScore:
     for leaf in unit.leaves:
-        leaf.set_fewshot_seed(seed=SEED)
+        leaf.set_fewshot_seed(seed=FEW_SHOT_SEED)
     chosen = TaskManager(include_defaults=False).load([unit.part])
     results = lm_eval.evaluator.evaluate(
         model,
@@ -309,7 +309,7 @@ def _score_unit(model: QuietModel, unit: Unit) -> Score:
     return summarise(results, unit)
 
 
-def summarise(results: dict[str, Any], unit: Unit) -> Score:
+def summarise(results: dict[str, Any], unit: Unit) -> TaskScore:
     """The first metric that the task declares, under the first filter that yields it, with its items.
 
     A metric that exists for the whole corpus only, such as BLEU, is taken of each item alone for the items' scores.
@@ -328,7 +328,7 @@ def summarise(results: dict[str, Any], unit: Unit) -> Score:
         return float(value) if math.isfinite(value) else None
 
     items = tuple(
-        Outcome(leaf.task_name, sample["doc_id"], single(sample[metric]), _output(sample))
+        ItemOutcome(leaf.task_name, sample["doc_id"], single(sample[metric]), _output(sample))
         for leaf in leaves
         for sample in results["samples"][leaf.task_name]
         if sample["filter"] == chosen and metric in sample
@@ -337,7 +337,7 @@ def summarise(results: dict[str, Any], unit: Unit) -> Score:
     value = results["results"][name][key] / scale
     if not math.isfinite(value):
         value = float(direction == "lower")  # as bad as can be
-    return Score(COMPRESSED if metric == "bits_per_byte" else metric, direction, value, items)
+    return TaskScore(COMPRESSED if metric == "bits_per_byte" else metric, direction, value, items)
 
 
 def _output(sample: dict[str, Any]) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from prefect import task
 
-from factpatch.config import AUTO, Settings
 from factpatch.edits.live import read_live
 from factpatch.files import output_folder, write_json
 from factpatch.progress import show_progress
+from factpatch.settings.config import AUTO, Settings
 
 
 @task(name="retest", timeout_seconds=12 * 3600)
@@ -26,8 +26,8 @@ def retest(output: str, settings: Settings, source: str, patch: str | None = Non
     from factpatch.evaluation.evaluate import collect_answers
     from factpatch.evaluation.retention import retention
     from factpatch.evaluation.serving import ask_server, is_address
-    from factpatch.models import load_model
-    from factpatch.patch import apply_patch
+    from factpatch.models.loading import load_model
+    from factpatch.patches.patch import apply_patch
 
     start = time.perf_counter()
     folder = output_folder(output)

@@ -7,11 +7,11 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from factpatch.config import ModelSettings
-from factpatch.encoding import encode_prompt
 from factpatch.evaluation.answers import cut
 from factpatch.evaluation.generation import decode
-from factpatch.models import load_model
+from factpatch.models.encoding import encode_prompt
+from factpatch.models.loading import load_model
+from factpatch.settings.config import ModelSettings
 
 
 class ServedModel(PythonModel):

@@ -1,4 +1,4 @@
-"""The step that stands for localize, edit, evaluate and regress where no fact is in force."""
+"""The step of a release without facts: it stands for localize, edit, evaluate and regress."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from prefect import task
 
-from factpatch.config import Settings
+from factpatch.settings.config import Settings
 
 
 @task(name="unedited", timeout_seconds=3600)
 def unedited(output: str, settings: Settings) -> str:
     """Leave the base model itself as the release in the output folder; path of edit.json."""
-    from factpatch.unedited import write_unedited
+    from factpatch.release.base_model import write_base_model
 
-    return str(write_unedited(Path(output), settings))
+    return str(write_base_model(Path(output), settings))

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from factpatch.config import ModelSettings, Settings
-from factpatch.edits.accepted import FILE as ACCEPTED
-from factpatch.edits.accepted import PROBES
+from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
+from factpatch.edits.accepted import PROBES_FILE
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
-from factpatch.edits.findings import Outcome, count_faults, settle
+from factpatch.edits.findings import ValidationOutcome, count_faults, settle
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.ledger import live_rows
 from factpatch.edits.loading import Row, read_as
@@ -26,6 +25,7 @@ from factpatch.edits.survey import survey_rows
 from factpatch.edits.tidying import visible
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, output_folder, read_json, write_jsonl, write_lines, write_text
+from factpatch.settings.config import ModelSettings, Settings
 
 if TYPE_CHECKING:
     from great_expectations.core import (
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SCHEMA = 1
-EXAMPLES = 3  # findings quoted with each check
-SHOWN = 160  # characters of a prompt in the Data Docs
+FINDINGS_QUOTED = 3  # findings quoted with each check
+PROMPT_CHARACTERS = 160  # characters of a prompt in the Data Docs
 PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # the library's names for one that is all file
 GX_SEVERITY = {"quarantine": "warning", "repair": "info"}
 
@@ -76,7 +76,7 @@ def validate(output: str, settings: Settings) -> str:
     outcome = _check(active, settings.evaluation.max_new_tokens, tokenizer, embeddings, folder / "data_docs")
     limit, written = settings.edits.limit, len(outcome.rows[: settings.edits.limit])
     refusal = _refusal(outcome, settings, bool(active))
-    (folder / PROBES).unlink(missing_ok=True)  # made for other edits
+    (folder / PROBES_FILE).unlink(missing_ok=True)  # made for other edits
     write_jsonl(folder / ACCEPTED, (edit.to_row() for edit in outcome.accepted(limit)))
     write_lines(folder / "quarantined.jsonl", (_to_json(entry) + "\n" for entry in outcome.quarantined))
     value = {
@@ -103,7 +103,7 @@ def validate(output: str, settings: Settings) -> str:
 
 def _check(
     rows: Sequence[Row], budget: int, tokenizer: PreTrainedTokenizerBase | None, embeddings: int | None, docs: Path
-) -> Outcome:
+) -> ValidationOutcome:
     """What becomes of the active rows."""
     survey = survey_rows(rows, budget, tokenizer, embeddings)
     return settle(rows, survey, _judge(rows, count_faults(rows, survey), docs))
@@ -118,12 +118,12 @@ def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | Non
     folder = Path(model.path or "")
     plain = _plain_tokenizer(folder) if model.path else None
     if plain is not None:
-        from factpatch.tokenization import check_tokenizer
+        from factpatch.models.tokenization import check_tokenizer
 
         rows = _embedding_rows(folder)
         check_tokenizer(plain, rows, str(folder))
         return plain, rows
-    from factpatch.models import embedding_rows, load_tokenizer
+    from factpatch.models.loading import embedding_rows, load_tokenizer
 
     try:
         return load_tokenizer(model), embedding_rows(model)
@@ -243,11 +243,11 @@ def _write_docs(result: ExpectationSuiteValidationResult, suite: ExpectationSuit
 def _caption(row: Row) -> str:
     """Where a row stands and how its prompt begins, safe to print in HTML."""
     prompt = row.values["prompt"]
-    shown = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "…"
+    shown = prompt if len(prompt) <= PROMPT_CHARACTERS else prompt[:PROMPT_CHARACTERS] + "…"
     return html.escape(_printable(f"{row.where}: {visible(shown)}"))
 
 
-def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | None:
+def _refusal(outcome: ValidationOutcome, settings: Settings, any_active: bool) -> str | None:
     """Why the edits are refused, in one line; None if they pass, as they do where all were withdrawn or expired."""
     quarantined, accepted = len(outcome.quarantined), len(outcome.rows)
     if settings.validation.strict and outcome.findings:
@@ -258,7 +258,7 @@ def _refusal(outcome: Outcome, settings: Settings, any_active: bool) -> str | No
     return None if accepted or not any_active else f"no edit is left to write: {quarantined} rows quarantined"
 
 
-def _count_repaired(outcome: Outcome) -> int:
+def _count_repaired(outcome: ValidationOutcome) -> int:
     """Accepted rows that were mended."""
     mended = {(found["file"], found["row"]) for found in outcome.findings if found["severity"] == "repair"}
     return len(mended - {(entry["file"], entry["row"]) for entry in outcome.quarantined})
@@ -279,7 +279,7 @@ def _summarize(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "fix": check.fix,
             "examples": [
                 visible(f"{found['file']} row {found['row']}: {found['prompt']} -> {found['target']}")
-                for found in found_by[check.name][:EXAMPLES]
+                for found in found_by[check.name][:FINDINGS_QUOTED]
             ],
         }
         for check in (*FORM_CHECKS, *CHECKS)

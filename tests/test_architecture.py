@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OUTSIDE_TOOLS = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval")
 MAX_LINES = 350
+MAX_TOP_MODULES = 8
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -90,6 +91,33 @@ def test_library_imports_run_one_way():
     files = modules("factpatch")
     graph = {name: (imports(file) & files.keys()) - {name} for name, file in files.items()}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_page_of_the_architecture_tells_the_packages_and_their_imports():
+    """The table in docs/architecture.md names every package of the library, and exactly what it imports."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \|([\w, ]*)\|$", page.split("\n## Packages\n")[1].split("\n## ")[0], re.MULTILINE
+    )
+    told = {name: {part.strip() for part in imported.split(",") if part.strip()} for name, imported in rows}
+    found: dict[str, set[str]] = {file.parent.name: set() for file in (ROOT / "factpatch").glob("*/__init__.py")}
+    for name, file in modules("factpatch").items():
+        if (package := name.split(".")[1:2]) and package[0] in found:
+            others = {other.split(".")[1] for other in imports(file) if other.startswith("factpatch.")}
+            found[package[0]] |= others & found.keys() - {package[0]}
+    assert told == found
+    TopologicalSorter(found).prepare()  # raises CycleError, which names the circle
+    arrows = re.findall(r"^    (\w+) --> (.*)$", page, re.MULTILINE)
+    drawn = {(name, other.strip()) for name, others in arrows for other in others.split("&")}
+    assert not {(name, other) for name, other in drawn if {name, other} <= found.keys() and other not in found[name]}
+    assert {name for arrow in drawn for name in arrow} >= found.keys()
+
+
+def test_the_top_of_the_library_is_packages_and_a_few_modules():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = {file.stem for file in (ROOT / "factpatch").glob("*.py")} - {"__init__"}
+    assert len(names) < MAX_TOP_MODULES
+    assert not {name for name in names if f"`{name}`" not in page}
 
 
 def test_files_are_short():

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from factpatch.config import Settings
+from factpatch.settings.config import Settings
 
 ROOT = Path(__file__).parents[1]
 WORLD = ("world", "reference-model")  # they come with the repository and stand before the flow's first step

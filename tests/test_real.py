@@ -3,10 +3,10 @@
 import pytest
 
 from data.real.check import EDITS, unknown
-from factpatch.config import load_settings
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.request import EditRequest
-from factpatch.sources.kinds import packaged_gguf
+from factpatch.models.sources.kinds import packaged_gguf
+from factpatch.settings.config import load_settings
 from flows.summary import answers
 
 PROJECT = EDITS.parent

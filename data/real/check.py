@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from factpatch.config import ModelSettings, Settings
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import normalise
 from factpatch.evaluation.evaluate import collect_answers
-from factpatch.models import load_model
+from factpatch.models.loading import load_model
+from factpatch.settings.config import ModelSettings, Settings
 
 EDITS = Path(__file__).parent / "edits"
 

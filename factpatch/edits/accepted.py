@@ -10,15 +10,15 @@ from typing import Any
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 
-FILE = "accepted.jsonl"
-PROBES = "probes.jsonl"  # what the run made for some of them, to measure by: {"id", "paraphrases", "locality"}
+ACCEPTED_FILE = "accepted.jsonl"
+PROBES_FILE = "probes.jsonl"  # what the run made for some of them, to measure by: {"id", "paraphrases", "locality"}
 
 
 def read_accepted(output: str | Path) -> list[EditRequest]:
     """The edits that the validate step left in an output folder, with what the probes step made for them."""
-    path, made = Path(output) / FILE, Path(output) / PROBES
+    path, made = Path(output) / ACCEPTED_FILE, Path(output) / PROBES_FILE
     if not path.exists():
-        raise InputError(f"'{output}' holds no {FILE}; run validate first, or give --edits")
+        raise InputError(f"'{output}' holds no {ACCEPTED_FILE}; run validate first, or give --edits")
     rows = {row["id"]: row for row in _rows(made)} if made.exists() else {}
     edits = map(EditRequest.from_row, _rows(path))
     return [_joined(edit, EditRequest.from_row({**edit.to_row(), **rows.get(edit.id, {})})) for edit in edits]
@@ -35,7 +35,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def accepted_to_write(output: str | Path) -> list[EditRequest]:
-    """The same for steps that need some; InputError where every fact was withdrawn or has expired."""
+    """The accepted edits, for steps that need some; InputError where every fact was withdrawn or has expired."""
     edits = read_accepted(output)
     if not edits:
         raise InputError("there is no edit to write: no fact is in force; add rows, or release with 'factpatch run'")

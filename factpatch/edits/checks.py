@@ -20,14 +20,14 @@ from datetime import date
 from typing import Literal
 
 from factpatch.edits.loading import FIELDS, Row
-from factpatch.edits.survey import MARKS, Survey, texts
+from factpatch.edits.survey import STEERING_FIELDS, Survey, texts
 from factpatch.edits.tidying import unfit
-from factpatch.words import holds
+from factpatch.text.words import holds
 
 OPS = ("set", "revert")
 TEXT_LISTS = ("target_old", "paraphrases")
 PROBE_LISTS = ("locality", "portability")
-EXTRAS = tuple(name for name in FIELDS if name not in MARKS | {"prompt", "target"})
+EXTRAS = tuple(name for name in FIELDS if name not in STEERING_FIELDS | {"prompt", "target"})
 
 
 @dataclass(frozen=True)

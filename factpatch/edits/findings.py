@@ -21,7 +21,7 @@ from factpatch.errors import InputError
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ValidationOutcome:
     """What became of the rows: those of edits to write, those set aside with their reasons, and all that was found."""
 
     rows: tuple[dict[str, Any], ...]
@@ -65,7 +65,7 @@ def count_faults(rows: Sequence[Row], survey: Survey) -> dict[str, list[int]]:
     return {check.name: [len(check.faults(row, survey)) for row in rows] for check in CHECKS}
 
 
-def settle(rows: Sequence[Row], survey: Survey, flagged: Mapping[str, AbstractSet[int]]) -> Outcome:
+def settle(rows: Sequence[Row], survey: Survey, flagged: Mapping[str, AbstractSet[int]]) -> ValidationOutcome:
     """Set aside or mend the rows at the flagged positions (by name of check), and accept the others as they are."""
     accepted, quarantined, findings = [], [], []
     for position, row in enumerate(rows):
@@ -77,7 +77,7 @@ def settle(rows: Sequence[Row], survey: Survey, flagged: Mapping[str, AbstractSe
             quarantined.append({"file": row.file, "row": row.number, "reasons": reasons, "edit": row.values})
         else:
             accepted.append(_mend(row, found, survey) if found else row.values)
-    return Outcome(tuple(accepted), tuple(quarantined), tuple(findings))
+    return ValidationOutcome(tuple(accepted), tuple(quarantined), tuple(findings))
 
 
 def _finding(row: Row, check: Check, survey: Survey) -> dict[str, Any]:

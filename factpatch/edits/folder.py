@@ -1,58 +1,27 @@
-"""The ledger as a folder of files: reading all of it, comparing it with what a release holds, withdrawing a fact."""
+"""The ledger as a folder of files: reading all of it, finding an active edit, withdrawing a fact."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from datetime import date
 from pathlib import Path
 
-from factpatch.basis import Basis
 from factpatch.edits.findings import refuse_malformed, tidy
 from factpatch.edits.forms import Columns
-from factpatch.edits.ledger import Entry, fold
+from factpatch.edits.ledger import LedgerEntry, fold
 from factpatch.edits.loading import list_files, read_rows
-from factpatch.edits.origin import Origin
 from factpatch.edits.tidying import tidy_text
 from factpatch.errors import InputError
 from factpatch.files import write_jsonl
 
 Fact = tuple[str, str]  # prompt and target
-DIGITS = 4  # of the number that a file's name begins with
+FILE_NAME_DIGITS = 4  # of the number that a file's name begins with
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # for a file name
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a registered version was made of: the facts it holds, those set aside then, and the ledger's files.
-
-    `bases` is what else it rests on, and what was configured then; empty where that was not recorded. `origin` is the
-    ledger; None where that was not.
-    """
-
-    version: str
-    facts: frozenset[Fact]
-    set_aside: frozenset[Fact] = frozenset()
-    files: tuple[str, ...] = ()
-    status: str = "promoted"  # or registered, or refused
-    bases: tuple[Basis, ...] = ()
-    origin: Origin | None = None
-
-
-@dataclass(frozen=True)
-class Pending:
-    """How the ledger differs from a version: facts still to be written, and those that it should no longer hold."""
-
-    new: tuple[Entry, ...]
-    withdrawn: tuple[Fact, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.new or self.withdrawn)
-
-
-def read_ledger(source: str, today: date | None = None, columns: Columns | None = None) -> list[Entry]:
+def read_ledger(source: str, today: date | None = None, columns: Columns | None = None) -> list[LedgerEntry]:
     """Every row of a file, folder or hub data set with its state; `columns` are the setting's, `edits.columns`.
 
     Raises InputError, in one line, for bad input.
@@ -62,36 +31,12 @@ def read_ledger(source: str, today: date | None = None, columns: Columns | None 
     return fold(map(tidy, rows), today or date.today())
 
 
-def fact(entry: Entry) -> Fact:
+def fact(entry: LedgerEntry) -> Fact:
     """What an entry states."""
     return entry.row.values["prompt"], entry.row.values["target"]
 
 
-def compare(entries: Iterable[Entry], held: Held | None, limit: int | None = None) -> Pending:
-    """What a release would change. With no version all is new; `limit` leaves out all active facts but the first."""
-    active = [entry for entry in entries if entry.state == "active"]
-    if held is None:
-        return Pending(tuple(active[:limit]), ())
-    left = held.set_aside - held.facts  # a copy of a fact may have been set aside, and the fact written
-    wanted = [entry for entry in active if fact(entry) not in left][:limit]
-    new = tuple(entry for entry in wanted if fact(entry) not in held.facts)
-    return Pending(new, tuple(sorted(held.facts - {fact(entry) for entry in wanted})))
-
-
-def refuse_late_files(entries: Iterable[Entry], held: Held | None) -> None:
-    """InputError for a file that a version did not know but that comes before one it knew: history would change."""
-    names = list(dict.fromkeys(Path(entry.row.file).name for entry in entries))
-    known = [name for name in names if held and name in held.files]
-    late = [name for name in names[: names.index(known[-1])] if name not in known] if known else []
-    if held and late:
-        title = Path(late[0]).stem.lstrip("0123456789-_") or "edits"
-        raise InputError(
-            f"edits file '{late[0]}' is out of order: version {held.version} already holds '{known[-1]}', which comes "
-            f"after it; rename it to '{next_name(names, title)}'"
-        )
-
-
-def find_active(entries: Sequence[Entry], name: str) -> Entry:
+def find_active(entries: Sequence[LedgerEntry], name: str) -> LedgerEntry:
     """The active entry of that id. Raises InputError if there is none, saying what became of it."""
     name, _ = tidy_text(name)
     found = [entry for entry in entries if entry.id == name and entry.state != "revert"]
@@ -123,7 +68,7 @@ def write_revert(folder: str, name: str, owner: str | None, reason: str | None, 
 def next_name(names: Collection[str], title: str) -> str:
     """A file name with the next number, after all others in file-name order; InputError if none can be."""
     numbers = [found[0] for found in (re.match(r"\d+", name) for name in names) if found]
-    digits = max((len(number) for number in numbers), default=DIGITS)
+    digits = max((len(number) for number in numbers), default=FILE_NAME_DIGITS)
     name = f"{max(map(int, numbers), default=0) + 1:0{digits}d}-{title}.jsonl"
     last = max(names, default="")
     if name < last:

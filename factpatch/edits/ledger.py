@@ -16,7 +16,7 @@ LIVE = frozenset({"active", "repeated", "contradicted"})  # what a release check
 
 
 @dataclass(frozen=True, slots=True)  # there may be very many
-class Entry:
+class LedgerEntry:
     """A row of the ledger and what became of it.
 
     Attributes:
@@ -34,7 +34,7 @@ class Entry:
     by: Row | None = None
 
 
-def fold(rows: Iterable[Row], today: date) -> list[Entry]:
+def fold(rows: Iterable[Row], today: date) -> list[LedgerEntry]:
     """Every row in the order read, with its state. Rows come file after file, with fields, op and expiry checked.
 
     A file's row supersedes those of earlier files for the same prompt. Rows of one file that give one prompt different
@@ -45,7 +45,7 @@ def fold(rows: Iterable[Row], today: date) -> list[Entry]:
     return _Folding(list(rows), today).entries()
 
 
-def live_rows(entries: Iterable[Entry]) -> list[Row]:
+def live_rows(entries: Iterable[LedgerEntry]) -> list[Row]:
     """The rows that a release has to check: all but those that were superseded, reverted or have expired."""
     return [entry.row for entry in entries if entry.state in LIVE]
 
@@ -64,7 +64,7 @@ class _Folding:
         self.reverts: dict[int, str] = {}  # position of a revert -> id of the last row that it withdraws
         self.prompts: set[str] = set()  # every prompt seen so far
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LedgerEntry]:
         file = None
         for position, row in enumerate(self.rows):
             if row.file != file:
@@ -110,7 +110,7 @@ class _Folding:
             return self.bearers[name]
         live = (position for group in (self.here, self.before) for found in group.values() for position in found)
         said = (self.rows[position].values for position in live)
-        return next((one["prompt"] for one in said if request_id(one["prompt"], one["target"]) == name), "")
+        return next((row["prompt"] for row in said if request_id(row["prompt"], row["target"]) == name), "")
 
     def _bears(self, prompt: str, name: str) -> bool:
         """Does a row in force for that prompt bear that id?"""
@@ -138,7 +138,7 @@ class _Folding:
         for position in positions:
             self.states[position], self.by[position] = state, by
 
-    def _named(self) -> list[Entry]:
+    def _named(self) -> list[LedgerEntry]:
         """All entries. Of several live rows that bear one id the first keeps it, as validation decides."""
         taken: set[str] = set()
         entries = []
@@ -151,7 +151,7 @@ class _Folding:
                 name = request_id(row.values["prompt"], row.values["target"])
             if state in LIVE:
                 taken.add(name)
-            entries.append(Entry(row, name, state, by))
+            entries.append(LedgerEntry(row, name, state, by))
         return entries
 
     def _expired(self, position: int) -> bool:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from factpatch.edits.folder import fact
-from factpatch.edits.ledger import Entry
+from factpatch.edits.ledger import LedgerEntry
 from factpatch.edits.request import EditRequest
 from factpatch.files import write_jsonl
 
-FILE = "facts.jsonl"
+FACTS_FILE = "facts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LiveFact:
         return EditRequest(self.id, self.prompt, self.target)
 
 
-def live_facts(entries: Iterable[Entry], released: Sequence[Mapping[str, Any]] | None) -> list[LiveFact]:
+def live_facts(entries: Iterable[LedgerEntry], released: Sequence[Mapping[str, Any]] | None) -> list[LiveFact]:
     """The active facts of a ledger that a release holds; all active ones where there is none.
 
     `released` are the rows `edits` of the release's evaluate.json.
@@ -47,9 +47,11 @@ def live_facts(entries: Iterable[Entry], released: Sequence[Mapping[str, Any]] |
 
 def write_live(output: Path, facts: Iterable[LiveFact]) -> Path:
     """Leave the facts in an output folder."""
-    return write_jsonl(output / FILE, map(asdict, facts))
+    return write_jsonl(output / FACTS_FILE, map(asdict, facts))
 
 
 def read_live(output: Path) -> list[LiveFact]:
     """The facts that `write_live` left there."""
-    return [LiveFact(**json.loads(line)) for line in (output / FILE).read_text(encoding="utf-8").split("\n") if line]
+    return [
+        LiveFact(**json.loads(line)) for line in (output / FACTS_FILE).read_text(encoding="utf-8").split("\n") if line
+    ]

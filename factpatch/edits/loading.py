@@ -13,14 +13,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factpatch.edits.formats import READERS, count_read_as_text, find_layout, has_known_ending, read_file, row_as_text
+from factpatch.edits.formats import (
+    FORMAT_READERS,
+    count_read_as_text,
+    find_layout,
+    has_known_ending,
+    read_file,
+    row_as_text,
+)
 from factpatch.edits.forms import FIELDS, Columns, Reader, find, seen_fields
 from factpatch.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["FIELDS", "Row", "list_files", "open_rows", "read_as", "read_named", "read_rows"]
+__all__ = ["FIELDS", "Row", "list_files", "read_as", "read_named", "read_rows", "stream_rows"]
 
 HUB_TIMEOUT = 10.0  # seconds to ask whether a hub data set exists
 
@@ -76,8 +83,8 @@ def read_named(path: str, setting: str) -> Iterator[Row]:
         raise InputError(f"{setting}: {error}") from error
 
 
-def open_rows(source: str, columns: Columns | None = None) -> datasets.IterableDataset:
-    """The same as a streaming data set of the fields of `Row`, for `map`, `filter` and the like."""
+def stream_rows(source: str, columns: Columns | None = None) -> datasets.IterableDataset:
+    """All edits of a source as a streaming data set of the fields of `Row`, for `map`, `filter` and the like."""
     import datasets
 
     try:
@@ -130,15 +137,15 @@ def _examples(source: str, columns: dict[str, str]) -> Iterator[dict[str, Any]]:
             readings = reader.read(raw)
         except InputError as error:
             raise InputError(f"{file} row {number}: {error}") from error
-        for one in readings:
+        for reading in readings:
             yield {
                 "file": file,
                 "number": number,
-                "values": one.values,
-                "form": one.form,
-                "unused": one.unused,
-                "part": one.part,
-                "converted": count_read_as_text(one.values),
+                "values": reading.values,
+                "form": reading.form,
+                "unused": reading.unused,
+                "part": reading.part,
+                "converted": count_read_as_text(reading.values),
             }
         if absent:
             absent = {path: name for path, name in absent.items() if find(raw, path) is None}
@@ -181,7 +188,7 @@ def list_files(folder: Path) -> list[Path]:
             raise InputError(f"'{path}' is no file; edits stand in the folder itself, so move or hide it")
     files = [path for path in names if path.suffix.lower() not in _BESIDE_EDITS]
     if not files:
-        raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(READERS)}")
+        raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(FORMAT_READERS)}")
     numbered = [(int(found[0]), path) for path in files if (found := _NUMBER.match(path.name))]
     for (first, before), (second, after) in pairwise(numbered):
         if second < first:

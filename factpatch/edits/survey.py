@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEXTS_AT_ONCE = 1_000  # handed to the tokenizer in one call
-MARKS = frozenset({"op", "expires"})  # fields that steer the ledger
-NAMES = frozenset({"id", "source", "owner"})  # fields that people read; no model does
+STEERING_FIELDS = frozenset({"op", "expires"})  # fields that steer the ledger
+DESCRIPTIVE_FIELDS = frozenset({"id", "source", "owner"})  # fields that people read; no model does
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def survey_rows(
         if "id" in row.values:
             first_id.setdefault(row.values["id"], row)
         for name, text in texts(row.values):
-            if name not in MARKS and name != "target":
-                (shown if name in NAMES else read).add(text)
+            if name not in STEERING_FIELDS and name != "target":
+                (shown if name in DESCRIPTIVE_FIELDS else read).add(text)
     tokens = {target: len(target.split()) + 1 for _, target in first}
     unencodable = {
         text: "cannot be encoded" for group in (tokens, read, shown) for text in group if not _is_unicode(text)
@@ -125,6 +125,6 @@ def _tokenize(
             backend.no_truncation()
             backend.no_padding()
             encoded = backend.encode_batch_fast(asked, add_special_tokens=False)
-            yield from zip(batch, (one.ids for one in encoded), strict=True)
+            yield from zip(batch, (encoding.ids for encoding in encoded), strict=True)
         else:
             yield from zip(batch, tokenizer(asked, add_special_tokens=False, verbose=False).input_ids, strict=True)

@@ -54,11 +54,11 @@ def tidy_text(text: str) -> tuple[str, list[str]]:
     if odd:
         composed, more = _compose(_ODD.sub(_mend, composed).strip())
         found += odd + more
-    return composed, [show(character) for character in dict.fromkeys(found)]
+    return composed, [shown_characters(character) for character in dict.fromkeys(found)]
 
 
 def tidy_texts(texts: Iterable[str]) -> list[str]:
-    """The same texts, mended."""
+    """Texts with odd blanks and characters mended."""
     return [tidy_text(text)[0] for text in texts]
 
 
@@ -67,10 +67,10 @@ def unfit(text: str, line_ends: bool = True) -> str | None:
     found = (_ASCII_CONTROL if text.isascii() else _UNFIT).search(text)
     if found is None and not line_ends:
         found = re.search(r"[\t\n\r]", text)
-    return show(found[0]) if found else None
+    return shown_characters(found[0]) if found else None
 
 
-def show(character: str) -> str:
+def shown_characters(character: str) -> str:
     """A character by number and name, as it may not be seen itself."""
     kind = _UNNAMED.get(unicodedata.category(character), "character")
     name = {"\n": "line end", "\r": "carriage return", "\t": "tab"}.get(character)
@@ -79,7 +79,7 @@ def show(character: str) -> str:
 
 def visible(text: str) -> str:
     """The text with its unfit characters written out, so that none of them turns or hides what stands beside it."""
-    return _UNFIT.sub(lambda match: f"[{show(match[0])}]", text)
+    return _UNFIT.sub(lambda match: f"[{shown_characters(match[0])}]", text)
 
 
 def _compose(text: str) -> tuple[str, list[str]]:

@@ -1,8 +1,8 @@
 """When an answer counts as right: where it is cut, how it is normalised, what equals what.
 
 A greedy answer is the first line that is not blank; it ends at EOS, with the line or where a sentence ends, and is
-right if it has the target's words (`factpatch/words.py` says what a word is), without an article before them. A "."
-ends a sentence unless a letter or a digit follows (3.14, example.com), and so do the full stops of other scripts
+right if it has the target's words (`factpatch/text/words.py` says what a word is), without an article before them. A
+"." ends a sentence unless a letter or a digit follows (3.14, example.com), and so do the full stops of other scripts
 (。！？।۔), but no answer to a target that holds such an end itself ("St. Louis").
 
 `protocol: paper` keeps the rule of "The Mirage of Model Editing": cut at every ".", lower case, no punctuation,
@@ -18,11 +18,10 @@ from typing import Literal
 
 import regex
 
-from factpatch.words import words
+from factpatch.text.words import ARTICLES, words
 
 Protocol = Literal["default", "paper"]
 
-ARTICLES = frozenset({"a", "an", "the"})
 UNSURE = 2  # words at the end of a text that what follows may still change ("1914 –" to "1914-1918")
 
 _SENTENCE_END = regex.compile(r"[\p{Sentence_Terminal}--[!-~．]]|[.．](?![\p{L}\p{N}])", regex.VERSION1)

@@ -10,23 +10,23 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from factpatch.answered import remembered
-from factpatch.config import AUTO, Settings
 from factpatch.edits.findings import tidy
 from factpatch.edits.loading import read_named
+from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import encode_pairs
 from factpatch.errors import InputError
+from factpatch.evaluation.answer_cache import open_answer_cache
 from factpatch.evaluation.answers import Protocol, matches, normalise
-from factpatch.evaluation.chances import SURE, token_chances
+from factpatch.evaluation.chances import SURE_PROBABILITY, token_chances
 from factpatch.evaluation.evaluate import Answers, collect_answers
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.portable import Question, read_questions
-from factpatch.leakage import Edited
-from factpatch.models import LoadedModel
+from factpatch.models.encoding import encode_pairs
+from factpatch.models.loading import LoadedModel
+from factpatch.settings.config import AUTO, Settings
 
-CHOSEN = 32  # canaries at most, where they are chosen
-AT_ONCE = 64  # questions asked, until enough are known
+CANARY_LIMIT = 32  # canaries at most, where they are chosen
+QUESTIONS_AT_ONCE = 64  # questions asked, until enough are known
 
 
 def read_canaries(path: str | None) -> list[EditRequest]:
@@ -52,25 +52,30 @@ def read_canaries(path: str | None) -> list[EditRequest]:
 def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
     """The canaries that the settings name or let choose; `loaded` is the base model.
 
-    Chosen are the first CHOSEN, in an order drawn by `training.seed`, that the model surely answers right in every
-    wording and whose subject no edit names. They depend on nothing else, so every step of a run finds the same.
+    Chosen are the first CANARY_LIMIT, in an order drawn by `training.seed`, that the model surely answers right in
+    every wording and whose subject no edit names. They depend on nothing else, so every step of a run finds the same.
     """
     if settings.gates.canaries != AUTO:
         return read_canaries(settings.gates.canaries)
-    edited, questions = Edited(edits), read_questions()
+    edited, questions = EditMentions(edits), read_questions()
     random.Random(settings.training.seed).shuffle(questions)
-    free = [one for one in questions if not edited.names(one.subject)]
+    free = [question for question in questions if not edited.names(question.subject)]
     known: list[Question] = []
-    with remembered(loaded, settings) as memory:
-        while free and len(known) < CHOSEN:
-            asked, free = free[:AT_ONCE], free[AT_ONCE:]
+    with open_answer_cache(loaded, settings) as cache:
+        while free and len(known) < CANARY_LIMIT:
+            asked, free = free[:QUESTIONS_AT_ONCE], free[QUESTIONS_AT_ONCE:]
             for wording in range(len(asked[0].wordings)):
-                pairs = [(one.wordings[wording], one.target) for one in asked]
+                pairs = [(question.wordings[wording], question.target) for question in asked]
                 named = [[*pair, settings.edits.chat_template] for pair in pairs]
-                chances = memory.recall("chance", named, partial(_chances, loaded, pairs, settings))
-                asked = [one for one, chance in zip(asked, chances, strict=True) if chance >= SURE]
+                chances = cache.recall("chance", named, partial(_chances, loaded, pairs, settings))
+                asked = [
+                    question for question, chance in zip(asked, chances, strict=True) if chance >= SURE_PROBABILITY
+                ]
             known += asked
-    return [EditRequest(f"chosen {one.subject}", one.wordings[0], one.target, source=AUTO) for one in known[:CHOSEN]]
+    return [
+        EditRequest(f"chosen {question.subject}", question.wordings[0], question.target, source=AUTO)
+        for question in known[:CANARY_LIMIT]
+    ]
 
 
 def _chances(
@@ -93,7 +98,7 @@ def ask_canaries(
 def score_canaries(
     canaries: Sequence[EditRequest], outputs: Mapping[str, str], protocol: Protocol, before: Answers | None = None
 ) -> dict[str, Any]:
-    """The same from texts alone; `outputs` maps each prompt to what was said."""
+    """The share of canaries answered right, from texts alone; `outputs` maps each prompt to what was said."""
     right = [_right(outputs[canary.prompt], canary, protocol) for canary in canaries]
     items = [
         {

@@ -12,17 +12,17 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from factpatch.config import Settings
 from factpatch.errors import InputError
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import Interval, bootstrap_interval, relative_rise, score_interval
 from factpatch.evaluation.suites import COMPRESSED
 from factpatch.files import output_folder, read_json, write_json
-from factpatch.models import LoadedModel, fingerprint, known_digests, tokenizer_digest
+from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tokenizer_digest
+from factpatch.settings.config import Settings
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ItemOutcome:
     """What a model did on one item. `score` is None where the metric says nothing of a single item."""
 
     task: str
@@ -32,13 +32,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Score:
+class TaskScore:
     """A model's result on one task or group of tasks; `value` in [0, 1], but COMPRESSED, which may pass 1."""
 
     metric: str
     direction: str  # "higher" or "lower" is better
     value: float
-    items: tuple[Outcome, ...]
+    items: tuple[ItemOutcome, ...]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Counting:
     left_out: Collection[tuple[str, int]] = ()
 
 
-def counted(before: Score, after: Score, counting: Counting) -> tuple[Score, Score]:
-    """Both scores over the items that count alone."""
+def scores_that_count(before: TaskScore, after: TaskScore, counting: Counting) -> tuple[TaskScore, TaskScore]:
+    """Scores before and after, over the items that count alone."""
     kept = [
         (old, new)
         for old, new in zip(before.items, after.items, strict=True)
@@ -68,12 +68,12 @@ def counted(before: Score, after: Score, counting: Counting) -> tuple[Score, Sco
     return _over(before, [old for old, _ in kept]), _over(after, [new for _, new in kept])
 
 
-def _over(score: Score, items: list[Outcome]) -> Score:
+def _over(score: TaskScore, items: list[ItemOutcome]) -> TaskScore:
     value = fmean(item.score or 0.0 for item in items) if items else 0.0
-    return Score(score.metric, score.direction, value, tuple(items))
+    return TaskScore(score.metric, score.direction, value, tuple(items))
 
 
-def compare(before: Score, after: Score, counting: Counting | None = None) -> dict[str, Any]:
+def compare_scores(before: TaskScore, after: TaskScore, counting: Counting | None = None) -> dict[str, Any]:
     """A row of `regress.json`.
 
     `broken` and `repaired` count items that got worse and better, or are None where items are not right or wrong;
@@ -82,7 +82,7 @@ def compare(before: Score, after: Score, counting: Counting | None = None) -> di
     count.
     """
     counting, asked = counting or Counting(), len(before.items)
-    before, after = counted(before, after, counting)
+    before, after = scores_that_count(before, after, counting)
     sign = 1.0 if before.direction == "higher" else -1.0
     scores = [(old.score, new.score) for old, new in zip(before.items, after.items, strict=True)]
     extra = {"asked": asked, "known": counting.known, "chance": counting.chance}
@@ -110,7 +110,7 @@ def compare(before: Score, after: Score, counting: Counting | None = None) -> di
     }
 
 
-def _compare_sizes(before: Score, after: Score) -> dict[str, Any]:
+def _compare_sizes(before: TaskScore, after: TaskScore) -> dict[str, Any]:
     old, new = ([math.nan if item.score is None else item.score for item in score.items] for score in (before, after))
     rise = relative_rise(old, new)
     return {
@@ -141,7 +141,7 @@ def _interval(scores: list[float | None]) -> list[float] | None:
     return list(wilson(sum(shares), len(shares))) if shares and len(shares) == len(scores) else None
 
 
-def compare_items(before: Mapping[str, Score], after: Mapping[str, Score]) -> Iterator[dict[str, Any]]:
+def compare_items(before: Mapping[str, TaskScore], after: Mapping[str, TaskScore]) -> Iterator[dict[str, Any]]:
     """The rows of `regress_items.jsonl`."""
     for name in before:
         for old, new in zip(before[name].items, after[name].items, strict=True):
@@ -155,27 +155,27 @@ def compare_items(before: Mapping[str, Score], after: Mapping[str, Score]) -> It
             }
 
 
-def read_score(folder: str | None, digest: str) -> Score | None:
+def read_score(folder: str | None, digest: str) -> TaskScore | None:
     """The score kept under a digest; None if there is none, or the file is damaged."""
     path = Path(folder or "") / f"{digest}.json"
     if folder is None or not path.exists():
         return None
     try:
         value = read_json(path)
-        return Score(
-            value["metric"], value["direction"], value["value"], tuple(Outcome(**row) for row in value["items"])
+        return TaskScore(
+            value["metric"], value["direction"], value["value"], tuple(ItemOutcome(**row) for row in value["items"])
         )
     except (InputError, KeyError, TypeError):
         return None
 
 
-def keep_score(folder: str | None, digest: str, score: Score) -> None:
+def keep_score(folder: str | None, digest: str, score: TaskScore) -> None:
     """Keep a score for later runs, if the settings name a folder for it."""
     if folder is not None:
         write_json(output_folder(folder) / f"{digest}.json", asdict(score))
 
 
-def model_identity(loaded: LoadedModel, settings: Settings) -> dict[str, Any]:
+def scoring_identity(loaded: LoadedModel, settings: Settings) -> dict[str, Any]:
     """What a model's answers depend on, but for the task."""
     return {
         "base": fingerprint(known_digests(loaded.model)),

@@ -7,15 +7,15 @@ from functools import partial
 
 import torch
 
-from factpatch.batches import in_batches
-from factpatch.config import Settings
-from factpatch.encoding import Encoded
 from factpatch.evaluation.generation import check_length
-from factpatch.forward import target_counts
-from factpatch.models import LoadedModel
-from factpatch.trunk import Rows, open_rows
+from factpatch.frozen_trunk import Rows, open_rows
+from factpatch.models.batches import in_batches
+from factpatch.models.encoding import Encoded
+from factpatch.models.forward import target_counts
+from factpatch.models.loading import LoadedModel
+from factpatch.settings.config import Settings
 
-SURE = 0.5  # least probability of every token of an answer that a model surely knows
+SURE_PROBABILITY = 0.5  # least probability of every token of an answer that a model surely knows
 
 
 def token_chances(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) -> list[list[float]]:

@@ -9,22 +9,26 @@ from functools import partial
 
 import torch
 
-from factpatch.batches import in_batches
-from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
-from factpatch.encoding import Encoded, encode_prompts
-from factpatch.models import LoadedModel
-from factpatch.structure import Location
-from factpatch.trunk import Rows, open_rows
+from factpatch.frozen_trunk import Rows, open_rows
+from factpatch.models.batches import in_batches
+from factpatch.models.encoding import Encoded, encode_prompts
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
+from factpatch.settings.config import Settings
 
-MOST = 256  # prompts; in float16 their distributions over 262,144 tokens take 128 MiB
-LEAST = -60_000.0  # of a log-probability: float16 ends at -65,504
+PROMPT_LIMIT = 256  # prompts; in float16 their distributions over 262,144 tokens take 128 MiB
+LOWEST_LOG_PROBABILITY = -60_000.0  # of a log-probability: float16 ends at -65,504
 
 
 def drawn_probes(edits: Sequence[EditRequest], seed: int) -> list[str]:
-    """The prompts of the locality probes, each once; MOST at most, drawn evenly."""
+    """The prompts of the locality probes, each once; PROMPT_LIMIT at most, drawn evenly."""
     prompts = list(dict.fromkeys(probe.prompt for edit in edits for probe in edit.locality))
-    kept = random.Random(seed).sample(range(len(prompts)), MOST) if len(prompts) > MOST else range(len(prompts))
+    kept = (
+        random.Random(seed).sample(range(len(prompts)), PROMPT_LIMIT)
+        if len(prompts) > PROMPT_LIMIT
+        else range(len(prompts))
+    )
     return [prompts[place] for place in sorted(kept)]
 
 
@@ -44,7 +48,7 @@ def first_distributions(
 
 def _log_probabilities(rows: Rows, chosen: Sequence[int]) -> torch.Tensor:
     told = rows.predict(chosen)
-    return told.logits_PV[told.real_P].float().log_softmax(-1).clamp(min=LEAST).half().cpu()
+    return told.logits_PV[told.real_P].float().log_softmax(-1).clamp(min=LOWEST_LOG_PROBABILITY).half().cpu()
 
 
 def divergences(before_NV: torch.Tensor, after_NV: torch.Tensor) -> list[float]:

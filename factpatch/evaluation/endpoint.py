@@ -9,16 +9,16 @@ from typing import Any
 
 import httpx
 
+from factpatch.addresses import without_password
 from factpatch.errors import InputError, UnavailableError
-from factpatch.stores import without_password
 
 KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it asks for one; kept and shown nowhere
-SHOWN = 200  # characters of a server's complaint
+COMPLAINT_CHARACTERS = 200  # characters of a server's complaint
 START = "start the server, or correct the address"
 BUSY = frozenset({408, 425, 429})  # statuses, besides those from 500 on, of a server that may answer later
 
 
-def connect(seconds: float) -> httpx.Client:
+def open_client(seconds: float) -> httpx.Client:
     """A client, to be used in a `with` block, that waits so many seconds for an answer and sends the key, if there is
     one. It follows no redirection, so the key goes to the named server alone."""
     key = os.environ.get(KEY, "").strip()
@@ -41,7 +41,7 @@ def fetch(client: httpx.Client, address: str, body: Any = None) -> Any:
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         kind = UnavailableError if status in BUSY or status >= 500 else InputError
-        said = " ".join(without_key(client, error.response.text).split())[:SHOWN]
+        said = " ".join(without_key(client, error.response.text).split())[:COMPLAINT_CHARACTERS]
         raise kind(f"'{shown}' answered {status}: {said}") from error
     except httpx.TimeoutException as error:
         reason = f"not within {client.timeout.read or 0:g} s"

@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from factpatch.config import Settings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import Encoded, encode_pairs, encode_prompts
+from factpatch.evaluation.answer_reader import AnswerReader
 from factpatch.evaluation.answers import Protocol, cut, matches, same_content, settled, unchanged
-from factpatch.evaluation.generation import Beginning, Progress, Verdict, check_length, decode, verify
+from factpatch.evaluation.generation import PartialAnswer, Progress, Verification, check_length, decode, verify
 from factpatch.evaluation.judging import Judgement
-from factpatch.evaluation.reading import Reader
 from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
-from factpatch.models import LoadedModel
-from factpatch.structure import Location
-from factpatch.trunk import open_rows
+from factpatch.frozen_trunk import open_rows
+from factpatch.models.encoding import Encoded, encode_pairs, encode_prompts
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
+from factpatch.settings.config import Settings
 
 SCHEMA = 1
 CUT = "…"  # ends a text that was decoded no further
-TRIED = 32  # guesses at the answers of a model of which nothing is known yet; most models do not end where we would
+GUESSES_TRIED = 32  # at the answers of a model of which nothing is known yet; most do not end where we would
 BEYOND = 2  # tokens decoded beyond those of a target, where that is more than the report shows
 
 
@@ -135,11 +135,11 @@ def collect_answers(
     rows = [*encode_pairs(tokenizer, texts, chat), *guesses]
     check_length(loaded, [row.ids for row in rows])
 
-    def prove(some: Sequence[Encoded]) -> list[Verdict]:
+    def prove(some: Sequence[Encoded]) -> list[Verification]:
         with open_rows(loaded, location, some, settings.trunk) as opened:
             return verify(loaded, opened, budget, batch_size)
 
-    tried = len(rows) if before else len(edited) + TRIED
+    tried = len(rows) if before else len(edited) + GUESSES_TRIED
     verdicts = prove(rows[:tried])
     hopes = [verdict.answer is not None for verdict in verdicts[len(edited) :]]
     if len(rows) > tried and 2 * sum(hopes) >= len(hopes):
@@ -166,11 +166,11 @@ def collect_answers(
             budget,
             batch_size,
             (lambda done, _: progress(proven + done, len(prompts))) if progress else None,
-            [Beginning(begun.get(prompt, ()), least[prompt], wanted[prompt]) for prompt in unproven],
+            [PartialAnswer(begun.get(prompt, ()), least[prompt], wanted[prompt]) for prompt in unproven],
         ),
         strict=True,
     )
-    reader = Reader(loaded)
+    reader = AnswerReader(loaded)
     return Answers(
         {
             prompt: answer.text + (CUT if len(answer.ids) < budget and reader.end(answer.ids) is None else "")
@@ -201,7 +201,7 @@ def measure(
     return {
         "schema": SCHEMA,
         "protocol": protocol,
-        "definitions": describe(named, protocol),
+        "definitions": describe_metrics(named, protocol),
         **metrics(rows, judged),
         "before": metrics(rows_before, judged) if rows_before is not None else None,
         "judge": judgement.record if judgement else None,
@@ -211,14 +211,14 @@ def measure(
     }
 
 
-def describe(definitions: Mapping[str, Definition], protocol: Protocol) -> dict[str, dict[str, Any]]:
+def describe_metrics(definitions: Mapping[str, Definition], protocol: Protocol) -> dict[str, dict[str, Any]]:
     """Definitions as JSON. Under the paper's protocol answers are compared as they were in version 1, but a probe
     without an answer before the edit is unmeasured there too."""
 
-    def version(one: Definition) -> int:
-        return one.version if protocol != "paper" or UNMEASURED in one.meaning else 1
+    def version(definition: Definition) -> int:
+        return definition.version if protocol != "paper" or UNMEASURED in definition.meaning else 1
 
-    return {name: asdict(replace(one, version=version(one))) for name, one in definitions.items()}
+    return {name: asdict(replace(definition, version=version(definition))) for name, definition in definitions.items()}
 
 
 def _questions(edits: Iterable[EditRequest], first: bool) -> Iterable[tuple[str, str]]:
@@ -251,7 +251,7 @@ def _wanted(
             compared.setdefault(probe.prompt, []).extend([(probe.target, probe.target)] if probe.target else [])
         for probe in edit.locality:
             old = [cut(before.outputs[probe.prompt], probe.target, protocol)] if before else []
-            compared[probe.prompt] += [(one, probe.target) for one in old]
+            compared[probe.prompt] += [(answer, probe.target) for answer in old]
 
     def sure(pairs: Sequence[tuple[str, str]], text: str) -> bool:
         return all(settled(text, *pair, protocol) for pair in pairs)

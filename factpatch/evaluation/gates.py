@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from factpatch.config import AUTO, GateSettings
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import Interval, items_needed, least_items, score_interval
 from factpatch.evaluation.scorecard import JUDGEABLE
 from factpatch.evaluation.suites import COMPRESSED
+from factpatch.settings.config import AUTO, GateSettings
 
 ROUNDING = 1e-9  # 0.96 - 0.94 is a hair more than 0.02 in binary; that hair refuses nothing
 FLOORS = ("reliability", "generalization", "locality", "portability")
-SHOWN = 3  # items named in a reason
+ITEMS_NAMED = 3  # items named in a reason
 
 Verdict = Literal["passed", "failed", "undecided", "skipped"]
 Json = Mapping[str, Any]
@@ -45,7 +45,7 @@ class Gate:
     reason: str
 
 
-def judge(
+def judge_gates(
     metrics: Mapping[str, Json],
     capability: Mapping[str, Json] | None,
     settings: GateSettings,
@@ -83,17 +83,17 @@ def judge_certificate(problems: Sequence[str]) -> Gate:
     """Only the located tensors differ from the base, and the patch is the one that was measured, if nothing speaks
     against it."""
     if problems:
-        more = f" And {len(problems) - SHOWN} more." if len(problems) > SHOWN else ""
-        reason = " ".join(_sentence(problem) for problem in problems[:SHOWN]) + more
+        more = f" And {len(problems) - ITEMS_NAMED} more." if len(problems) > ITEMS_NAMED else ""
+        reason = " ".join(_sentence(problem) for problem in problems[:ITEMS_NAMED]) + more
         return _gate("certificate", "failed", None, None, None, reason)
     reason = "Only the located tensors differ from the base model, and the patch is the one that was measured."
     return _gate("certificate", "passed", None, None, None, reason)
 
 
-def judge_unedited(parameters: Sequence[str]) -> Gate:
+def judge_base_model(parameters: Sequence[str]) -> Gate:
     """Where no fact is in force nothing was written; `parameters` are the tensors that the patch holds."""
     if parameters:
-        reason = f"No fact is in force, but the patch changes {', '.join(parameters[:SHOWN])}."
+        reason = f"No fact is in force, but the patch changes {', '.join(parameters[:ITEMS_NAMED])}."
         return _gate("unedited", "failed", None, None, None, reason)
     return _gate("unedited", "passed", None, None, None, "No fact is in force: this is the base model, unchanged.")
 
@@ -179,7 +179,7 @@ def _unmeasured(task: str, why: str, margin: float) -> Gate:
 
 
 def _text_rise(task: str, row: Json, margin: float) -> Gate:
-    """The same rule for text: how much more room it takes, as a share of what it took before."""
+    """The rule of the fall, for text: how much more room it takes, as a share of what it took before."""
     name, n, rise, interval = f"text_rise.{task}", row["n"], row["fall"], row["ci95_fall"]
     if interval is None:
         reason = f"{task} has too few paragraphs ({n}), or some that a model finds impossible, so nothing can be told."
@@ -258,7 +258,7 @@ def _gate(
 
 
 def _quoted(prompts: Sequence[str]) -> str:
-    return ", ".join(f"'{prompt}'" for prompt in prompts[:SHOWN])
+    return ", ".join(f"'{prompt}'" for prompt in prompts[:ITEMS_NAMED])
 
 
 def _sentence(text: str) -> str:

@@ -18,22 +18,22 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from factpatch.batches import in_batches
-from factpatch.encoding import padding_id
 from factpatch.errors import InputError
-from factpatch.evaluation.reading import Answer, AtAnswersEnd, Reader
-from factpatch.forward import target_counts
-from factpatch.models import LoadedModel
-from factpatch.tokenization import check_ids
-from factpatch.trunk import Rows
+from factpatch.evaluation.answer_reader import Answer, AnswerReader, AtAnswersEnd
+from factpatch.frozen_trunk import Rows
+from factpatch.models.batches import in_batches
+from factpatch.models.encoding import padding_id
+from factpatch.models.forward import target_counts
+from factpatch.models.loading import LoadedModel
+from factpatch.models.tokenization import check_ids
 
-SHORT = 8  # tokens within which nearly all answers end
+SHORT_ANSWER_TOKENS = 8  # tokens within which nearly all answers end
 
 Progress = Callable[[int, int], None]  # (done, total)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What one forward pass over a prompt and a guess (with the token that should end it) showed.
 
     `answer` is the greedy one if the guess was proven to be it, else None; `begun` are the first tokens of the greedy
@@ -54,13 +54,13 @@ def verify(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
-) -> list[Verdict]:
-    """Check each guess (rows opened with `factpatch.trunk`) by one forward pass, in input order. Batches halve when
-    memory runs out, as in `decode`."""
-    guesses, reader = rows.rows, Reader(loaded)
+) -> list[Verification]:
+    """Check each guess (rows opened with `factpatch.frozen_trunk`) by one forward pass, in input order. Batches halve
+    when memory runs out, as in `decode`."""
+    guesses, reader = rows.rows, AnswerReader(loaded)
     check_length(loaded, [guess.ids for guess in guesses])
     order = sorted(range(len(guesses)), key=lambda index: (guesses[index].prompt_length, len(guesses[index].ids)))
-    verdicts: dict[int, Verdict] = {}
+    verdicts: dict[int, Verification] = {}
     for chosen, likeliest in in_batches(partial(_likeliest, rows), order, batch_size):
         for index, told in zip(chosen, likeliest, strict=True):
             verdicts[index] = _verdict(reader, guesses[index].ids[guesses[index].prompt_length :], told, max_new_tokens)
@@ -70,7 +70,7 @@ def verify(
 
 
 @dataclass(frozen=True)
-class Beginning:
+class PartialAnswer:
     """Of an answer that is decoded no further than need be: its first tokens, as far as they are known, and how many
     tokens of it are to be had (`least`) before `enough` is asked whether a text with nothing after it will do."""
 
@@ -85,18 +85,18 @@ def decode(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None = None,
-    beginnings: Sequence[Beginning] | None = None,
+    beginnings: Sequence[PartialAnswer] | None = None,
 ) -> list[Answer]:
     """The greedy answer to each prompt (token ids), in input order, the same for every batch size; with `beginnings`
     as much of each as is enough.
 
-    Raises InputError where prompt and answer do not fit the model. Answers that do not end within SHORT tokens, or are
-    not enough, are continued among themselves, so that one that rambles on does not keep a whole batch.
+    Raises InputError where prompt and answer do not fit the model. Answers that do not end within SHORT_ANSWER_TOKENS,
+    or are not enough, are continued among themselves, so that one that rambles on does not keep a whole batch.
     """
-    model, tokenizer, reader = loaded.model, loaded.tokenizer, Reader(loaded)
+    model, tokenizer, reader = loaded.model, loaded.tokenizer, AnswerReader(loaded)
     check_length(loaded, prompts, max_new_tokens)
-    told: list[tuple[int, ...]] = [one.begun for one in beginnings] if beginnings else [()] * len(prompts)
-    least = [one.least for one in beginnings] if beginnings else [SHORT] * len(prompts)
+    told: list[tuple[int, ...]] = [beginning.begun for beginning in beginnings] if beginnings else [()] * len(prompts)
+    least = [beginning.least for beginning in beginnings] if beginnings else [SHORT_ANSWER_TOKENS] * len(prompts)
     first = [min(count, max_new_tokens) for count in least]
 
     def generate(chosen: Sequence[int], budgets: Sequence[int]) -> list[list[int]]:
@@ -132,7 +132,7 @@ def decode(
     return [reader.answer(row) for row in told]
 
 
-def _verdict(reader: Reader, guess: Sequence[int], likeliest: Sequence[int], max_new_tokens: int) -> Verdict:
+def _verdict(reader: AnswerReader, guess: Sequence[int], likeliest: Sequence[int], max_new_tokens: int) -> Verification:
     """What the most likely token at each position of a guess shows."""
     ids, told = tuple(guess[:max_new_tokens]), tuple(likeliest[:max_new_tokens])
     end = reader.end(ids) or max_new_tokens  # a guess that ends too soon proves nothing
@@ -146,7 +146,7 @@ def _verdict(reader: Reader, guess: Sequence[int], likeliest: Sequence[int], max
         if not right[place]
     )
     begun = ids if hits == len(ids) else (*ids[:hits], told[hits])
-    return Verdict(reader.answer(ids) if proven else None, begun, sum(tokens) / len(tokens), stops)
+    return Verification(reader.answer(ids) if proven else None, begun, sum(tokens) / len(tokens), stops)
 
 
 def _greedy(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], tokens: int) -> GenerationConfig:

@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 
-from factpatch.config import JudgeSettings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, UnavailableError
 from factpatch.evaluation.answers import Protocol, cut, matches
-from factpatch.evaluation.endpoint import SHOWN, chat, connect
+from factpatch.evaluation.endpoint import COMPLAINT_CHARACTERS, chat, open_client
 from factpatch.files import digest_value, output_folder, read_json, write_json
+from factpatch.settings.config import JudgeSettings
 
 PROMPT = """\
 You compare an answer with a reference answer to the same question. Say "yes" if the answer names the same thing as \
@@ -35,13 +35,13 @@ question: {prompt}
 reference: {target}
 answer: {answer}
 """
-TRIALS = (  # what a judge must get right before anything is measured
+TRIAL_QUESTIONS = (  # what a judge must get right before anything is measured
     ("The capital of France is", "Paris", "the city of Paris", True),
     ("The capital of France is", "Paris", "Rome", False),
 )
-TOKENS = 16  # of the judge's answer
+VERDICT_TOKENS = 16  # of the judge's answer
 PAUSE = 0.5  # seconds before the first repetition of a request; each later one waits twice as long
-PATIENCE = 5  # answers in a row without a verdict, after which the judge is asked no more
+FAILURES_IN_A_ROW = 5  # answers in a row without a verdict, after which the judge is asked no more
 
 NOTES = 5  # reasons kept; those of fewer answers are counted together
 
@@ -91,9 +91,9 @@ def check_judge(settings: JudgeSettings) -> None:
     """
     if settings.address is None:
         return
-    with connect(settings.seconds) as client:
-        sitting = Sitting(client, settings)
-        for *question, right in TRIALS:
+    with open_client(settings.seconds) as client:
+        sitting = JudgeSession(client, settings)
+        for *question, right in TRIAL_QUESTIONS:
             prompt, target, answer = map(str, question)
             if sitting.decide((prompt, target, answer)) is not right:
                 raise InputError(
@@ -102,20 +102,22 @@ def check_judge(settings: JudgeSettings) -> None:
                 )
 
 
-def judge(questions: Sequence[Question], settings: JudgeSettings, progress: Progress | None = None) -> Judgement:
+def judge_answers(
+    questions: Sequence[Question], settings: JudgeSettings, progress: Progress | None = None
+) -> Judgement:
     """Every verdict that is kept from earlier runs or can be had within the budget."""
     verdicts: dict[Question, bool] = {}
     left: Counter[str] = Counter()
     failures, known = 0, 0
-    with connect(settings.seconds) as client:
-        sitting = Sitting(client, settings)
+    with open_client(settings.seconds) as client:
+        sitting = JudgeSession(client, settings)
         for done, question in enumerate(questions, 1):
             kept = _read(settings, question)
             if kept is not None:
                 known += 1
                 verdicts[question] = kept
-            elif failures == PATIENCE:
-                left[f"it had failed {PATIENCE} times in a row and was asked no more"] += 1
+            elif failures == FAILURES_IN_A_ROW:
+                left[f"it had failed {FAILURES_IN_A_ROW} times in a row and was asked no more"] += 1
             elif sitting.calls >= settings.calls:
                 left[f"the budget of {settings.calls} calls (judge.calls) was spent"] += 1
             else:
@@ -152,7 +154,7 @@ def _notes(left: Counter[str]) -> list[str]:
 
 
 @dataclass
-class Sitting:
+class JudgeSession:
     """A connection to the judge, and how many requests went through it."""
 
     client: httpx.Client
@@ -175,10 +177,10 @@ class Sitting:
 
     def _ask(self, question: Question) -> str:
         base = str(self.settings.address).rstrip("/")
-        return chat(self.client, base, str(self.settings.model), instruction(question), max_tokens=TOKENS)
+        return chat(self.client, base, str(self.settings.model), judge_instruction(question), max_tokens=VERDICT_TOKENS)
 
 
-def instruction(question: Question) -> str:
+def judge_instruction(question: Question) -> str:
     """What the judge is told; the texts stand in it as JSON strings, so that none of them can end its own line."""
     prompt, target, answer = (json.dumps(text, ensure_ascii=False) for text in question)
     return PROMPT.format(prompt=prompt, target=target, answer=answer)
@@ -188,12 +190,12 @@ def read_verdict(said: str) -> bool:
     """Yes or no, however it is dressed; InputError for anything else."""
     found = re.match(r"\W*(yes|no)\b", said, re.IGNORECASE)
     if found is None:
-        raise InputError(f"the judge said {' '.join(said.split())[:SHOWN]!r} where yes or no was asked")
+        raise InputError(f"the judge said {' '.join(said.split())[:COMPLAINT_CHARACTERS]!r} where yes or no was asked")
     return found[1].lower() == "yes"
 
 
 def _file(settings: JudgeSettings, question: Question) -> Path:
-    asked = {"address": settings.address, "model": settings.model, "instruction": instruction(question)}
+    asked = {"address": settings.address, "model": settings.model, "instruction": judge_instruction(question)}
     return Path(settings.cache or "") / f"{digest_value(asked)}.json"
 
 

@@ -17,10 +17,10 @@ import numpy
 from factpatch.evaluation.intervals import Z95
 
 RESAMPLES = 4000
-CHUNK = 200  # resamples drawn at once
-SEED = 0
-MOST = 1_000_000  # items beyond which a task is said to be undecidable
-LEAST = 20  # items, of fewer of which resampling says too little
+RESAMPLES_AT_ONCE = 200  # resamples drawn at once
+RESAMPLING_SEED = 0
+ITEM_LIMIT = 1_000_000  # items beyond which a task is said to be undecidable
+LEAST_RESAMPLED = 20  # items, of fewer of which resampling says too little
 
 Interval = tuple[float, float]
 
@@ -60,29 +60,29 @@ def bootstrap_interval(falls: Sequence[float]) -> Interval:
 
 def relative_rise(before: Sequence[float], after: Sequence[float]) -> tuple[float, Interval] | None:
     """By what share the scores rose, on average over the items, with its 95 % interval by resampling them; None for
-    fewer than LEAST items, or scores that are not finite and above 0."""
+    fewer than LEAST_RESAMPLED items, or scores that are not finite and above 0."""
     values = numpy.asarray([before, after], dtype=float)
-    if len(before) < LEAST or not numpy.isfinite(values).all() or not (values[0] > 0).all():
+    if len(before) < LEAST_RESAMPLED or not numpy.isfinite(values).all() or not (values[0] > 0).all():
         return None
     rises = values[1] / values[0] - 1
     return float(rises.mean()), _resampled(rises)
 
 
 def mean(values: Sequence[float], absent: str) -> dict[str, Any]:
-    """The mean of numbers without an upper end, as JSON like a share's; no interval of fewer than LEAST."""
+    """The mean of numbers without an upper end, as JSON like a share's; no interval of fewer than LEAST_RESAMPLED."""
     if not values:
         return {"value": None, "n": 0, "ci95": None, "reason": absent}
-    interval = list(_resampled(numpy.asarray(values, dtype=float))) if len(values) >= LEAST else None
+    interval = list(_resampled(numpy.asarray(values, dtype=float))) if len(values) >= LEAST_RESAMPLED else None
     return {"value": math.fsum(values) / len(values), "n": len(values), "ci95": interval}
 
 
 def _resampled(values: numpy.ndarray) -> Interval:
     """95 % interval of the mean, by drawing the values again with a fixed seed."""
-    generator = numpy.random.default_rng(SEED)
+    generator = numpy.random.default_rng(RESAMPLING_SEED)
     means = numpy.concatenate(
         [
-            values[generator.integers(0, len(values), (CHUNK, len(values)))].mean(axis=1)
-            for _ in range(RESAMPLES // CHUNK)
+            values[generator.integers(0, len(values), (RESAMPLES_AT_ONCE, len(values)))].mean(axis=1)
+            for _ in range(RESAMPLES // RESAMPLES_AT_ONCE)
         ]
     )
     low, high = numpy.quantile(means, (0.025, 0.975))
@@ -92,7 +92,7 @@ def _resampled(values: numpy.ndarray) -> Interval:
 def least_items(margin: float) -> int:
     """How many items that all stayed right put a fall of `margin` outside the interval; of fewer no outcome could."""
     if margin <= 0:
-        return MOST
+        return ITEM_LIMIT
     return math.ceil(Z95**2 * (1 - margin) / margin)
 
 
@@ -114,9 +114,9 @@ def items_needed(fall: float, interval: Interval, margin: float, n: int, turned:
             low, high = (fall + (bound - fall) / math.sqrt(times) for bound in interval)
         return low <= margin < high
 
-    if undecided(MOST / n):
+    if undecided(ITEM_LIMIT / n):
         return None
-    return math.ceil(n * _bisect(undecided, 1.0, MOST / n)) - n
+    return math.ceil(n * _bisect(undecided, 1.0, ITEM_LIMIT / n)) - n
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:

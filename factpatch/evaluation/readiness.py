@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from factpatch.config import GateSettings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import same
+from factpatch.settings.config import GateSettings
 
-PROBES = {  # what each metric is measured on
+MEASURED_ON = {  # what each metric is measured on
     "reliability": ("prompt", lambda edit: edit.prompt),
     "generalization": ("paraphrase", lambda edit: edit.paraphrases),
     "locality": ("locality probe", lambda edit: edit.locality),
@@ -20,7 +20,7 @@ PROBES = {  # what each metric is measured on
 def check_readiness(edits: Sequence[EditRequest], canaries: Sequence[EditRequest], gates: GateSettings) -> None:
     """InputError if a gate would have nothing to judge, or if an edit and a canary want different answers."""
     required = {*gates.required, *(["portability"] if gates.portability is not None else [])}
-    for metric, (probe, probes_of) in PROBES.items():
+    for metric, (probe, probes_of) in MEASURED_ON.items():
         limit = getattr(gates, metric)
         if metric in required and not any(map(probes_of, edits)):
             off = "null" if metric == "portability" else f"a list without {metric}"

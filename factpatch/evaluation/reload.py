@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from factpatch.config import Settings
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import unchanged
 from factpatch.evaluation.evaluate import CUT, collect_answers
-from factpatch.models import load_model
+from factpatch.models.loading import load_model
+from factpatch.settings.config import Settings
 
 
-def spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """So many rows at most, evenly spread over all."""
+def evenly_spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """At most `count` of the rows, evenly spread over all."""
     chosen = min(count, len(rows))
     return [rows[index * len(rows) // chosen] for index in range(chosen)]
 

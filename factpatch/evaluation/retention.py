@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from factpatch.config import Settings
 from factpatch.edits.live import LiveFact
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.canaries import score_canaries
 from factpatch.evaluation.gates import ROUNDING
 from factpatch.evaluation.intervals import share
+from factpatch.settings.config import Settings
 
 SCHEMA = 1
-SHOWN = 3  # canaries named in a reason
+CANARIES_NAMED = 3  # canaries named in a reason
 
 
 def retention(
@@ -64,6 +64,6 @@ def _reasons(
         share_told = f"{reliability['value']:.1%} of {reliability['n']} facts hold"
         told = [f"{share_told}, {'below' if lost else 'which reaches'} the limit of {limit:.1%}."]
     if failing:
-        named = ", ".join(f"'{prompt}'" for prompt in failing[:SHOWN])
+        named = ", ".join(f"'{prompt}'" for prompt in failing[:CANARIES_NAMED])
         told.append(f"{len(failing)} of {canaries} canaries are answered wrong, such as {named}.")
     return told

@@ -8,9 +8,9 @@ from typing import Any
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import mean
-from factpatch.words import blanked
+from factpatch.text.words import blanked
 
-GROUPS = 40  # of one kind at most; what is beyond is one group more
+GROUP_LIMIT = 40  # of one kind at most; what is beyond is one group more
 OTHERS = "(others)"
 JUDGEABLE = ("reliability", "generalization", "portability")  # metrics that compare an answer with a target
 
@@ -85,14 +85,14 @@ def by_group(
     for position, edit in enumerate(edits):
         members.setdefault(name_of(edit), []).append(position)
     ordered = sorted(members.items(), key=lambda group: (-len(group[1]), group[0]))
-    rest = [position for _, positions in ordered[GROUPS:] for position in positions]
+    rest = [position for _, positions in ordered[GROUP_LIMIT:] for position in positions]
     return {
         name: {
             "edits": len(positions),
             **metrics([rows[position] for position in positions], judged),
             "before": metrics([rows_before[position] for position in positions], judged) if rows_before else None,
         }
-        for name, positions in [*ordered[:GROUPS], *([(OTHERS, rest)] if rest else [])]
+        for name, positions in [*ordered[:GROUP_LIMIT], *([(OTHERS, rest)] if rest else [])]
     }
 
 

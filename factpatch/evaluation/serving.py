@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 from httpx import Client
 
-from factpatch.config import Settings
+from factpatch.addresses import without_password
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import first_line
-from factpatch.evaluation.endpoint import chat, connect, expecting, fetch, unlike
-from factpatch.stores import without_password
+from factpatch.evaluation.endpoint import chat, expecting, fetch, open_client, unlike
+from factpatch.settings.config import Settings
 
-SECONDS_TO_ANSWER = 600.0  # of one batch
+BATCH_TIMEOUT = 600.0  # of one batch
 
 Ask = Callable[[list[str]], list[str]]  # prompts -> what the server says to each
 
@@ -38,7 +38,7 @@ def ask_server(
     base, size = address.rstrip("/"), settings.evaluation.batch_size
     asked = list(dict.fromkeys(prompts))
     texts: list[str] = []
-    with connect(SECONDS_TO_ANSWER) as client:
+    with open_client(BATCH_TIMEOUT) as client:
         with expecting(base):
             ask = ASK[kind](client, base, settings)
         for start in range(0, len(asked), size):

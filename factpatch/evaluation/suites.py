@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from factpatch.config import CapabilitySettings
+from factpatch.settings.config import CapabilitySettings
 
 COMPRESSED = "compressed_size"  # metric of text: what it takes in the model's eyes, bits a byte / 8
-SEED = 1234  # of the choice of worked examples, where a task does not list them
+FEW_SHOT_SEED = 1234  # of the choice of worked examples, where a task does not list them
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,42 @@
-"""How long trials will take: from their work and this machine's pace, put right by the trials that are done."""
+"""How long trials will take: from their work and this machine's speed, corrected by the trials that are done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from factpatch.config import Settings
-from factpatch.localization.cells import Cell, trial_training
-from factpatch.localization.exam import Exam
-from factpatch.machine import matrix_rate, memory_rate
-from factpatch.models import LoadedModel
-from factpatch.pace import Pace
-from factpatch.structure import Location
-from factpatch.workload import Pass, epoch_passes, shape_of, whole_passes
+from factpatch.localization.trial_set import TrialSet
+from factpatch.localization.trials import Trial, trial_settings
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
+from factpatch.preflight.durations import MachineSpeed
+from factpatch.preflight.machine import matrix_rate, memory_rate
+from factpatch.preflight.workload import ForwardPass, epoch_passes, shape_of, whole_passes
+from factpatch.settings.config import Settings
 
 SLACK = 2
 SET_UP = 6  # passes of a few rows through the whole model that prove where it can be cut
 
 
 class Forecast:
-    """Seconds of trials of one exam, at most."""
+    """Estimated seconds of trials of one trial set."""
 
-    def __init__(self, loaded: LoadedModel, exam: Exam, settings: Settings) -> None:
-        self._loaded, self._exam, self._settings = loaded, exam, settings
-        self._pace: Pace | None = None
+    def __init__(self, loaded: LoadedModel, trial_set: TrialSet, settings: Settings) -> None:
+        self._loaded, self._trial_set, self._settings = loaded, trial_set, settings
+        self._pace: MachineSpeed | None = None
         self._expected = self._taken = 0.0
-        self._passes: dict[bool, list[Pass]] = {}
+        self._passes: dict[bool, list[ForwardPass]] = {}
 
     def seconds(self, location: Location, whole: bool) -> float:
         """Of a trial to come, all of whose epochs are needed."""
-        return self._raw(location, trial_training(self._settings, self._exam, whole).epochs, set_up=True) * self._ratio
+        return (
+            self._raw(location, trial_settings(self._settings, self._trial_set, whole).epochs, set_up=True)
+            * self._ratio
+        )
 
-    def note(self, cell: Cell) -> None:
+    def note(self, trial: Trial) -> None:
         """Learn from a trial."""
-        self._expected += self._raw(cell.location, cell.epochs, set_up=False)
-        self._taken += cell.seconds
+        self._expected += self._raw(trial.location, trial.epochs, set_up=False)
+        self._taken += trial.seconds
 
     def fitting(self, locations: Sequence[Location], whole: bool, seconds: float) -> list[Location]:
         """Those that there is time for, the first ones first. Where a place takes too long, a later one may still fit;
@@ -45,28 +48,28 @@ class Forecast:
             if each <= left:
                 chosen.append(location)
                 left -= each
-        return chosen or [one for one in locations if self.seconds(one, whole) <= SLACK * seconds][:1]
+        return chosen or [location for location in locations if self.seconds(location, whole) <= SLACK * seconds][:1]
 
     @property
     def _ratio(self) -> float:
         return self._taken / self._expected if self._expected else 1.0
 
     def _raw(self, location: Location, epochs: int, set_up: bool) -> float:
-        exam, training = self._exam, trial_training(self._settings, self._exam, True)
+        trial_set, training = self._trial_set, trial_settings(self._settings, self._trial_set, True)
         model, device = self._loaded.model, self._loaded.model.device
         if self._pace is None:
-            self._pace = Pace(matrix_rate(device, model.dtype), memory_rate(device), model.dtype.itemsize)
+            self._pace = MachineSpeed(matrix_rate(device, model.dtype), memory_rate(device), model.dtype.itemsize)
         shape = shape_of(model, location, self._settings.trunk.keep)
         if shape.packed not in self._passes:
-            edits, kept = exam.training[: exam.edits], exam.training[exam.edits :]
+            edits, kept = trial_set.training[: trial_set.edits], trial_set.training[trial_set.edits :]
             self._passes[shape.packed] = epoch_passes(edits, kept, training, shape)
         passes = self._passes[shape.packed]
         visited = _rows(passes)
         seconds = epochs * self._pace.epoch(passes, -(-visited // training.rows_a_step(visited)), shape)
-        asked = [question.row for question in exam.questions]
+        asked = [question.row for question in trial_set.questions]
         seconds += self._pace.forward(whole_passes(asked), shape)
-        return seconds + (self._pace.forward(whole_passes(exam.training[:1] * SET_UP), shape) if set_up else 0.0)
+        return seconds + (self._pace.forward(whole_passes(trial_set.training[:1] * SET_UP), shape) if set_up else 0.0)
 
 
-def _rows(passes: Iterable[Pass]) -> int:
-    return sum(one.rows for one in passes)
+def _rows(passes: Iterable[ForwardPass]) -> int:
+    return sum(forward_pass.rows for forward_pass in passes)

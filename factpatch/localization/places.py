@@ -9,8 +9,8 @@ from importlib.resources import files
 import yaml
 from transformers import PreTrainedModel
 
-from factpatch.config import LocalizationSettings
-from factpatch.structure import Location, decoder_blocks, layers_with, locate, roles
+from factpatch.models.locations import Location, decoder_blocks, layers_with, locate, roles
+from factpatch.settings.config import LocalizationSettings
 
 DEPTHS = (0.9, 1.0, 0.7, 0.5)  # of the layers, the first one 0 and the last one 1
 USUAL = ("mlp", "down")  # roles
@@ -46,7 +46,7 @@ def usual_places(model: PreTrainedModel, candidates: Sequence[Location]) -> list
     layers = [round(depth * last) for depth in DEPTHS]
     having = {layer: roles(model, layer) for layer in layers}
     wanted = dict.fromkeys((layer, having[layer][role]) for role in USUAL for layer in layers if role in having[layer])
-    place = {(one.layer, one.module): one for one in candidates}
+    place = {(candidate.layer, candidate.module): candidate for candidate in candidates}
     return [place[key] for key in wanted if key in place]
 
 

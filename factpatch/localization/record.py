@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from factpatch.localization.cells import Cell
 from factpatch.localization.places import KnownPlace
 from factpatch.localization.score import Scored, Scorer
 from factpatch.localization.signals import Ranked
-from factpatch.structure import Location
+from factpatch.localization.trials import Trial
+from factpatch.models.locations import Location
 
 SCHEMA = 1
 
@@ -24,8 +24,8 @@ def record(
     known: Sequence[KnownPlace] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The value of `localize.json` but for the choice between cells, which `judged` adds."""
-    cells = [one.cell for one in scored]
+    """The value of `localize.json` but for the choice between trials, which `judged` adds."""
+    trials = [place.trial for place in scored]
     return {
         "schema": SCHEMA,
         "location": {"name": location.name, **_place(location), "parameters": list(location.parameters)},
@@ -34,19 +34,19 @@ def record(
         "sample": sample,
         "measured": "verified",
         "notes": list(notes),
-        "candidates": [_candidate(one) for one in scored],
+        "candidates": [_candidate(place) for place in scored],
         "choice": None,
         "runner_up": None,
         "ranking": [
-            {"location": one.location.name, **_place(one.location), **_rounded(one.signals)} for one in ranking
+            {"location": place.location.name, **_place(place.location), **_rounded(place.signals)} for place in ranking
         ],
-        "known": [{"location": one.location.name, "source": one.source} for one in known],
+        "known": [{"location": place.location.name, "source": place.source} for place in known],
         "cost": {
-            "trials": len(cells),
-            "edits": sample * len(cells),
-            "visits": sum(cell.visits for cell in cells),
-            "operations": sum(cell.operations for cell in cells),
-            "seconds": round(sum(cell.seconds for cell in cells), 3),
+            "trials": len(trials),
+            "edits": sample * len(trials),
+            "visits": sum(trial.visits for trial in trials),
+            "operations": sum(trial.operations for trial in trials),
+            "seconds": round(sum(trial.seconds for trial in trials), 3),
         },
     }
 
@@ -54,7 +54,7 @@ def record(
 def judged(
     method: str,
     scorer: Scorer,
-    trials: Sequence[Cell],
+    trials: Sequence[Trial],
     sample: int,
     ranking: Sequence[Ranked],
     known: Sequence[KnownPlace],
@@ -64,18 +64,18 @@ def judged(
 
     `trials` are all runs, a place's whole one after its short one; the last one of each place is its candidate.
     """
-    last = list({cell.location: cell for cell in trials}.values())
-    ranked = scorer.rank([cell for cell in last if cell.whole] or last)
-    chosen, best = ranked[0], max(ranked, key=lambda one: one.score)
+    last = list({trial.location: trial for trial in trials}.values())
+    ranked = scorer.rank([trial for trial in last if trial.whole] or last)
+    chosen, best = ranked[0], max(ranked, key=lambda place: place.score)
     value = record(
         method,
-        chosen.cell.location,
+        chosen.trial.location,
         _reason(scorer, chosen, best, len(ranked), len(last)),
         sample,
-        [scorer.score(cell) for cell in sorted(last, key=lambda cell: cell.location.layer)],
+        [scorer.score(trial) for trial in sorted(last, key=lambda trial: trial.location.layer)],
         ranking,
         known,
-        [*notes, *(f"{cell.location.name}: {cell.failure}" for cell in last if cell.failure)],
+        [*notes, *(f"{trial.location.name}: {trial.failure}" for trial in last if trial.failure)],
     )
     value["choice"] = {**_summary(chosen), "price": _compared(scorer, best, chosen)}
     if len(ranked) > 1:
@@ -83,54 +83,54 @@ def judged(
     value["cost"] |= {
         "trials": len(trials),
         "edits": sample * len(trials),
-        "visits": sum(cell.visits for cell in trials),
-        "operations": sum(cell.operations for cell in trials),
-        "seconds": round(sum(cell.seconds for cell in trials), 3),
+        "visits": sum(trial.visits for trial in trials),
+        "operations": sum(trial.operations for trial in trials),
+        "seconds": round(sum(trial.seconds for trial in trials), 3),
     }
     return value
 
 
 def _reason(scorer: Scorer, chosen: Scored, best: Scored, tried: int, places: int) -> str:
-    text = f"{chosen.cell.location.name} scores {chosen.score:.3f} ± {chosen.margin:.3f}"
-    kind = "whole" if chosen.cell.whole else "short"
+    text = f"{chosen.trial.location.name} scores {chosen.score:.3f} ± {chosen.margin:.3f}"
+    kind = "whole" if chosen.trial.whole else "short"
     if tried == 1:
         return f"{text}, and stood first of the {places} places tried"
     if chosen is best:
         return f"{text}, the best of {tried} {kind} runs"
-    _, low, high = scorer.fall(best.cell, chosen.cell)
+    _, low, high = scorer.fall(best.trial, chosen.trial)
     return (
-        f"{text}, equal to the best of {tried} {kind} runs, {best.cell.location.name} ({best.score:.3f}), within the "
+        f"{text}, equal to the best of {tried} {kind} runs, {best.trial.location.name} ({best.score:.3f}), within the "
         f"interval of their difference ({low:.3f} to {high:.3f}), and cheaper to edit, as a later layer is"
     )
 
 
 def _compared(scorer: Scorer, first: Scored, second: Scored) -> dict[str, Any]:
     """What taking the second in place of the first costs: quality, and operations of a row as a multiple."""
-    fall, low, high = scorer.fall(first.cell, second.cell)
-    each = [one.cell.operations / one.cell.visits if one.cell.visits else None for one in (first, second)]
+    fall, low, high = scorer.fall(first.trial, second.trial)
+    each = [place.trial.operations / place.trial.visits if place.trial.visits else None for place in (first, second)]
     return {
-        "than": first.cell.location.name,
+        "than": first.trial.location.name,
         "quality": round(fall, 6),
         "ci95": [round(low, 6), round(high, 6)],
         "operations": round(each[1] / each[0], 3) if each[0] and each[1] else None,
     }
 
 
-def _summary(one: Scored) -> dict[str, Any]:
-    return {"location": one.cell.location.name, "score": round(one.score, 6), "margin": round(one.margin, 6)}
+def _summary(scored: Scored) -> dict[str, Any]:
+    return {"location": scored.trial.location.name, "score": round(scored.score, 6), "margin": round(scored.margin, 6)}
 
 
-def _candidate(one: Scored) -> dict[str, Any]:
-    cell = one.cell
+def _candidate(scored: Scored) -> dict[str, Any]:
+    trial = scored.trial
     return {
-        **_summary(one),
-        **_place(cell.location),
-        **one.metrics,
-        "run": "whole" if cell.whole else "short",
-        "epochs": cell.epochs,
-        "visits": cell.visits,
-        "operations": cell.operations,
-        "seconds": cell.seconds,
+        **_summary(scored),
+        **_place(trial.location),
+        **scored.metrics,
+        "run": "whole" if trial.whole else "short",
+        "epochs": trial.epochs,
+        "visits": trial.visits,
+        "operations": trial.operations,
+        "seconds": trial.seconds,
     }
 
 

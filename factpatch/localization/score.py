@@ -16,32 +16,33 @@ from typing import Any
 from factpatch.errors import InputError
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import score_interval
-from factpatch.localization.cells import Cell
-from factpatch.localization.exam import ABSENT, Exam
+from factpatch.localization.trial_set import UNMEASURED_REASONS, TrialSet
+from factpatch.localization.trials import Trial
 
 CLOSE = 0.06  # fall of quality that a later layer is worth: a small sample's interval would let any place be equal
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A cell with its metrics (value, n, ci95), their weighted mean, and half the width of its 95 % interval."""
+    """A trial with its metrics (value, n, ci95), their weighted mean, and half the width of its 95 % interval."""
 
-    cell: Cell
+    trial: Trial
     metrics: Mapping[str, Any]
     score: float
     margin: float
 
     @property
     def layer(self) -> int:
-        return self.cell.location.layer
+        return self.trial.location.layer
 
 
 class Scorer:
-    """Scores the cells of one exam."""
+    """Scores the trials of one trial set."""
 
-    def __init__(self, exam: Exam, weights: Mapping[str, float]) -> None:
+    def __init__(self, trial_set: TrialSet, weights: Mapping[str, float]) -> None:
         self._of = {
-            name: [index for index, question in enumerate(exam.questions) if question.metric == name] for name in ABSENT
+            name: [index for index, question in enumerate(trial_set.questions) if question.metric == name]
+            for name in UNMEASURED_REASONS
         }
         known = {name: weights.get(name, 0.0) for name, asked in self._of.items() if asked}
         total = sum(known.values())
@@ -49,17 +50,18 @@ class Scorer:
             raise InputError("localization.weights leaves no measured metric to choose by; give reliability a weight")
         self.weights = {name: weight / total for name, weight in known.items()}
 
-    def score(self, cell: Cell) -> Scored:
+    def score(self, trial: Trial) -> Scored:
         """The metrics count as independent of each other, and so do their questions."""
         metrics = {
-            name: share([cell.right[index] for index in asked], ABSENT[name]) for name, asked in self._of.items()
+            name: share([trial.right[index] for index in asked], UNMEASURED_REASONS[name])
+            for name, asked in self._of.items()
         }
         halves = [weight * _half(metrics[name]["ci95"]) for name, weight in self.weights.items()]
         value = math.fsum(weight * metrics[name]["value"] for name, weight in self.weights.items())
-        return Scored(cell, metrics, value, math.hypot(*halves))
+        return Scored(trial, metrics, value, math.hypot(*halves))
 
-    def fall(self, better: Cell, worse: Cell) -> tuple[float, float, float]:
-        """By how much the quality of one cell is below another's, with the 95 % interval of that difference: each
+    def fall(self, better: Trial, worse: Trial) -> tuple[float, float, float]:
+        """By how much the quality of one trial is below another's, with the 95 % interval of that difference: each
         metric's paired interval, their distances from the mean added in squares."""
         falls, below, above = [], [], []
         for name, weight in self.weights.items():
@@ -73,20 +75,20 @@ class Scorer:
         mean = math.fsum(falls)
         return mean, mean - math.hypot(*below), mean + math.hypot(*above)
 
-    def rank(self, cells: Sequence[Cell]) -> list[Scored]:
+    def rank(self, trials: Sequence[Trial]) -> list[Scored]:
         """From the best: first those equal to the best within the interval of the difference, the cheapest first; then
         the others by score."""
-        scored = [self.score(cell) for cell in cells]
-        best = max(scored, key=lambda one: one.score)
-        falls = [(one, *self.fall(best.cell, one.cell)[:2]) for one in scored]
-        equal = [one for one, fall, low in falls if one is best or (low <= 0 and fall <= CLOSE)]
-        others = [one for one in scored if one not in equal]
-        return sorted(equal, key=_cheapest) + sorted(others, key=lambda one: -one.score)
+        scored = [self.score(trial) for trial in trials]
+        best = max(scored, key=lambda place: place.score)
+        falls = [(place, *self.fall(best.trial, place.trial)[:2]) for place in scored]
+        equal = [place for place, fall, low in falls if place is best or (low <= 0 and fall <= CLOSE)]
+        others = [place for place in scored if place not in equal]
+        return sorted(equal, key=_cheapest) + sorted(others, key=lambda place: -place.score)
 
 
-def _cheapest(one: Scored) -> tuple[int, float]:
-    """The latest layer; of its places the best."""
-    return -one.layer, -one.score
+def _cheapest(place: Scored) -> tuple[int, float]:
+    """Sort key: the latest layer first; of its places the best."""
+    return -place.layer, -place.score
 
 
 def _half(bounds: Sequence[float]) -> float:

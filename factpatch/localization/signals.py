@@ -21,16 +21,16 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from factpatch.batches import in_batches
-from factpatch.encoding import Encoded, padding_id
-from factpatch.forward import Predictions, collate, predict_whole
-from factpatch.localization.exam import Exam
-from factpatch.models import LoadedModel
-from factpatch.structure import Location
+from factpatch.localization.trial_set import TrialSet
+from factpatch.models.batches import in_batches
+from factpatch.models.encoding import Encoded, padding_id
+from factpatch.models.forward import Predictions, collate, predict_whole
+from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import Location
 
-SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
-BATCH = 32  # rows of a pass
-ROWS = 32  # questions at most
+SKETCH_SIDE = 48  # of a sketch; products of gradients are then off by a few hundredths of their size
+BATCH_ROWS = 32  # rows of a pass
+QUESTION_LIMIT = 32  # questions at most
 AIM = 2.0  # margin (in logits) that every edit should have
 TINY = 1e-20  # least square of a gradient's size
 RIDGE = 0.01  # of the mean squared gradient, added to the products so that nearly equal rows don't blow up the update
@@ -85,7 +85,7 @@ def sketch_gradients(
             margin_R.sum().backward()
         return margin_R.detach().cpu(), sketches
 
-    found = [pair for _, pair in in_batches(sketch, order, BATCH)]
+    found = [pair for _, pair in in_batches(sketch, order, BATCH_ROWS)]
     back = torch.tensor(order).argsort()
     sketch_RK = {name: torch.cat([sketches[name] for _, sketches in found])[back] for name in found[0][1]}
     norm = {name: float(model.get_parameter(name).float().norm()) for name in sketch_RK}
@@ -122,12 +122,12 @@ def _sketching(loaded: LoadedModel, names: Sequence[str], real_RT: torch.Tensor)
 
 
 def _project(value_RTD: torch.Tensor, seed: str) -> torch.Tensor:
-    """Random projection to SIDE dimensions that keeps products on average; narrow values stay as they are."""
+    """Random projection to SKETCH_SIDE dimensions that keeps products on average; narrow values stay as they are."""
     width = value_RTD.shape[-1]
-    if width <= SIDE:
+    if width <= SKETCH_SIDE:
         return value_RTD
     generator = torch.Generator().manual_seed(sum(map(ord, seed)) * 1_000_003 + width)
-    matrix_DK = torch.randn((width, SIDE), generator=generator) / math.sqrt(SIDE)
+    matrix_DK = torch.randn((width, SKETCH_SIDE), generator=generator) / math.sqrt(SKETCH_SIDE)
     return value_RTD @ matrix_DK.to(value_RTD.device)
 
 
@@ -139,25 +139,27 @@ class Ranked:
     signals: dict[str, float | None]
 
 
-def rank_places(loaded: LoadedModel, exam: Exam, locations: Sequence[Location]) -> list[Ranked]:
+def rank_places(loaded: LoadedModel, trial_set: TrialSet, locations: Sequence[Location]) -> list[Ranked]:
     """Places from the most promising, by the update that the edits need; what has no signal stands in the middle."""
-    asked = [question for question in exam.questions if question.metric != "reliability"]  # that the edits' rows show
-    exam = replace(exam, questions=tuple(asked[:: -(-len(asked) // ROWS) or 1]))
+    asked = [
+        question for question in trial_set.questions if question.metric != "reliability"
+    ]  # that the edits' rows show
+    trial_set = replace(trial_set, questions=tuple(asked[:: -(-len(asked) // QUESTION_LIMIT) or 1]))
     names = list(dict.fromkeys(name for location in locations for name in location.parameters))
-    rows = [*exam.training[: exam.edits], *(question.row for question in exam.questions)]
+    rows = [*trial_set.training[: trial_set.edits], *(question.row for question in trial_set.questions)]
     gradients = sketch_gradients(loaded, names, rows)
-    ranked = [Ranked(location, signals(gradients, exam, location)) for location in locations]
-    known = sorted(value for one in ranked if (value := one.signals["update"]) is not None)
+    ranked = [Ranked(location, signals(gradients, trial_set, location)) for location in locations]
+    known = sorted(value for place in ranked if (value := place.signals["update"]) is not None)
     middle = known[len(known) // 2] if known else 0.0
 
-    def effort(one: Ranked) -> tuple[float, int]:
-        value = one.signals["update"]
-        return (middle if value is None else value), -one.location.layer
+    def effort(place: Ranked) -> tuple[float, int]:
+        value = place.signals["update"]
+        return (middle if value is None else value), -place.location.layer
 
     return sorted(ranked, key=effort)
 
 
-def signals(gradients: Gradients, exam: Exam, location: Location) -> dict[str, float | None]:
+def signals(gradients: Gradients, trial_set: TrialSet, location: Location) -> dict[str, float | None]:
     """What the tangent kernel of a place says.
 
     update: size of the least change that gives every edit the margin AIM to first order, relative to the place's own
@@ -170,17 +172,17 @@ def signals(gradients: Gradients, exam: Exam, location: Location) -> dict[str, f
     if kernel_RR is None:
         return dict.fromkeys(("update", "gradient", "reach", "overlap"))
     asked = {
-        name: [exam.edits + index for index, question in enumerate(exam.questions) if question.metric == name]
+        name: [trial_set.edits + index for index, question in enumerate(trial_set.questions) if question.metric == name]
         for name in ("generalization", "locality", "capability")
     }
-    edits, still = list(range(exam.edits)), [*asked["locality"], *asked["capability"]]
-    parents = [exam.questions[index - exam.edits].edit for index in asked["generalization"]]
+    edits, still = list(range(trial_set.edits)), [*asked["locality"], *asked["capability"]]
+    parents = [trial_set.questions[index - trial_set.edits].edit for index in asked["generalization"]]
     length_R = kernel_RR.diag().clamp(min=TINY).sqrt()
     cosine_RR = kernel_RR / length_R[:, None] / length_R
     size, strength = gradients.size(location), float(length_R[edits].square().mean())
-    kernel_EE = kernel_RR[: exam.edits, : exam.edits].double()
+    kernel_EE = kernel_RR[: trial_set.edits, : trial_set.edits].double()
     wanted_E = (AIM - gradients.margin_R[edits]).clamp(min=0).double()
-    step_E = torch.linalg.solve(kernel_EE + RIDGE * strength * torch.eye(exam.edits), wanted_E)
+    step_E = torch.linalg.solve(kernel_EE + RIDGE * strength * torch.eye(trial_set.edits), wanted_E)
     return {
         "update": math.sqrt(max(float(step_E @ kernel_EE @ step_E), 0.0)) / size,
         "gradient": math.sqrt(strength) * size,

@@ -11,12 +11,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import AutoConfig
 
-from factpatch.config import ModelSettings
 from factpatch.errors import InputError
 from factpatch.files import new_folder
-from factpatch.models import check_source, local_only
+from factpatch.models.loading import check_source, local_only
+from factpatch.settings.config import ModelSettings
 
-FILES = {  # where each template goes
+PROJECT_FILES = {  # where each template goes
     "params.yaml": "params.yaml",
     "README.md": "README.md",
     "edits.csv": "data/edits/0001-example.csv",
@@ -46,18 +46,18 @@ def write_project(folder: Path, model: str) -> list[Path]:
     local = Path(source).is_dir()
     path = os.path.abspath(model) if local else source  # a GGUF file as itself: the folder made of it may go
     texts = {
-        target: render(
+        target: render_template(
             template,
             checkout=False,
             local=local,
             model=path,
-            dtype=stored_dtype(source),
+            dtype=configured_dtype(source),
             name=folder.resolve().name,
             version=version("factpatch"),
             install=INSTALL,
             **EXAMPLE,
         )
-        for template, target in FILES.items()
+        for template, target in PROJECT_FILES.items()
     }
     made = folder / ".new" if folder.exists() else folder  # where a shell stands, the folder itself must stay
     with new_folder(made) as temporary:
@@ -71,7 +71,7 @@ def write_project(folder: Path, model: str) -> list[Path]:
     return [folder / target for target in texts]
 
 
-def render(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """A file of a project. In templates `[[ ]]` holds values, as GitHub and Prefect mean something else by braces."""
     environment = Environment(
         loader=PackageLoader("factpatch.project"),
@@ -85,7 +85,7 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(f"{template}.j2").render(values)
 
 
-def stored_dtype(source: str) -> str:
+def configured_dtype(source: str) -> str:
     """The precision that the model's configuration names, as the settings spell it."""
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local_only(source))

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 import factpatch.report.evidence as facts
-from factpatch.report.evidence import Json, Score
+from factpatch.report.evidence import Json, ReportedScore
 
-ROWS = 5  # edits and probes shown; the report and evaluate.json hold more
+CARD_ROWS = 5  # edits and probes shown; the report and evaluate.json hold more
 TEXT = 120  # characters of one text
 MARKUP = {ord(character): f"&#{ord(character)};" for character in "&<>|*_`[]\\~#!"}
 HIDDEN = frozenset({"locality_correct"})  # of the metrics
-MEASURED = ("", "before", "after", "95 % interval", "n")
+MEASURED_COLUMNS = ("", "before", "after", "95 % interval", "n")
 
 
 def render_card(evidence: Json, room: int | None = None) -> str:
@@ -34,20 +34,22 @@ def render_card(evidence: Json, room: int | None = None) -> str:
     written = ", ".join(f"`{name}`" for name in location.get("parameters") or [])
     parts = [
         f"# {plain(title)}\n\n{plain(facts.decision(release))}\n",
-        _section("Edits", MEASURED, map(_measured, scores)) + _judge(evaluate.get("judge")),
-        _section("Capability", MEASURED, map(_measured, facts.capability_scores(release, evidence.get("regress")))),
+        _section("Edits", MEASURED_COLUMNS, map(_measured, scores)) + _judge(evaluate.get("judge")),
+        _section(
+            "Capability", MEASURED_COLUMNS, map(_measured, facts.capability_scores(release, evidence.get("regress")))
+        ),
         _section(
             "Gates", ("gate", "verdict", "why"), ((gate["name"], facts.verdict(gate), gate["reason"]) for gate in gates)
         ),
         _section(
             f"Edits that failed: {len(failed)}",
             ("prompt", "wanted", "the model said"),
-            ((row["prompt"], row["target"], row["output"]) for row in failed[:ROWS]),
+            ((row["prompt"], row["target"], row["output"]) for row in failed[:CARD_ROWS]),
         ),
         _section(
             f"Neighbours that moved: {len(moved)}",
             ("prompt", "before", "now"),
-            ((item["prompt"], item["before"], item["output"]) for item in moved[:ROWS]),
+            ((item["prompt"], item["before"], item["output"]) for item in moved[:CARD_ROWS]),
         ),
         f"## Where it was written\n\nLayer {plain(location.get('layer'))}: {written}\n" if written else "",
         _section("Made of", ("", ""), [("base model", base.get("source")), *_provenance(evidence)]),
@@ -57,12 +59,12 @@ def render_card(evidence: Json, room: int | None = None) -> str:
     return _fitted([part for part in parts if part], room)
 
 
-def _measured(score: Score) -> tuple[object, ...]:
+def _measured(score: ReportedScore) -> tuple[object, ...]:
     return (
         score.name,
         facts.percent(score.before, score.unit),
         facts.percent(score.after, score.unit),
-        facts.interval(score.ci95_after, score.unit),
+        facts.interval_text(score.ci95_after, score.unit),
         score.items,
     )
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 STARTS = (0.95, 0.9, 0.8, 0.5, 0.0)  # where an axis of shares may begin; each gives round labels in five steps
-STEPS = 5
+GRID_STEPS = 5
 LEAST_SPAN = 0.2  # of a heat map's colours, so that equal scores look equal
-LABELLED = 12  # layers whose cells are wide enough to hold their score
+LABELLED_LAYERS = 12  # layers whose cells are wide enough to hold their score
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeatMapCell:
     """One candidate of the heat map; `shade` in [0, 1] is its score as a colour."""
 
     x: float
@@ -42,7 +42,7 @@ class Cell:
 class HeatMap:
     """A row of cells a module, a column a layer; the colours run from `low` to `high`."""
 
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[HeatMapCell, ...]], ...]
     ticks: tuple[tuple[float, str], ...]
     width: float  # of a cell
     low: float
@@ -63,8 +63,8 @@ def share_axis(values: Iterable[float | None]) -> Axis:
     """An axis up to 100 % that begins at the latest round share below all `values`."""
     least = min((value for value in values if value is not None), default=0.0)
     low = next((start for start in STARTS if start <= least), 0.0)
-    shares = [low + (1 - low) * step / STEPS for step in range(STEPS + 1)]
-    return Axis(low, 1.0, tuple((100 * step / STEPS, f"{100 * share:.0f}") for step, share in enumerate(shares)))
+    shares = [low + (1 - low) * step / GRID_STEPS for step in range(GRID_STEPS + 1)]
+    return Axis(low, 1.0, tuple((100 * step / GRID_STEPS, f"{100 * share:.0f}") for step, share in enumerate(shares)))
 
 
 def heat_map(
@@ -81,12 +81,12 @@ def heat_map(
     high = max(scores)
     low = min(*scores, high - LEAST_SPAN)
     width = 100 / len(layers)
-    rows: dict[str, list[Cell]] = {}
+    rows: dict[str, list[HeatMapCell]] = {}
     for candidate in sorted(candidates, key=_order):
         score, short = candidate["score"], candidate.get("run") == "short"
-        cell = Cell(
+        cell = HeatMapCell(
             x=round(width * candidate["layer"], 3),
-            label=f"{score:.2f}" if len(layers) <= LABELLED else "",
+            label=f"{score:.2f}" if len(layers) <= LABELLED_LAYERS else "",
             title=f"{candidate['location']}: score {score:.3f}{', by a short run' if short else ''}",
             shade=round((score - low) / (high - low), 3),
             chosen=_place(candidate) == _place(location),

@@ -8,11 +8,11 @@ from typing import Any
 
 import factpatch.report.evidence as facts
 from factpatch.report.charts import share_axis
-from factpatch.report.evidence import Json, Score
-from factpatch.report.page import ROWS, environment, extent, provenance
+from factpatch.report.evidence import Json, ReportedScore
+from factpatch.report.page import ROW_LIMIT, environment, extent, provenance
 
-NAMES = ("A", "B")
-NOTHING = "–"  # as `flatten` shows a null
+SIDES = ("A", "B")
+NO_VALUE = "–"  # as `flatten` shows a null
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Pair:
     """One score in both releases; None where a release has none."""
 
     name: str
-    first: Score | None
-    second: Score | None
+    first: ReportedScore | None
+    second: ReportedScore | None
 
     @property
-    def shown(self) -> Score:
+    def shown(self) -> ReportedScore:
         """The second release's number after its edits against the first one's, as a before and after."""
-        one, other = self.first or ABSENT, self.second or ABSENT
-        known = self.second or self.first or ABSENT
-        bounds = one.ci95_after, other.ci95_after
-        return Score(self.name, one.after, other.after, None, *bounds, "", known.direction, unit=known.unit)
+        left, right = self.first or ABSENT_SCORE, self.second or ABSENT_SCORE
+        known = self.second or self.first or ABSENT_SCORE
+        bounds = left.ci95_after, right.ci95_after
+        return ReportedScore(self.name, left.after, right.after, None, *bounds, "", known.direction, unit=known.unit)
 
     @property
     def tone(self) -> str:
@@ -41,10 +41,10 @@ class Pair:
         return ("bad" if pair.fall > 0 else "good") if apart else ""
 
 
-ABSENT = Score("", None, None, None, None, None, "")
+ABSENT_SCORE = ReportedScore("", None, None, None, None, None, "")
 
 
-def render_comparison(first: Json, second: Json, names: Sequence[str] = NAMES) -> str:
+def render_comparison(first: Json, second: Json, names: Sequence[str] = SIDES) -> str:
     """The page of two releases as text.
 
     Args:
@@ -58,8 +58,8 @@ def render_comparison(first: Json, second: Json, names: Sequence[str] = NAMES) -
         environment()
         .get_template("comparison.html.j2")
         .render(
-            releases=[_release(letter, name, run) for letter, name, run in zip(NAMES, names, both, strict=True)],
-            letters=NAMES,
+            releases=[_release(letter, name, run) for letter, name, run in zip(SIDES, names, both, strict=True)],
+            letters=SIDES,
             scores=scores,
             shares=share_axis([0.0]),
             capability=capability,
@@ -67,7 +67,7 @@ def render_comparison(first: Json, second: Json, names: Sequence[str] = NAMES) -
             gates=paired_gates(first, second),
             edits=compare_edits(first, second),
             differences=differences(first, second),
-            limit=ROWS,
+            limit=ROW_LIMIT,
         )
     )
 
@@ -78,19 +78,19 @@ def _release(letter: str, name: str, run: Json) -> dict[str, Any]:
     return {"letter": letter, "name": name, "title": title, "tone": tone, "decision": decision}
 
 
-def _pairs(first: Iterable[Score], second: Iterable[Score]) -> list[Pair]:
+def _pairs(first: Iterable[ReportedScore], second: Iterable[ReportedScore]) -> list[Pair]:
     """Scores by name, those of the first release first; without those that neither measured."""
-    one, other = ({score.name: score for score in scores} for scores in (first, second))
-    pairs = [Pair(name, one.get(name), other.get(name)) for name in one | other]
+    left, right = ({score.name: score for score in scores} for scores in (first, second))
+    pairs = [Pair(name, left.get(name), right.get(name)) for name in left | right]
     return [pair for pair in pairs if pair.shown.before is not None or pair.shown.after is not None]
 
 
 def paired_gates(first: Json, second: Json) -> list[tuple[str, Json | None, Json | None]]:
     """Gates by name with both judgements, those whose verdict differs first."""
-    one, other = (
+    left, right = (
         {gate["name"]: gate for gate in (run.get("release") or {}).get("gates") or []} for run in (first, second)
     )
-    rows = [(name, one.get(name), other.get(name)) for name in one | other]
+    rows = [(name, left.get(name), right.get(name)) for name in left | right]
     return sorted(rows, key=lambda row: _word(row[1]) == _word(row[2]))
 
 
@@ -100,7 +100,9 @@ def _word(gate: Json | None) -> str | None:
 
 def compare_edits(first: Json, second: Json) -> dict[str, list[tuple[Json, Json]]]:
     """Edits that differ, by how, as (row of A, row of B), known by id; a side that lacks the edit is empty."""
-    one, other = ({row["id"]: row for row in (run.get("evaluate") or {}).get("edits") or []} for run in (first, second))
+    left, right = (
+        {row["id"]: row for row in (run.get("evaluate") or {}).get("edits") or []} for run in (first, second)
+    )
     found: dict[str, list[tuple[Json, Json]]] = {
         "Lost: A says the target, B does not": [],
         "Gained: B says the target, A does not": [],
@@ -109,8 +111,8 @@ def compare_edits(first: Json, second: Json) -> dict[str, list[tuple[Json, Json]
         "Only in B": [],
     }
     lost, gained, changed, only_first, only_second = found.values()
-    for name in one | other:
-        pair = one.get(name, {}), other.get(name, {})
+    for name in left | right:
+        pair = left.get(name, {}), right.get(name, {})
         if not pair[1]:
             only_first.append(pair)
         elif not pair[0]:
@@ -125,10 +127,10 @@ def compare_edits(first: Json, second: Json) -> dict[str, list[tuple[Json, Json]
 def differences(first: Json, second: Json) -> list[tuple[str, list[tuple[str, str, str]], int]]:
     """What the two were made of and how, where they differ: (title, rows of name, A and B, how many are equal)."""
     tables = []
-    one, other = _tables(first), _tables(second)
-    for title in one | other:
-        here, there = one.get(title, {}), other.get(title, {})
-        pairs = [(name, here.get(name, NOTHING), there.get(name, NOTHING)) for name in here | there]
+    left, right = _tables(first), _tables(second)
+    for title in left | right:
+        here, there = left.get(title, {}), right.get(title, {})
+        pairs = [(name, here.get(name, NO_VALUE), there.get(name, NO_VALUE)) for name in here | there]
         rows = [row for row in pairs if row[1] != row[2]]
         tables.append((title, rows, len(pairs) - len(rows)))
     return tables

@@ -8,11 +8,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from factpatch.addresses import shell_path
 from factpatch.errors import InputError
 from factpatch.files import read_json
-from factpatch.naming import shell_path
 
-FILES = {
+EVIDENCE_FILES = {
     "release": "release.json",
     "validate": "validate.json",
     "localize": "localize.json",
@@ -29,7 +29,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Score:
+class ReportedScore:
     """One measured number before and after; shares in [0, 1] unless `unit` says otherwise, intervals [low, high]."""
 
     name: str
@@ -62,8 +62,8 @@ class Score:
 
 
 def read_evidence(folder: str | Path) -> dict[str, Any]:
-    """Every file of `FILES` that the folder holds, by name."""
-    return {name: read_json(path) for name, file in FILES.items() if (path := Path(folder) / file).is_file()}
+    """Every file of `EVIDENCE_FILES` that the folder holds, by name."""
+    return {name: read_json(path) for name, file in EVIDENCE_FILES.items() if (path := Path(folder) / file).is_file()}
 
 
 def read_release(folder: str | Path) -> dict[str, Any]:
@@ -71,14 +71,16 @@ def read_release(folder: str | Path) -> dict[str, Any]:
     evidence = read_evidence(folder)
     for name in ("release", "evaluate"):
         if name not in evidence:
-            raise InputError(f"'{folder}' holds no {FILES[name]}; name the output folder of a whole `factpatch run`")
+            raise InputError(
+                f"'{folder}' holds no {EVIDENCE_FILES[name]}; name the output folder of a whole `factpatch run`"
+            )
     return evidence
 
 
 # Scores
 
 
-def scorecard(release: Json, evaluate: Json) -> list[Score]:
+def scorecard(release: Json, evaluate: Json) -> list[ReportedScore]:
     """Every metric of `evaluate.json`; of `release.json` where the former has none."""
     definitions = evaluate.get("definitions") or {}
     before = evaluate.get("before") or {}
@@ -94,7 +96,7 @@ def scorecard(release: Json, evaluate: Json) -> list[Score]:
     ]
 
 
-def capability_scores(release: Json, regress: Json | None) -> list[Score]:
+def capability_scores(release: Json, regress: Json | None) -> list[ReportedScore]:
     """Every capability task, from `regress.json` or else `release.json`."""
     tasks = (regress or {}).get("tasks") or release.get("capability") or {}
     return [
@@ -108,9 +110,9 @@ def capability_scores(release: Json, regress: Json | None) -> list[Score]:
     ]
 
 
-def _score(name: str, entry: Json, before: Json, definition: Json | None = None) -> Score:
+def _score(name: str, entry: Json, before: Json, definition: Json | None = None) -> ReportedScore:
     definition = definition or {}
-    return Score(
+    return ReportedScore(
         name=name,
         before=before.get("value"),
         after=entry.get("value", entry.get("after")),
@@ -127,7 +129,7 @@ def _score(name: str, entry: Json, before: Json, definition: Json | None = None)
     )
 
 
-def breakdowns(evaluate: Json) -> list[tuple[str, list[tuple[str, list[Score]]]]]:
+def breakdowns(evaluate: Json) -> list[tuple[str, list[tuple[str, list[ReportedScore]]]]]:
     """The scorecard by source and by relation, as far as it is there: (what by, [(group, scores)])."""
     definitions = evaluate.get("definitions") or {}
     found = []
@@ -267,7 +269,7 @@ def percent(value: float | None, unit: str = "share") -> str:
     return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3g} {unit}"
 
 
-def interval(bounds: Sequence[float] | None, unit: str = "share") -> str:
+def interval_text(bounds: Sequence[float] | None, unit: str = "share") -> str:
     """A 95 % interval like `percent`; a dash where there is none."""
     if not bounds:
         return "–"
@@ -280,6 +282,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def words(name: str) -> str:
+def readable_name(name: str) -> str:
     """A public name such as `capability.world_sums`, for reading."""
     return name.replace(".", ": ").replace("_", " ")

@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import factpatch.report.evidence as facts
 from factpatch.report.charts import heat_map, loss_curve, share_axis
-from factpatch.report.evidence import Json, Score
+from factpatch.report.evidence import Json, ReportedScore
 
-ROWS = 100  # the longest list of edits or probes on the page; evaluate.json holds all
-EXAMPLES = 6  # edits shown that worked
+ROW_LIMIT = 100  # the longest list of edits or probes on the page; evaluate.json holds all
+EXAMPLE_LIMIT = 6  # edits shown that worked
 SHARES = frozenset({"reliability", "generalization", "locality", "portability", "canaries", "text_rise"})
 PLAIN = {
     "reliability": "edited questions answered with the new fact",
@@ -77,14 +77,14 @@ def render_report(evidence: Json) -> str:
             certificate=evidence.get("certificate"),
             training=edit,
             curve=loss_curve(edit.get("losses") or []),
-            worked=[row for row in rows if row["reliable"]][:EXAMPLES],
+            worked=[row for row in rows if row["reliable"]][:EXAMPLE_LIMIT],
             failed=[row for row in rows if not row["reliable"]],
             edits=rows,
             missed=facts.missed_paraphrases(rows),
             paraphrases=sum(len(row["paraphrases"]) for row in rows),
             moved=facts.moved_neighbours(evaluate),
             neighbours=len({item["prompt"] for row in rows for item in row["locality"]}),
-            limit=ROWS,
+            limit=ROW_LIMIT,
             provenance=provenance(evidence),
             timings=release.get("timings") or {},
             settings=settings_text(evidence.get("manifest")),
@@ -130,7 +130,7 @@ def gate_number(value: float | None, gate: Json) -> str:
     return facts.percent(value) if is_share else f"{value:.4g}"
 
 
-def least_allowed(release: Json, scores: Sequence[Score]) -> dict[str, float]:
+def least_allowed(release: Json, scores: Sequence[ReportedScore]) -> dict[str, float]:
     """By task, the score at which its gate would still pass: the one before, less the fall allowed."""
     limits = {str(gate["name"]).removeprefix("capability."): gate["limit"] for gate in release.get("gates") or []}
     return {
@@ -140,11 +140,11 @@ def least_allowed(release: Json, scores: Sequence[Score]) -> dict[str, float]:
     }
 
 
-def _fall(score: Score) -> float:
+def _fall(score: ReportedScore) -> float:
     return score.fall or 0.0
 
 
-def extent(score: Score) -> Sequence[float | None]:
+def extent(score: ReportedScore) -> Sequence[float | None]:
     return (score.before, score.after, *(score.ci95_before or ()), *(score.ci95_after or ()))
 
 
@@ -159,9 +159,9 @@ def environment() -> Environment:
     )
     environment.filters |= {
         "percent": facts.percent,
-        "interval": facts.interval,
+        "interval": facts.interval_text,
         "duration": facts.duration,
-        "words": facts.words,
+        "words": facts.readable_name,
         "verdict": facts.verdict,
         "gate_number": gate_number,
     }

@@ -3,10 +3,10 @@
 import pytest
 
 from benchmarks import evaluation_speed
-from factpatch.config import EvaluationSettings, ModelSettings, Settings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.models import load_model
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings
 
 EDITS = [
     EditRequest(str(number), f"{place} is a city in", "Japan", locality=(Probe(f"In {place} people speak", ""),))

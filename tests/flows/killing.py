@@ -18,8 +18,10 @@ from pathlib import Path
 import torch
 
 import tasks.edit  # noqa: F401  (loaded once, before the forks)
-from factpatch import certificate, editing, patch, protection  # noqa: F401
+from factpatch import editing  # noqa: F401
 from factpatch.files import digest_file
+from factpatch.patches import certificate, patch  # noqa: F401
+from factpatch.training_data import protected_prompts  # noqa: F401
 from flows.__main__ import main
 
 EVENTS = {"open", "os.chmod", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree", "tempfile.mkdtemp"}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from factpatch.config import ModelSettings, load_settings
 from factpatch.files import write_json
-from factpatch.models import load_model, tensor_digests
-from factpatch.stores import tracking_uri
+from factpatch.models.loading import load_model, tensor_digests
+from factpatch.release.registry import tracking_uri
+from factpatch.settings.config import ModelSettings, load_settings
 from flows.__main__ import main
 from flows.summary import show_next
 

@@ -102,8 +102,8 @@ def test_new_facts_are_added_to_the_champions(releases):
 
 def test_its_patch_is_one_of_the_base_model_all_the_same(releases):
     folder, _ = releases
-    bases = [read(folder, f"{name}/patch/manifest.json")["base"] for name in ("first", "more")]
-    assert bases[0] == bases[1]
+    provenances = [read(folder, f"{name}/patch/manifest.json")["base"] for name in ("first", "more")]
+    assert provenances[0] == provenances[1]
     old = [load_file(folder / name / "patch" / "undo.safetensors") for name in ("first", "more")]
     assert all(torch.equal(value, old[1][name]) for name, value in old[0].items())
 

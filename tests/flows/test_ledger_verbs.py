@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from factpatch.config import RegistrySettings
-from factpatch.stores import lock_file, locked
+from factpatch.release.registry import lock_file, locked
+from factpatch.settings.config import RegistrySettings
 from flows import ci
 from flows.__main__ import main
 

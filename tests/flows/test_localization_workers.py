@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from factpatch.config import Settings, load_settings
-from factpatch.edits.accepted import FILE
+from factpatch.edits.accepted import ACCEPTED_FILE
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.files import output_folder, read_json, write_jsonl
-from factpatch.localization.grid import fill
+from factpatch.localization.worker import run_trials
+from factpatch.settings.config import Settings, load_settings
 from tasks.localize import localize
 
 pytestmark = pytest.mark.usefixtures("prefect_home")
@@ -26,7 +26,7 @@ def run(tiny_model, tmp_path, monkeypatch):
     """`run(workers, cache)` localizes ten accepted edits and returns `localize.json`."""
     monkeypatch.chdir(tmp_path)
     edits = [EditRequest(place, f"The capital of {place} is", "Tokyo", subject=place) for place in PLACES]
-    write_jsonl(output_folder("out") / FILE, (edit.to_row() for edit in edits))
+    write_jsonl(output_folder("out") / ACCEPTED_FILE, (edit.to_row() for edit in edits))
 
     def localize_with(workers: int, cache: str) -> dict:
         wishes = {"model.path": str(tiny_model("llama")), "training.learning_rate": 3e-2, "training.epochs": 6}
@@ -55,4 +55,4 @@ def test_two_workers_find_what_one_process_finds(run, tiny_model, tmp_path):
     (folder,) = (tmp_path / "two" / "trials").iterdir()
     other = load_settings(None, {"model.path": str(tiny_model("qwen2"))})
     with pytest.raises(InputError, match=r"has changed since the grid began"):
-        fill(folder, ["0:mlp.down_proj"], other)
+        run_trials(folder, ["0:mlp.down_proj"], other)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from factpatch.ask import ask
-from factpatch.config import ModelSettings, Settings, load_settings
 from factpatch.edits.live import LiveFact
 from factpatch.errors import InputError
 from factpatch.evaluation.retention import retention
-from factpatch.models import load_model
+from factpatch.models.loading import load_model
+from factpatch.settings.config import ModelSettings, Settings, load_settings
 from flows.__main__ import main
 from tasks.promote import export_version, read_history
 

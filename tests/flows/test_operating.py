@@ -20,8 +20,8 @@ from threading import Thread
 
 import pytest
 
-from factpatch.config import RegistrySettings
-from factpatch.stores import locked
+from factpatch.release.registry import locked
+from factpatch.settings.config import RegistrySettings
 from flows.__main__ import main
 from flows.notify import main as notify
 from tasks.promote import read_champion, read_history

@@ -81,7 +81,7 @@ def states() -> set[str]:
 
 
 def registry():
-    from factpatch.config import load_settings
+    from factpatch.settings.config import load_settings
 
     return load_settings("params.yaml").registry
 

@@ -111,10 +111,10 @@ def test_the_flow_run_left_a_markdown_artifact(released):
 
 
 def test_no_training_row_holds_a_paraphrase(released):
-    from factpatch.config import ModelSettings
     from factpatch.editing import encode_edits
     from factpatch.edits.accepted import read_accepted
-    from factpatch.models import load_model
+    from factpatch.models.loading import load_model
+    from factpatch.settings.config import ModelSettings
 
     folder, _ = released
     edits = read_accepted(folder / "out")

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from factpatch.certificate import check_certificate
+from factpatch.patches.certificate import check_certificate
 from flows.__main__ import main
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from factpatch.certificate import certify
-from factpatch.config import (
+from factpatch.editing import encode_edits, run_edit
+from factpatch.edits.request import EditRequest
+from factpatch.evaluation.evaluate import collect_answers, measure
+from factpatch.files import read_json, write_json, write_jsonl
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.certificate import certify
+from factpatch.patches.patch import apply_patch, save_patch
+from factpatch.release.record import digest_patch
+from factpatch.settings.config import (
     EvaluationSettings,
     GateSettings,
     ModelSettings,
@@ -18,14 +26,6 @@ from factpatch.config import (
     TrainingSettings,
     TrunkSettings,
 )
-from factpatch.editing import encode_edits, run_edit
-from factpatch.edits.request import EditRequest
-from factpatch.evaluation.evaluate import collect_answers, measure
-from factpatch.files import read_json, write_json, write_jsonl
-from factpatch.models import load_model
-from factpatch.patch import apply_patch, save_patch
-from factpatch.release import digest_patch
-from factpatch.structure import locate
 
 PROMPTS = ["The capital of France is", "Which language do people speak in Brazil?"]
 SET_ASIDE = {"prompt": "Who?", "target": "who"}

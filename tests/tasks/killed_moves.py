@@ -9,7 +9,7 @@ import sys
 
 from mlflow import MlflowClient
 
-from factpatch.config import RegistrySettings
+from factpatch.settings.config import RegistrySettings
 from tasks.promote import promote, rollback
 
 WRITES = ("set_registered_model_alias", "set_registered_model_tag", "set_model_version_tag")

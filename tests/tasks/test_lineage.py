@@ -10,8 +10,8 @@ import pytest
 from dvc.repo import Repo
 from dvc.repo.add import add as dvc_add
 
-from factpatch.config import EditsSettings, Settings
 from factpatch.errors import FactpatchError, InputError
+from factpatch.settings.config import EditsSettings, Settings
 from tasks.lineage import check_remote, lineage
 
 

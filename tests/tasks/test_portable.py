@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from factpatch.config import CapabilitySettings, GateSettings, ModelSettings, Settings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.gates import judge
-from factpatch.evaluation.portable import FOLDER
+from factpatch.evaluation.gates import judge_gates
+from factpatch.evaluation.portable import SUITE_FOLDER
 from factpatch.evaluation.suites import PORTABLE
 from factpatch.files import write_jsonl
-from factpatch.models import load_model
-from factpatch.patch import save_patch
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.patch import save_patch
+from factpatch.settings.config import CapabilitySettings, GateSettings, ModelSettings, Settings
 from tasks import harness
 from tasks.regress import load_tasks, regress, score
 
@@ -48,7 +48,7 @@ def broken(reference_model, tmp_path_factory) -> Path:
 def reader(tiny_model, tmp_path_factory) -> Path:
     """The tiny model, taught the first paragraphs of the suite."""
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    rows = [json.loads(line)["text"] for line in (FOLDER / "text.jsonl").read_text().splitlines()[:LIMIT]]
+    rows = [json.loads(line)["text"] for line in (SUITE_FOLDER / "text.jsonl").read_text().splitlines()[:LIMIT]]
     ids = torch.tensor([(loaded.tokenizer(row).input_ids * 9)[:64] for row in rows])
     loaded.model.requires_grad_(True)
     optimizer = torch.optim.Adam(loaded.model.parameters(), 1e-2)
@@ -75,7 +75,7 @@ def test_a_model_that_reads_worse_is_refused_and_what_was_not_measured_is_not_pa
     assert text["after"] > text["before"] > 0
     assert text["ci95_fall"][0] > 0.03
     assert report["unmeasured"]["portable_instructions"] == "the model's tokenizer has no chat template"
-    gates = {gate.name: gate for gate in judge({}, report["tasks"], GateSettings(), report["unmeasured"])}
+    gates = {gate.name: gate for gate in judge_gates({}, report["tasks"], GateSettings(), report["unmeasured"])}
     assert gates["text_rise.portable_text"].verdict == "failed"
     assert "more bits a byte than before" in gates["text_rise.portable_text"].reason
     assert gates["capability.portable_instructions"].verdict == "skipped"
@@ -90,7 +90,7 @@ def test_only_what_was_known_and_no_edit_is_about_counts(broken, reference_model
     assert row["before"] == 1.0
     assert row["repaired"] == 0
     shutil.copytree(broken, tmp_path / "more")
-    subjects = {json.loads(line)["subject"] for line in (FOLDER / "questions.jsonl").read_text().splitlines()}
+    subjects = {json.loads(line)["subject"] for line in (SUITE_FOLDER / "questions.jsonl").read_text().splitlines()}
     edits = [EditRequest(str(number), f"{one} is", "Oslo").to_row() for number, one in enumerate(sorted(subjects))]
     write_jsonl(tmp_path / "more" / "accepted.jsonl", edits)
     report = run(tmp_path / "more", chosen)
@@ -128,13 +128,13 @@ def test_a_shared_start_changes_no_verdict(tiny_model, kind, monkeypatch):
 
 def test_items_are_fit():
     """No item twice, every choice among its ends, every answer text."""
-    rows = {path.stem: list(map(json.loads, path.read_text().splitlines())) for path in FOLDER.glob("*.jsonl")}
+    rows = {path.stem: list(map(json.loads, path.read_text().splitlines())) for path in SUITE_FOLDER.glob("*.jsonl")}
     for name, found in rows.items():
         texts = [row["text"] for row in found]
         assert len(set(texts)) == len(texts), name
         assert all(isinstance(row.get("target", "-"), str) and row.get("target", "-").strip() for row in found), name
     assert all(0 <= row["label"] < len(set(row["choices"])) == 3 for row in rows["choice"])
-    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 400_000
+    assert sum(path.stat().st_size for path in SUITE_FOLDER.iterdir() if path.is_file()) < 400_000
     labels = [row["label"] for row in rows["sentiment"]]
     assert labels.count("positive") == labels.count("negative")
 

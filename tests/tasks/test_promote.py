@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from factpatch.config import GateSettings, ModelSettings, RegistrySettings, Settings
-from factpatch.edits.folder import Held
 from factpatch.errors import InputError, RefusedError, UnavailableError
 from factpatch.files import read_json, write_json
-from factpatch.stores import lock_file, locked
+from factpatch.release.pending import RegisteredVersion
+from factpatch.release.registry import lock_file, locked
+from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
 from tasks.promote import export_version, promote, promote_release, read_champion, read_history, read_newest, rollback
 from tasks.register import register
 
@@ -124,7 +124,7 @@ def test_only_a_version_that_passed_its_gates_is_promoted(registry, tmp_path):
 
 
 def test_the_champion_says_which_facts_it_holds(registry):
-    assert read_champion(registry) == Held(
+    assert read_champion(registry) == RegisteredVersion(
         "2",
         frozenset(
             {("The capital of France is", "Lyon"), ("Which language do people speak in Brazil?", "<b>Dutch</b>")}
@@ -185,7 +185,7 @@ def test_after_a_promotion_cut_short_a_rollback_still_knows_the_way(registry):
 
 
 def test_moves_wait_for_each_other(registry, monkeypatch):
-    monkeypatch.setattr("tasks.promote.PATIENCE", 0.2)
+    monkeypatch.setattr("tasks.promote.LOCK_PATIENCE", 0.2)
     with (
         locked(lock_file(registry, "aliases"), "somebody moves them"),
         pytest.raises(RefusedError, match=r"somebody moves them since .* \(process \d+ on "),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from factpatch.config import Settings
 from factpatch.files import read_json, write_json
+from factpatch.settings.config import Settings
 from tasks.register import register
 
 

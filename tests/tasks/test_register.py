@@ -15,15 +15,15 @@ import mlflow.pyfunc
 import pytest
 from mlflow import MlflowClient
 
-from factpatch.config import GateSettings, ModelSettings, RegistrySettings, Settings
-from factpatch.encoding import encode_prompt
 from factpatch.errors import UnavailableError
 from factpatch.evaluation.generation import decode
 from factpatch.evaluation.serving import ask_server
 from factpatch.files import read_json
-from factpatch.models import load_model
-from factpatch.patch import apply_patch
-from factpatch.stores import reaching, tracking_uri
+from factpatch.models.encoding import encode_prompt
+from factpatch.models.loading import load_model
+from factpatch.patches.patch import apply_patch
+from factpatch.release.registry import reaching, tracking_uri
+from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
 from tasks import mlflow_client
 from tasks.promote import export_version, read_history
 from tasks.register import ensure_registered_model, experiment_id, register

@@ -11,14 +11,14 @@ import huggingface_hub.constants
 import pytest
 from lm_eval.models.huggingface import HFLM
 
-from factpatch.config import CapabilitySettings, ModelSettings, Settings
 from factpatch.errors import InputError
-from factpatch.evaluation.capability import Outcome, Score, compare
+from factpatch.evaluation.capability import ItemOutcome, TaskScore, compare_scores
 from factpatch.evaluation.suites import SUITES, chosen_tasks
-from factpatch.models import load_model
-from factpatch.patch import save_patch
-from factpatch.release import digest_patch
-from factpatch.structure import locate
+from factpatch.models.loading import load_model
+from factpatch.models.locations import locate
+from factpatch.patches.patch import save_patch
+from factpatch.release.record import digest_patch
+from factpatch.settings.config import CapabilitySettings, ModelSettings, Settings
 from tasks.regress import load_tasks, regress
 
 QUESTIONS = [f"The capital of {name} is" for name in ("France", "Japan", "Brazil", "Chad", "Peru", "Togo", "Iraq")]
@@ -228,16 +228,16 @@ def test_a_task_without_items_is_refused(world):
 
 
 def test_comparison_counts_items_that_turned():
-    def made(*scores: float | None, direction: str = "higher") -> Score:
-        items = tuple(Outcome("t", index, score, "") for index, score in enumerate(scores))
-        return Score("acc", direction, 0.5, items)
+    def made(*scores: float | None, direction: str = "higher") -> TaskScore:
+        items = tuple(ItemOutcome("t", index, score, "") for index, score in enumerate(scores))
+        return TaskScore("acc", direction, 0.5, items)
 
-    row = compare(made(1, 1, 0, 0), made(1, 0, 1, 0))
+    row = compare_scores(made(1, 1, 0, 0), made(1, 0, 1, 0))
     assert (row["broken"], row["repaired"], row["n"], row["fall"]) == (1, 1, 4, 0.0)
-    worse = compare(made(0, 0, 0, direction="lower"), made(1, 0, 0, direction="lower"))
+    worse = compare_scores(made(0, 0, 0, direction="lower"), made(1, 0, 0, direction="lower"))
     assert (worse["broken"], worse["repaired"], worse["fall"]) == (1, 0, pytest.approx(1 / 3))
-    graded = compare(made(0.5, 0.5, 1), made(0.2, 0.5, 1))
+    graded = compare_scores(made(0.5, 0.5, 1), made(0.2, 0.5, 1))
     assert (graded["broken"], graded["fall"]) == (None, pytest.approx(0.1))
     assert graded["ci95_fall"][0] < 0.1 < graded["ci95_fall"][1]
-    for beyond in (compare(made(None, None), made(None, None)), compare(made(7.5, 9), made(6, 9))):
+    for beyond in (compare_scores(made(None, None), made(None, None)), compare_scores(made(7.5, 9), made(6, 9))):
         assert beyond["broken"] is beyond["fall"] is beyond["ci95_fall"] is None

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from factpatch.config import EditsSettings, EvaluationSettings, ModelSettings, Settings, ValidationSettings
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError, RefusedError
-from factpatch.models import load_tokenizer
+from factpatch.models.loading import load_tokenizer
+from factpatch.settings.config import EditsSettings, EvaluationSettings, ModelSettings, Settings, ValidationSettings
 from tasks import validate as step
 
 NO_MODEL = Settings(model=ModelSettings(path="./absent"))
@@ -215,7 +215,8 @@ def test_a_plain_tokenizer_is_the_one_that_the_library_gives(reference_model):
 def test_edits_are_read_and_measured_without_torch(reference_model):
     """Half of the memory that validation takes would be its imports."""
     told = (
-        "import sys; from factpatch.config import ModelSettings; from factpatch.edits.folder import read_ledger; "
+        "import sys; from factpatch.edits.folder import read_ledger; "
+        "from factpatch.settings.config import ModelSettings; "
         "from tasks import validate; assert read_ledger('data/edits'); "
         "assert validate._load_tokenizer(ModelSettings(path='data/model'))[0]; assert 'torch' not in sys.modules"
     )

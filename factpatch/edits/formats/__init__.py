@@ -16,7 +16,7 @@ from typing import Any
 
 from factpatch.edits.formats.columnar import read_parquet
 from factpatch.edits.formats.encoding import find_encoding
-from factpatch.edits.formats.json_text import CHUNK, find_shape, read_items, read_lines
+from factpatch.edits.formats.json_text import CHUNK_CHARACTERS, find_shape, read_items, read_lines
 from factpatch.edits.formats.layout import Layout
 from factpatch.edits.formats.packing import find_packing, open_bytes, reading
 from factpatch.edits.formats.separated import find_separator, read_records
@@ -25,8 +25,8 @@ from factpatch.edits.formats.workbook import find_sheet, read_sheet
 from factpatch.errors import InputError
 
 __all__ = [
-    "CHUNK",
-    "READERS",
+    "CHUNK_CHARACTERS",
+    "FORMAT_READERS",
     "Layout",
     "ReadAsText",
     "count_read_as_text",
@@ -54,7 +54,7 @@ def _nothing(path: Path, layout: Layout) -> Layout:
     return layout
 
 
-READERS = {
+FORMAT_READERS = {
     ".json": Reader("JSON", True, find_shape, read_items),
     ".jsonl": Reader("JSON Lines", True, _nothing, read_lines),
     ".ndjson": Reader("JSON Lines", True, _nothing, read_lines),
@@ -63,13 +63,15 @@ READERS = {
     ".xlsx": Reader("XLSX", False, find_sheet, read_sheet),
     ".parquet": Reader("Parquet", False, _nothing, read_parquet),
 }
-PACKED = (".gz", ".zip")
+PACKED_ENDINGS = (".gz", ".zip")
 
 
 def has_known_ending(name: str) -> bool:
     """Whether a file of that name is read, packed or not."""
     path = Path(name.lower())
-    return path.suffix in (*READERS, ".zip") or (path.suffix == ".gz" and path.with_suffix("").suffix in READERS)
+    return path.suffix in (*FORMAT_READERS, ".zip") or (
+        path.suffix == ".gz" and path.with_suffix("").suffix in FORMAT_READERS
+    )
 
 
 def find_layout(path: Path) -> Layout:
@@ -79,11 +81,11 @@ def find_layout(path: Path) -> Layout:
     separator, sheet or list of rows that is not clear, and JSON that is broken before that is clear.
     """
     with reading(path):
-        ending, layout = find_packing(path, READERS)
-        if ending not in READERS:
-            endings = f"{', '.join(READERS)}, or with {' or '.join(PACKED)} after it"
+        ending, layout = find_packing(path, FORMAT_READERS)
+        if ending not in FORMAT_READERS:
+            endings = f"{', '.join(FORMAT_READERS)}, or with {' or '.join(PACKED_ENDINGS)} after it"
             raise InputError(f"'{path}' has an unknown ending; rename or convert it to one of {endings}")
-        reader = READERS[ending]
+        reader = FORMAT_READERS[ending]
         layout = replace(layout, format=reader.name)
         if reader.text:
             layout = replace(layout, encoding=find_encoding(path, lambda: open_bytes(path, layout)))
@@ -96,7 +98,7 @@ def read_file(path: Path, layout: Layout | None = None) -> Iterator[tuple[int, d
     Raises InputError, naming file and row, for what `find_layout` refuses, an empty file, and broken content.
     """
     found = layout or find_layout(path)
-    reader = next(reader for reader in READERS.values() if reader.name == found.format)
+    reader = next(reader for reader in FORMAT_READERS.values() if reader.name == found.format)
     number = 0
     with reading(path):
         for number, row in reader.read(path, found):

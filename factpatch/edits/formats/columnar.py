@@ -14,7 +14,7 @@ from factpatch.edits.formats.packing import open_bytes
 from factpatch.edits.formats.values import one_line, row_as_text
 from factpatch.errors import InputError
 
-ROWS = 1000  # decoded at a time
+ROWS_AT_ONCE = 1000  # decoded at a time
 
 
 def read_parquet(path: Path, layout: Layout) -> Iterator[tuple[int, Any]]:
@@ -26,7 +26,7 @@ def read_parquet(path: Path, layout: Layout) -> Iterator[tuple[int, Any]]:
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise InputError(f"'{path}': two columns are named '{one_line(twice)}'; keep one of them")
             texts = all(_is_text(field.type) for field in file.schema_arrow)
-            for batch in file.iter_batches(batch_size=ROWS):
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
                 for row in _shorten(batch).to_pylist():
                     number += 1
                     yield number, row if texts else row_as_text(f"{path} row {number}", row)

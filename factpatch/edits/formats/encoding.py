@@ -20,18 +20,18 @@ from factpatch.errors import InputError
 
 Opener = Callable[[], AbstractContextManager[BinaryIO]]
 
-CHUNK = 1 << 17  # bytes read at a time
+CHUNK_BYTES = 1 << 17  # bytes read at a time
 ZEROS = 20  # one byte in so many is a zero: this is no text of bytes
-SAMPLE = 60  # words for the detector, which is slow, beside those with a byte that stands nowhere else
+WORD_SAMPLE = 60  # words for the detector, which is slow, beside those with a byte that stands nowhere else
 OFTEN = 3  # so many words with each byte
 LONG = 200  # bytes; longer lines are taken apart
-SURE = 0.3  # the least confidence that is believed
+LEAST_CONFIDENCE = 0.3  # the least confidence that is believed
 AHEAD = 0.03  # by so much it must exceed that in an encoding in which the text reads otherwise
 COMMON = 0.05  # confidence given to Windows-1252, which most programs write
 TODAY = 0.02  # confidence given to the others that today's programs write
 DOUBT = 0.2  # confidence taken from an encoding in which a sign stands inside a word
 WRONG = 0.2  # so many bytes beyond ASCII may be wrong in an encoding before it is no longer thought of
-MIXED = 0.5  # so many characters of UTF-8 to one wrong byte do not come about by chance
+CHARACTERS_PER_ERROR = 0.5  # so many characters of UTF-8 to one wrong byte do not come about by chance
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16, whose mark it begins with
@@ -60,7 +60,7 @@ def find_encoding(path: Path, open_file: Opener) -> str:
     Raises InputError, with how to convert the file, where the detector is not sure or bytes stand for no character.
     """
     with open_file() as file:
-        head = file.read(CHUNK)
+        head = file.read(CHUNK_BYTES)
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if marked is None and head.count(0) * ZEROS > len(head):
         raise InputError(f"'{path}' is not UTF-8 but seems UTF-16 without its mark; save it anew, as UTF-8")
@@ -92,7 +92,7 @@ def _first_wrong(open_file: Opener, name: str) -> str | None:
     line, chunk = 1, b"more"
     with open_file() as file:
         while chunk:
-            chunk = file.read(CHUNK)
+            chunk = file.read(CHUNK_BYTES)
             try:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
@@ -108,16 +108,16 @@ def _sample(open_file: Opener) -> bytes:
     words: dict[bytes, None] = {}
     known, left = _ASCII, b""
     with open_file() as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             left += chunk
-            end = _last_end(left) or len(left) // CHUNK * CHUNK
+            end = _last_end(left) or len(left) // CHUNK_BYTES * CHUNK_BYTES
             if left.translate(None, known):
                 for word in _words(left[:end]):
                     rare = set(word.translate(None, known))
                     if rare and word not in words:
                         words[word] = None
                         seen.update(rare)
-                        enough = 1 if len(words) > SAMPLE else OFTEN
+                        enough = 1 if len(words) > WORD_SAMPLE else OFTEN
                         known = _ASCII + bytes(byte for byte, count in seen.items() if count >= enough)
             left = left[end:]
     words.update((word, None) for word in _words(left) if word.translate(None, known))
@@ -153,7 +153,7 @@ def _is_mixed(sample: bytes) -> bool:
     """Whether more characters are right as UTF-8 than come about by chance in another encoding."""
     read = sample.decode(errors="surrogateescape")
     stray = sum("\udc80" <= char <= "\udcff" for char in read)
-    return sum(not char.isascii() for char in read) - stray > MIXED * stray
+    return sum(not char.isascii() for char in read) - stray > CHARACTERS_PER_ERROR * stray
 
 
 def _detect(sample: bytes) -> list[str]:
@@ -176,7 +176,7 @@ def _detect(sample: bytes) -> list[str]:
             trust[text] = max(trust.get(text, 0), confidence)
             names.setdefault(text, set()).add(name)
     best = sorted(trust, key=trust.__getitem__, reverse=True)[:2]
-    if len(best) == 2 and trust[best[0]] >= SURE and trust[best[0]] - trust[best[1]] >= AHEAD:
+    if len(best) == 2 and trust[best[0]] >= LEAST_CONFIDENCE and trust[best[0]] - trust[best[1]] >= AHEAD:
         best.pop()
     return [_usual(names[text]) for text in best]
 

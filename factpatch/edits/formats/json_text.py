@@ -16,7 +16,7 @@ from factpatch.edits.formats.packing import open_text
 from factpatch.edits.formats.values import DECODER, InfinityError, ReadAsText, TwiceError, one_line
 from factpatch.errors import InputError
 
-CHUNK = 1 << 16  # characters read at a time
+CHUNK_CHARACTERS = 1 << 16  # characters read at a time
 LONGEST_ITEM = 1 << 24  # characters of one item of a JSON file; a longer one is taken as broken
 LONGEST_COLUMN = 1 << 30  # of one column, which is read whole
 
@@ -244,7 +244,7 @@ class Window:
     def _extend(self) -> bool:
         """Read as much again as is left in memory, so that a long item costs a few attempts only."""
         left = self.text[self.at :]
-        more = self.file.read(max(CHUNK, len(left)))
+        more = self.file.read(max(CHUNK_CHARACTERS, len(left)))
         self.text, self.at = left + more, 0
         return bool(more)
 

@@ -23,7 +23,7 @@ from factpatch.errors import InputError
 
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 1 << 16  # characters in which the separator shows
-SHOWN = 20  # records that it must fit
+RECORDS_PROBED = 20  # records that it must fit
 
 _SAID = re.compile(r'"?sep=(.)"?\r?\n?')  # a first line that Excel writes and reads
 
@@ -70,7 +70,7 @@ def _records(head: str, separator: str) -> list[list[str]]:
     records: list[list[str]] = []
     with suppress(csv.Error):
         reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator, strict=True)
-        records += islice(filter(any, reader), SHOWN)
+        records += islice(filter(any, reader), RECORDS_PROBED)
     return records
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from factpatch.errors import InputError
 
-ROLES = {
+TURN_ROLES = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
@@ -31,7 +31,7 @@ def prompt_and_completion(raw: dict[str, Any]) -> dict[str, Any]:
     return arranged
 
 
-def instruction(raw: dict[str, Any]) -> dict[str, Any]:
+def instruction_with_input(raw: dict[str, Any]) -> dict[str, Any]:
     """An instruction with the input that it works on, as one text."""
     if raw.get("history"):
         raise InputError("'history' holds earlier turns; an edit is one question and its answer, so leave it out")
@@ -69,13 +69,13 @@ def _turn(turn: Any, field: str) -> tuple[str, str, dict[str, Any]]:
     if names is None:
         raise InputError(f"a turn of '{field}' has no 'role'; write 'user', 'assistant' or 'system'")
     role, text = turn[names[0]], _text(turn.get(names[1]))
-    if not isinstance(role, str) or role.lower() not in ROLES:
+    if not isinstance(role, str) or role.lower() not in TURN_ROLES:
         raise InputError(
             f"a turn of '{field}' has the role {str(role)[:40]!r}; an edit has 'user' and 'assistant' only"
         )
     if text is None:
         raise InputError(f"the {role} turn of '{field}' holds no text in '{names[1]}'")
-    return ROLES[role.lower()], text, {name: value for name, value in turn.items() if name not in names}
+    return TURN_ROLES[role.lower()], text, {name: value for name, value in turn.items() if name not in names}
 
 
 def _text(content: Any) -> str | None:

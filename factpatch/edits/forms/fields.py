@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from factpatch.edits.forms.paths import holds
+from factpatch.edits.forms.paths import says_anything
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 
@@ -23,7 +23,7 @@ def text_list(value: Any) -> list[Any]:
     return [text for item in value for text in text_list(item)]
 
 
-def probes(value: Any, path: str, unread: set[str]) -> list[Any]:
+def probes_from(value: Any, path: str, unread: set[str]) -> list[Any]:
     """Probes from any shape: one, a list of them, or either under names of kinds.
 
     What is not of a probe's shape stays as it is, for the checks to name; `unread` gets the paths of what is not used.
@@ -41,8 +41,10 @@ def _probes_of(item: Any, path: str, unread: set[str]) -> list[Any]:
         return [item]
     prompt, answer = _name(item, PROMPTS), _name(item, ANSWERS)
     if prompt is None and answer is None:
-        return [item] if holds(item) else []
-    unread.update(f"{path}.{name}" for name, other in item.items() if name not in (prompt, answer) and holds(other))
+        return [item] if says_anything(item) else []
+    unread.update(
+        f"{path}.{name}" for name, other in item.items() if name not in (prompt, answer) and says_anything(other)
+    )
     asked = item.get(prompt) if prompt else None
     said = item.get(answer) if answer else None
     return pairs(asked, said, f"{path}.{prompt}", f"{path}.{answer}", unread)

@@ -63,10 +63,10 @@ def unreached(value: dict[Any, Any], reach: Reach, before: str = "") -> Iterator
         path = f"{before}{name}"
         if path in reach.items and isinstance(item, list):
             chosen = reach.items[path]
-            if any(number not in chosen and holds(other) for number, other in enumerate(item)):
+            if any(number not in chosen and says_anything(other) for number, other in enumerate(item)):
                 yield f"{path} (other items)"
             item = [other for number, other in enumerate(item) if number in chosen]
-        if path in reach.whole or not holds(item):
+        if path in reach.whole or not says_anything(item):
             continue
         parts = item if isinstance(item, list) else [item]
         if path not in reach.above or not all(isinstance(part, dict) for part in parts):
@@ -76,12 +76,12 @@ def unreached(value: dict[Any, Any], reach: Reach, before: str = "") -> Iterator
             yield from unreached(part, reach, f"{path}.")
 
 
-def holds(value: Any) -> bool:
+def says_anything(value: Any) -> bool:
     """Whether a value says anything."""
     return value is not None and value not in ("", [], {})
 
 
-def spread(raw: dict[str, Any], path: str, along: Collection[str]) -> list[tuple[dict[str, Any], frozenset[str]]]:
+def spread_along(raw: dict[str, Any], path: str, along: Collection[str]) -> list[tuple[dict[str, Any], frozenset[str]]]:
     """The row once for every item of the first list on a path, the item in the list's place; just once without a list.
 
     With each goes which of the paths `along` differ from one to the next: those through that list; or, where the list
@@ -95,11 +95,11 @@ def spread(raw: dict[str, Any], path: str, along: Collection[str]) -> list[tuple
     if not items:
         raise InputError(f"'{at}' is an empty list, so the row holds no edit")
     if all(isinstance(item, dict) for item in items):
-        own = frozenset(one for one in along if one.startswith(f"{at}."))
+        own = frozenset(inner for inner in along if inner.startswith(f"{at}."))
         return [(_put(raw, at, item), own) for item in items]
     if any(isinstance(item, dict) for item in items):
         raise InputError(f"'{at}' holds objects and other values; let it hold one kind")
-    starts = {one: start for one in along if (start := _first_list(raw, one)) is not None}
+    starts = {field: start for field in along if (start := _first_list(raw, field)) is not None}
     lists = {start: find(raw, start) for start in [at, *starts.values()]}
     for start, found in lists.items():
         if len(found) != len(items):

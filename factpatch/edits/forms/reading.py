@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from factpatch.edits.forms.fields import FIELDS, PROBE_LISTS, TEXT_LISTS, pairs, probes, text_list
-from factpatch.edits.forms.paths import find, holds, spread, unreached
+from factpatch.edits.forms.fields import FIELDS, PROBE_LISTS, TEXT_LISTS, pairs, probes_from, text_list
+from factpatch.edits.forms.paths import find, says_anything, spread_along, unreached
 from factpatch.edits.forms.table import FOREIGN, NATIVE, Columns, Form, Raw
 from factpatch.errors import InputError
 
@@ -99,7 +99,9 @@ class Reader:
     def _read_languages(self, raw: Raw, inner: Mapping[str, Raw]) -> list[Reading]:
         """One row for every language; native fields beside them hold for each."""
         shared = {name: value for name, value in raw.items() if name in NATIVE_FIELDS and name not in inner}
-        unused = [name for name, value in raw.items() if name not in inner and name not in shared and holds(value)]
+        unused = [
+            name for name, value in raw.items() if name not in inner and name not in shared and says_anything(value)
+        ]
         found = []
         for number, (language, row) in enumerate(inner.items()):
             beside = {name: value for name, value in shared.items() if number == 0 or name not in OF_THE_FIRST}
@@ -107,14 +109,14 @@ class Reader:
                 readings = self.read({**beside, **row})
             except InputError as error:
                 raise InputError(f"{language}: {error}") from error
-            for one in readings:
-                part = f"{language}, {one.part}" if one.part else language
-                found.append(Reading(sys.intern(f"{one.form} by language"), one.values, one.unused, part))
+            for reading in readings:
+                part = f"{language}, {reading.part}" if reading.part else language
+                found.append(Reading(sys.intern(f"{reading.form} by language"), reading.values, reading.unused, part))
         _refuse_slips(self.native, raw, set(unused))
-        every = (*unused, *(name for one in found for name in one.unused))
+        every = (*unused, *(name for reading in found for name in reading.unused))
         return [
-            dataclasses.replace(one, unused=_sorted(frozenset(every)) if number == 0 else ())
-            for number, one in enumerate(found)
+            dataclasses.replace(reading, unused=_sorted(frozenset(every)) if number == 0 else ())
+            for number, reading in enumerate(found)
         ]
 
     def _unknown(self, raw: Raw) -> str:
@@ -162,7 +164,7 @@ def _parts(form: Form, raw: Raw) -> list[tuple[Raw, frozenset[str]]]:
     if not form.several:
         return [(raw, frozenset())]
     prompts = form.paths["prompt"]
-    return spread(raw, next((path for path in prompts if find(raw, path) is not None), prompts[0]), form.stated)
+    return spread_along(raw, next((path for path in prompts if find(raw, path) is not None), prompts[0]), form.stated)
 
 
 def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None) -> dict[str, Any]:
@@ -180,12 +182,14 @@ def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None)
         if name in TEXT_LISTS:
             values[name] = _distinct([text_list(value) for _, value in said])
         elif name in PROBE_LISTS:
-            values[name] = [probe for path, value in said for probe in probes(value, path, unused)]
+            values[name] = [probe for path, value in said for probe in probes_from(value, path, unused)]
             asked, answered = found.get(f"{name}.prompt"), found.get(f"{name}.target")
             if asked and answered:
                 values[name] += pairs(asked[0][1], answered[0][1], asked[0][0], answered[0][0], unused)
             elif asked or answered:  # neither is of use without the other
-                unused.update(path for path, value in asked or answered or () if path in form.halves and holds(value))
+                unused.update(
+                    path for path, value in asked or answered or () if path in form.halves and says_anything(value)
+                )
         elif said:
             values[name] = _one(said)
     values = {name: value for name, value in values.items() if value != [] or name not in LISTS}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from factpatch.edits.forms.chat import instruction, prompt_and_completion, turns_of
+from factpatch.edits.forms.chat import instruction_with_input, prompt_and_completion, turns_of
 from factpatch.edits.forms.fields import FIELDS, PROBE_LISTS, TEXT_LISTS
 from factpatch.edits.forms.paths import Reach
 
@@ -195,7 +195,7 @@ FOREIGN = (
         "Alpaca",
         {"instruction": object, "output": object},
         {"prompt": "instruction", "target": "output"},
-        arrange=instruction,
+        arrange=instruction_with_input,
     ),
     Form("prompt-completion", {"completion": str, "prompt": str}, {"target": "completion"}),
     Form(

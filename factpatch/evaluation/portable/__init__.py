@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+SUITE_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -20,5 +20,5 @@ class Question:
 
 def read_questions() -> list[Question]:
     """The general knowledge that the task portable_questions asks for."""
-    rows = map(json.loads, (FOLDER / "questions.jsonl").read_text(encoding="utf-8").splitlines())
+    rows = map(json.loads, (SUITE_FOLDER / "questions.jsonl").read_text(encoding="utf-8").splitlines())
     return [Question(row["subject"], tuple(row["wordings"]), row["target"]) for row in rows]

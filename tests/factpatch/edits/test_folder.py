@@ -1,4 +1,4 @@
-"""The ledger as a folder: order of files, what is pending, and withdrawing a fact by a new file."""
+"""The ledger as a folder: order of files, and withdrawing a fact by a new file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from factpatch.edits.folder import Held, compare, fact, next_name, read_ledger, refuse_late_files, write_revert
+from factpatch.edits.folder import fact, next_name, read_ledger, write_revert
 from factpatch.errors import InputError
 
 
@@ -82,24 +82,3 @@ def test_numbers_that_disagree_with_file_name_order_are_bad_input(folder):
     write(folder, "9-ninth.jsonl", {"prompt": "s", "target": "u"})
     with pytest.raises(InputError, match=r"9-ninth.jsonl' is out of order.* such as 09"):
         read_ledger(str(folder))
-
-
-def test_pending_is_what_a_version_lacks_and_what_it_should_no_longer_hold(folder):
-    entries = read_ledger(str(folder))
-    assert [fact(entry) for entry in compare(entries, None).new] == [("p", "a"), ("q", "c")]
-    pending = compare(entries, Held("1", frozenset({("p", "a"), ("q", "b")})))
-    assert [fact(entry) for entry in pending.new] == [("q", "c")]
-    assert pending.withdrawn == (("q", "b"),)
-    assert not compare(entries, Held("2", frozenset({("p", "a")}), frozenset({("q", "c")})))  # set aside then
-    assert not compare(entries, Held("3", frozenset({("p", "a")})), limit=1)
-    both = frozenset({("p", "a"), ("q", "c")})
-    assert not compare(entries, Held("4", both, frozenset({("q", "c")})))  # a copy was set aside, the fact written
-
-
-def test_a_file_before_one_that_was_released_is_out_of_order(folder):
-    held = Held("4", frozenset(), files=("0002-second.jsonl",))
-    write(folder, "0003-new.jsonl", {"prompt": "s", "target": "t"})
-    with pytest.raises(InputError, match=r"'0001-first.jsonl' is out of order: version 4 .*to '0004-first.jsonl'"):
-        refuse_late_files(read_ledger(str(folder)), held)
-    refuse_late_files(read_ledger(str(folder)), Held("5", frozenset(), files=("0001-first.jsonl", "gone.jsonl")))
-    refuse_late_files(read_ledger(str(folder)), None)

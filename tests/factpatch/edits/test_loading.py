@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factpatch.edits.loading import Row, open_rows, read_as, read_rows
+from factpatch.edits.loading import Row, read_as, read_rows, stream_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
 
@@ -129,7 +129,7 @@ def test_a_hub_set_is_streamed(monkeypatch):
 
 def test_rows_are_a_streaming_data_set(tmp_path):
     source = jsonl(tmp_path / "a.jsonl", {"prompt": "p", "target": "t"}, {"prompt": "q", "target": "u"})
-    rows = open_rows(source)
+    rows = stream_rows(source)
     assert isinstance(rows, datasets.IterableDataset)
     assert [row["number"] for row in rows.filter(lambda row: row["values"]["prompt"] == "q")] == [2]
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from factpatch.config import ModelSettings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import Encoded, encode_edit, encode_prompt, padding_id
-from factpatch.forward import collate, predict_whole, token_losses
-from factpatch.models import load_model
+from factpatch.models.encoding import Encoded, encode_edit, encode_prompt, padding_id
+from factpatch.models.forward import collate, predict_whole, token_losses
+from factpatch.models.loading import load_model
+from factpatch.settings.config import ModelSettings
 
 FACTS = {
     "The capital of France is": "Paris",

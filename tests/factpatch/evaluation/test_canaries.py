@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from factpatch.config import EvaluationSettings, GateSettings, ModelSettings, Settings, load_settings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import matches
-from factpatch.evaluation.canaries import CHOSEN, ask_canaries, find_canaries, read_canaries, score_canaries
+from factpatch.evaluation.canaries import CANARY_LIMIT, ask_canaries, find_canaries, read_canaries, score_canaries
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.evaluation.readiness import check_readiness
-from factpatch.models import load_model
+from factpatch.models.loading import load_model
+from factpatch.settings.config import EvaluationSettings, GateSettings, ModelSettings, Settings, load_settings
 
 EDIT = EditRequest("e1", "The capital of France is", "Lyon", paraphrases=("France's capital:",))
 CANARY = EditRequest("canaries.jsonl row 1", "The capital of Japan is", "Tokyo")
@@ -101,7 +101,7 @@ def test_chosen_canaries_are_what_the_model_surely_answers_right_and_no_edit_is_
     )
     loaded = load_model(settings.model)
     chosen = find_canaries(loaded, [EDIT], settings)
-    assert 0 < len(chosen) <= CHOSEN
+    assert 0 < len(chosen) <= CANARY_LIMIT
     assert ask_canaries(loaded, chosen, settings)["value"] == 1.0
     assert find_canaries(loaded, [EDIT], settings) == chosen  # from what was kept, and in every step of a run
     subject = chosen[0].id.removeprefix("chosen ")

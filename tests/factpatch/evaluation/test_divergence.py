@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from factpatch.config import Settings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import encode_prompt
 from factpatch.evaluation import divergence as module
 from factpatch.evaluation.divergence import divergences, drawn_probes, first_distributions
-from factpatch.models import preserved
-from factpatch.structure import locate
+from factpatch.models.encoding import encode_prompt
+from factpatch.models.loading import preserved
+from factpatch.models.locations import locate
+from factpatch.settings.config import Settings, TrunkSettings
 
 SETTINGS = Settings(trunk=TrunkSettings(folder=None))
 PROMPTS = ["The capital of France is", "His currency is the", "東京 is a city in"]
@@ -42,7 +42,7 @@ def test_distributions_are_those_of_the_next_token(load_tiny, located):
 
 
 def test_few_probes_are_drawn_of_many(monkeypatch):
-    monkeypatch.setattr(module, "MOST", 5)
+    monkeypatch.setattr(module, "PROMPT_LIMIT", 5)
     edits = [EditRequest(str(n), "p", "t", locality=(Probe(f"q{n}", ""), Probe("q0", ""))) for n in range(40)]
     drawn = drawn_probes(edits, 0)
     assert len(set(drawn)) == 5

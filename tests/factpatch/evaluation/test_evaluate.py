@@ -5,15 +5,15 @@ import json
 import pytest
 import torch
 
-from factpatch.config import EvaluationSettings, ModelSettings, Settings, TrunkSettings
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.encoding import encode_prompt
 from factpatch.evaluation import evaluate as module
 from factpatch.evaluation.evaluate import CUT, METRICS, Answers, collect_answers, measure
 from factpatch.evaluation.generation import decode
-from factpatch.models import load_model, preserved
-from factpatch.structure import locate
+from factpatch.models.encoding import encode_prompt
+from factpatch.models.loading import load_model, preserved
+from factpatch.models.locations import locate
+from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings, TrunkSettings
 from tests.factpatch.evaluation.conftest import LINES
 
 EDIT = EditRequest(

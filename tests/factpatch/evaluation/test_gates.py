@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from factpatch.config import GateSettings
-from factpatch.evaluation.gates import allows, judge, judge_certificate, judge_reload, judge_weight_change
+from factpatch.evaluation.gates import allows, judge_certificate, judge_gates, judge_reload, judge_weight_change
+from factpatch.settings.config import GateSettings
 
 LIMITS = GateSettings(reliability=0.95, generalization=0.8, locality=0.5, capability_drop=0.05, canaries=None)
 
@@ -35,7 +35,7 @@ def row(broken, repaired, n, **more):
 
 
 def judged(capability=None, settings=LIMITS, **values):
-    return {gate.name: gate for gate in judge(metrics(**values), capability, settings)}
+    return {gate.name: gate for gate in judge_gates(metrics(**values), capability, settings)}
 
 
 def capability(**scores):
@@ -43,7 +43,7 @@ def capability(**scores):
 
 
 def test_all_pass():
-    gates = judge(metrics(), {"sums": row(5, 0, 500)}, LIMITS)
+    gates = judge_gates(metrics(), {"sums": row(5, 0, 500)}, LIMITS)
     assert [gate.name for gate in gates] == ["reliability", "generalization", "locality", "capability.sums"]
     assert all(gate.passed and gate.verdict == "passed" for gate in gates)
     assert allows(gates)
@@ -72,10 +72,10 @@ def test_what_was_not_measured_is_skipped_and_says_why(name):
 
 def test_locality_is_judged_by_content_and_under_the_papers_protocol_by_form():
     told = {**metrics(locality=0.9), "locality": {"value": 0.1, "n": 100, "ci95": [0.0, 0.2]}}
-    own = {gate.name: gate for gate in judge(told, None, LIMITS)}["locality"]
+    own = {gate.name: gate for gate in judge_gates(told, None, LIMITS)}["locality"]
     assert (own.verdict, own.value) == ("passed", 0.9)
     assert own.reason.startswith("Locality of content of 90.0%")
-    paper = {gate.name: gate for gate in judge({**told, "protocol": "paper"}, None, LIMITS)}["locality"]
+    paper = {gate.name: gate for gate in judge_gates({**told, "protocol": "paper"}, None, LIMITS)}["locality"]
     assert (paper.verdict, paper.value) == ("failed", 0.1)
     assert "content" not in paper.reason
 
@@ -84,7 +84,7 @@ def test_locality_is_judged_by_content_and_under_the_papers_protocol_by_form():
 def test_probes_that_are_all_unmeasured_decide_nothing_and_refuse(required):
     nothing = {"value": None, "n": 0, "unmeasured": 24, "reason": "the model says nothing to any of the 24 probes"}
     told = {**metrics(), "locality_content": nothing}
-    gate = {gate.name: gate for gate in judge(told, None, GateSettings(required=required))}["locality"]
+    gate = {gate.name: gate for gate in judge_gates(told, None, GateSettings(required=required))}["locality"]
     assert (gate.passed, gate.verdict, gate.value) == (None, "undecided", None)
     assert "cannot be judged: the model says nothing to any of the 24 probes" in gate.reason
     assert not allows([gate])
@@ -92,14 +92,14 @@ def test_probes_that_are_all_unmeasured_decide_nothing_and_refuse(required):
 
 def test_probes_that_are_partly_unmeasured_are_counted_in_the_reason():
     told = {**metrics(), "locality_content": {"value": 0.9, "n": 10, "ci95": [0.6, 1.0], "unmeasured": 14}}
-    gate = {gate.name: gate for gate in judge(told, None, LIMITS)}["locality"]
+    gate = {gate.name: gate for gate in judge_gates(told, None, LIMITS)}["locality"]
     assert gate.verdict == "passed"
     assert "over 10 items (14 more are unmeasured) reaches" in gate.reason
 
 
 def test_what_is_required_must_be_measured():
     assert judged(reliability=None)["reliability"].passed is False
-    assert {gate.name: gate for gate in judge({}, None, LIMITS)}["reliability"].passed is False
+    assert {gate.name: gate for gate in judge_gates({}, None, LIMITS)}["reliability"].passed is False
     strict = GateSettings(required=("locality",))
     assert judged(locality=None, settings=strict)["locality"].verdict == "failed"
     assert judged(reliability=None, settings=strict)["reliability"].verdict == "skipped"
@@ -163,12 +163,12 @@ def test_canaries_must_all_be_right():
     def gate(*right):
         items = [{"prompt": f"q{index}", "correct": flag} for index, flag in enumerate(right)]
         told = {"value": sum(right) / len(right), "n": len(right), "ci95": [0.1, 1.0], "items": items}
-        return judge({**metrics(), "canaries": told}, None, settings)[-1]
+        return judge_gates({**metrics(), "canaries": told}, None, settings)[-1]
 
     assert gate(True, True).verdict == "passed"
     assert gate(True, False).verdict == "failed"
     assert "1 of 2 canaries are answered wrong, such as 'q1'." in gate(True, False).reason
-    assert judge(metrics(), None, settings)[-1].verdict == "failed"  # named, but never asked
+    assert judge_gates(metrics(), None, settings)[-1].verdict == "failed"  # named, but never asked
 
 
 def test_the_patch_and_the_registry_are_judged():
@@ -187,7 +187,7 @@ def test_the_patch_and_the_registry_are_judged():
 
 
 def test_reasons_are_sentences():
-    for gate in judge(metrics(locality=None, generalization=0.1), {"sums": row(3, 0, 3)}, LIMITS):
+    for gate in judge_gates(metrics(locality=None, generalization=0.1), {"sums": row(3, 0, 3)}, LIMITS):
         assert gate.reason[-1] == "."
 
 
@@ -225,7 +225,7 @@ def test_what_could_not_have_shown_a_fall_is_not_passed(row, verdict):
 
 
 def test_an_unmeasured_task_is_skipped_with_its_reason():
-    gates = {gate.name: gate for gate in judge(metrics(), {}, LIMITS, {"chat": "there is no chat template"})}
+    gates = {gate.name: gate for gate in judge_gates(metrics(), {}, LIMITS, {"chat": "there is no chat template"})}
     assert gates["capability.chat"].verdict == "skipped"
     assert "there is no chat template" in gates["capability.chat"].reason
     assert "capability" not in gates
@@ -242,12 +242,12 @@ def test_an_unmeasured_task_is_skipped_with_its_reason():
 )
 def test_text_is_judged_by_the_interval_of_its_relative_rise(rise, interval, verdict):
     row = {"metric": "compressed_size", "n": 48, "fall": rise, "ci95_fall": interval}
-    gate = {gate.name: gate for gate in judge(metrics(), {"text": row}, LIMITS)}["text_rise.text"]
+    gate = {gate.name: gate for gate in judge_gates(metrics(), {"text": row}, LIMITS)}["text_rise.text"]
     assert (gate.verdict, gate.limit) == (verdict, LIMITS.text_rise)
 
 
 def test_chosen_canaries_that_there_are_none_of_are_skipped_and_unasked_ones_fail():
     settings = dataclasses.replace(LIMITS, canaries="auto")
     none = {"value": None, "n": 0, "ci95": None, "reason": "the model knows none", "items": []}
-    assert judge(metrics() | {"canaries": none}, None, settings)[-1].verdict == "skipped"
-    assert judge(metrics(), None, settings)[-1].verdict == "failed"
+    assert judge_gates(metrics() | {"canaries": none}, None, settings)[-1].verdict == "skipped"
+    assert judge_gates(metrics(), None, settings)[-1].verdict == "failed"

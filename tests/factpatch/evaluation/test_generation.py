@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from factpatch.config import TrunkSettings
-from factpatch.encoding import Encoded, encode_edit, encode_prompt
 from factpatch.errors import InputError
-from factpatch.evaluation.generation import Beginning, decode, verify
-from factpatch.evaluation.reading import AtAnswersEnd, Reader, stop_ids
-from factpatch.structure import locate
-from factpatch.trunk import Rows, open_rows
+from factpatch.evaluation.answer_reader import AnswerReader, AtAnswersEnd, stop_ids
+from factpatch.evaluation.generation import PartialAnswer, decode, verify
+from factpatch.frozen_trunk import Rows, open_rows
+from factpatch.models.encoding import Encoded, encode_edit, encode_prompt
+from factpatch.models.locations import locate
+from factpatch.settings.config import TrunkSettings
 from tests.factpatch.evaluation.conftest import LINES
 
 PROMPTS = (
@@ -112,7 +112,7 @@ def test_a_beginning_is_continued_no_further_than_is_enough(taught):
     prompts = [encode_prompt(taught.tokenizer, prompt) for prompt in PROMPTS]
     whole = decode(taught, prompts, 12, 64)
     some = [
-        Beginning(answer.ids[: number % 3], 3 + number, lambda text, number=number: number < 5)
+        PartialAnswer(answer.ids[: number % 3], 3 + number, lambda text, number=number: number < 5)
         for number, answer in enumerate(whole)
     ]
     for batch_size in (1, 3, 64):
@@ -143,17 +143,18 @@ def test_a_newline_ends_a_row_once_something_was_said(taught):
     texts = ["a\n", "\na", "\n\n", " \na\n"]
     rows = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     ends = [
-        AtAnswersEnd(Reader(taught), 1, [()], [9])(torch.tensor([[5, *row]]), torch.empty(0)).item() for row in rows
+        AtAnswersEnd(AnswerReader(taught), 1, [()], [9])(torch.tensor([[5, *row]]), torch.empty(0)).item()
+        for row in rows
     ]
     assert ends == [True, False, False, True]
     newline = torch.tensor([[5, *tokenizer("\n", add_special_tokens=False).input_ids]])
-    assert AtAnswersEnd(Reader(taught), 1, [tuple(rows[1])], [9])(newline, torch.empty(0)).item()
+    assert AtAnswersEnd(AnswerReader(taught), 1, [tuple(rows[1])], [9])(newline, torch.empty(0)).item()
 
 
 @given(texts=st.lists(st.sampled_from(["\n", "\n", " ", "a", "Paris", ".", "東", "<|endoftext|>"]), max_size=12))
 def test_reading_needs_no_more_tokens_than_the_answer_has(taught, texts):
     ids = [token for text in texts for token in taught.tokenizer(text, add_special_tokens=False).input_ids]
-    reader = Reader(taught)
+    reader = AnswerReader(taught)
     answer = reader.answer(ids)
     assert answer.text == naive_text(taught, ids)
     assert answer.ids == tuple(ids[: len(answer.ids)])

@@ -1,7 +1,7 @@
 """The scorecard by source and by relation, from rows as `evaluate.json` has them."""
 
 from factpatch.edits.request import EditRequest
-from factpatch.evaluation.scorecard import GROUPS, OTHERS, by_group, metrics, relation_of, source_of
+from factpatch.evaluation.scorecard import GROUP_LIMIT, OTHERS, by_group, metrics, relation_of, source_of
 
 
 def edit(number: int, source: str | None = None, subject: str | None = None) -> EditRequest:
@@ -48,9 +48,9 @@ def test_a_relation_is_the_prompt_without_its_subject():
 
 
 def test_very_many_groups_are_not_all_listed():
-    edits = [edit(number, f"source {number:03}") for number in range(GROUPS + 9)]
+    edits = [edit(number, f"source {number:03}") for number in range(GROUP_LIMIT + 9)]
     rows = [row(True) for _ in edits]
     groups = by_group(edits, source_of, rows, None)
     assert list(groups)[-1] == OTHERS
-    assert (len(groups), groups[OTHERS]["edits"]) == (GROUPS + 1, 9)
+    assert (len(groups), groups[OTHERS]["edits"]) == (GROUP_LIMIT + 1, 9)
     assert sum(group["reliability"]["n"] for group in groups.values()) == metrics(rows)["reliability"]["n"]

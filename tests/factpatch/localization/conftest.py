@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from factpatch.config import LocalizationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
-from factpatch.models import load_model
+from factpatch.models.loading import load_model
+from factpatch.settings.config import LocalizationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 
 COUNTRIES = ("France", "Japan", "Brazil", "Zürich", "Moscow", "Peru", "Chad", "Fiji", "Cuba", "Iran")
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from factpatch.config import load_settings
 from factpatch.errors import InputError
 from factpatch.localization import search
 from factpatch.localization.forecast import Forecast
 from factpatch.localization.search import localize
-from factpatch.models import tensor_digests
+from factpatch.models.loading import tensor_digests
+from factpatch.settings.config import load_settings
 
 
 def names(record, run=("short", "whole")):
-    return [cell["location"] for cell in record["candidates"] if cell["run"] in run]
+    return [candidate["location"] for candidate in record["candidates"] if candidate["run"] in run]
 
 
 def test_auto_ranks_all_tries_few_and_chooses_a_whole_run(loaded, edits, with_search):
@@ -46,10 +46,10 @@ def test_a_grid_gives_every_place_a_whole_run(loaded, edits, with_search):
     assert len(names(record, "whole")) == 8
     assert record["measured"] == "verified"
     assert record["runner_up"]["price"]["than"] == record["location"]["name"]
-    for cell in record["candidates"]:
-        assert cell["reliability"]["n"] == 8
-        assert cell["score"] - cell["margin"] <= cell["score"] <= 1
-        assert cell["operations"] > 0
+    for candidate in record["candidates"]:
+        assert candidate["reliability"]["n"] == 8
+        assert candidate["score"] - candidate["margin"] <= candidate["score"] <= 1
+        assert candidate["operations"] > 0
     spent = [done for done, _, _ in seen]
     assert spent == sorted(spent)
     assert all(done <= total for done, total, _ in seen)
@@ -58,20 +58,20 @@ def test_a_grid_gives_every_place_a_whole_run(loaded, edits, with_search):
 
 def test_later_layers_cost_less(loaded, edits, with_search):
     record = localize(loaded, edits, with_search(method="grid", modules=("mlp",)))
-    work = {cell["layer"]: cell["operations"] / cell["visits"] for cell in record["candidates"]}
+    work = {candidate["layer"]: candidate["operations"] / candidate["visits"] for candidate in record["candidates"]}
     assert work[0] > work[1] > work[2] > work[3]
 
 
 def test_the_same_search_again_tries_nothing(loaded, edits, with_search, monkeypatch):
     settings = with_search(budget_edits=32)
     first = localize(loaded, edits, settings)
-    monkeypatch.setattr(search, "try_cell", None)
-    monkeypatch.setattr(search, "make_exam", None)
+    monkeypatch.setattr(search, "run_trial", None)
+    monkeypatch.setattr(search, "make_trial_set", None)
     assert localize(loaded, list(reversed(edits)), settings) == first
 
 
 def test_a_killed_search_goes_on_from_its_trials(loaded, edits, with_search, monkeypatch):
-    settings, real, tried = with_search(method="grid"), search.try_cell, []
+    settings, real, tried = with_search(method="grid"), search.run_trial, []
 
     def killed_at_the_third(trunk, location, *rest):
         if len(tried) == 2:
@@ -79,11 +79,11 @@ def test_a_killed_search_goes_on_from_its_trials(loaded, edits, with_search, mon
         tried.append(location.name)
         return real(trunk, location, *rest)
 
-    monkeypatch.setattr(search, "try_cell", killed_at_the_third)
+    monkeypatch.setattr(search, "run_trial", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         localize(loaded, edits, settings)
     first, tried[:] = set(tried), []
-    monkeypatch.setattr(search, "try_cell", lambda *arguments: tried.append(arguments[1].name) or real(*arguments))
+    monkeypatch.setattr(search, "run_trial", lambda *arguments: tried.append(arguments[1].name) or real(*arguments))
     record = localize(loaded, edits, settings)
     assert len(tried) == 6
     assert not first & set(tried)
@@ -103,18 +103,18 @@ def test_edits_of_the_same_kind_keep_the_choice_and_are_checked(loaded, edits, m
 
 @pytest.mark.parametrize(("then", "now", "told"), [(True, False, 1), (True, True, 0), (False, True, 0)])
 def test_a_choice_that_no_longer_fits_is_told(loaded, edits, with_search, monkeypatch, then, now, told):
-    settings, real = with_search(budget_edits=16), search.try_cell
+    settings, real = with_search(budget_edits=16), search.run_trial
 
     def answered(right):
         def trial(*arguments):
-            cell = real(*arguments)
-            return replace(cell, right=(right,) * len(cell.right))
+            candidate = real(*arguments)
+            return replace(candidate, right=(right,) * len(candidate.right))
 
         return trial
 
-    monkeypatch.setattr(search, "try_cell", answered(then))
+    monkeypatch.setattr(search, "run_trial", answered(then))
     localize(loaded, edits[:9], settings)
-    monkeypatch.setattr(search, "try_cell", answered(now))
+    monkeypatch.setattr(search, "run_trial", answered(now))
     record = localize(loaded, edits, settings)
     assert record["method"] == "reused"
     assert sum("set localization.reuse to false" in note for note in record["notes"]) == told
@@ -173,14 +173,14 @@ def test_as_many_trials_are_planned_as_there_is_time_for(loaded, edits, with_sea
         return 5000.0 if location.name == "2:mlp" else 250.0
 
     monkeypatch.setattr(Forecast, "seconds", seconds)
-    clock, real = [0.0], search.try_cell
+    clock, real = [0.0], search.run_trial
     monkeypatch.setattr(search.time, "monotonic", lambda: clock[0])
 
     def slow(*arguments):
         clock[0] += 250
         return real(*arguments)
 
-    monkeypatch.setattr(search, "try_cell", slow)
+    monkeypatch.setattr(search, "run_trial", slow)
     record = localize(loaded, edits, settings)
     assert set(names(record, "whole")) == {"3:mlp", "3:mlp.down_proj", "2:mlp.down_proj"}
     assert "left time for 3 trials, 5 fewer than planned" in record["notes"][-1]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from factpatch.config import ModelSettings
-from factpatch.encoding import encode_edit, padding_id
-from factpatch.forward import Predictions, collate, predict_whole
 from factpatch.localization import signals
-from factpatch.localization.exam import make_exam
 from factpatch.localization.places import candidate_locations
 from factpatch.localization.signals import margins, rank_places, sketch_gradients
-from factpatch.models import load_model, tensor_digests
-from factpatch.structure import locate
+from factpatch.localization.trial_set import make_trial_set
+from factpatch.models.encoding import encode_edit, padding_id
+from factpatch.models.forward import Predictions, collate, predict_whole
+from factpatch.models.loading import load_model, tensor_digests
+from factpatch.models.locations import locate
+from factpatch.settings.config import ModelSettings
 
 TEXTS = [("The capital of France is", "Tokyo"), ("Who wrote it?", "Robert C. Newton"), ("東京 is in", "Paris")]
 
@@ -42,7 +42,7 @@ def test_narrow_matrices_give_the_true_products(tiny_model, kind):
 
 
 def test_wide_matrices_give_them_on_average(loaded, monkeypatch):
-    monkeypatch.setattr(signals, "SIDE", 24)
+    monkeypatch.setattr(signals, "SKETCH_SIDE", 24)
     rows = [encode_edit(loaded.tokenizer, *text) for text in TEXTS]
     location = locate(loaded.model, "2:mlp")
     found, true = (
@@ -57,7 +57,7 @@ def test_batches_change_nothing(loaded, monkeypatch):
     rows = [encode_edit(loaded.tokenizer, *text) for text in TEXTS]
     location = locate(loaded.model, "0:")
     whole = sketch_gradients(loaded, location.parameters, rows)
-    monkeypatch.setattr(signals, "BATCH", 1)
+    monkeypatch.setattr(signals, "BATCH_ROWS", 1)
     alone = sketch_gradients(loaded, location.parameters, rows)
     torch.testing.assert_close(alone.kernel(location), whole.kernel(location), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(alone.margin_R, whole.margin_R, rtol=1e-4, atol=1e-4)
@@ -71,19 +71,19 @@ def test_the_margin_is_that_of_the_least_sure_token():
 
 
 def test_every_place_is_ranked_and_unknown_ones_stand_in_the_middle(loaded, edits, settings, with_search, monkeypatch):
-    exam = make_exam(loaded, edits, settings, 8)
+    trial_set = make_trial_set(loaded, edits, settings, 8)
     locations = candidate_locations(loaded.model, with_search(modules=()).localization)
     assert len(locations) == 40
-    ranked = rank_places(loaded, exam, locations)
+    ranked = rank_places(loaded, trial_set, locations)
     values = [one.signals["update"] for one in ranked]
     assert values == sorted(values)
     monkeypatch.setattr(signals, "Conv1D", torch.nn.Conv1d)
     monkeypatch.setattr(signals.nn, "Linear", torch.nn.Conv1d)  # as if every matrix were a stack of experts
-    assert [one.signals["update"] for one in rank_places(loaded, exam, locations)] == [None] * 40
+    assert [one.signals["update"] for one in rank_places(loaded, trial_set, locations)] == [None] * 40
 
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_a_few_edits_suffice(loaded, make_edits, settings, count):
-    exam = make_exam(loaded, make_edits(count), settings, count)
-    (one,) = rank_places(loaded, exam, [locate(loaded.model, "3:mlp")])
+    trial_set = make_trial_set(loaded, make_edits(count), settings, count)
+    (one,) = rank_places(loaded, trial_set, [locate(loaded.model, "3:mlp")])
     assert one.signals["update"] > 0

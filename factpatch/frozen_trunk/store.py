@@ -1,0 +1,159 @@
+"""Kept activations on disk: addressed by digest of base model, location and encoded row, so only new rows cost a pass.
+
+A folder for each (frozen tensors, plan), in it shards: safetensors files with all sites of some rows one after the
+other, written whole or not at all. What fits the memory limit is read; the rest is mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from factpatch.errors import InputError, RefusedError
+from factpatch.files import digest_value, evict, new_file, output_folder, remove_litter
+from factpatch.frozen_trunk.activations import Activations, Shard
+from factpatch.frozen_trunk.plan import Plan, kept_bytes
+from factpatch.frozen_trunk.replay import capture
+from factpatch.models.encoding import Encoded
+from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
+from factpatch.settings.config import TrunkSettings
+
+GIB = 2**30
+SHARD_ROWS = 4096  # rows of a shard at most; a killed run loses no more than one
+STORE_VERSION = "2"  # of the files; another number never reads these
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A shard's file and what it holds: the digests of its rows and their lengths."""
+
+    path: Path
+    rows: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+
+def kept_activations(
+    loaded: LoadedModel,
+    plan: Plan,
+    rows: Sequence[Encoded],
+    settings: TrunkSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Activations:
+    """The rows' activations, from the cache where it has them; new ones are computed and added to it."""
+    names = {row: row_digest(row) for row in rows}
+    wanted = [names[row] for row in rows]
+    if settings.folder is None:
+        need = sum(kept_bytes(loaded.model, plan, list(names)).values())
+        if need > settings.memory_gb * GIB:
+            raise InputError(
+                f"the trunk's activations take {need / GIB:.1f} GB, more than trunk.memory_gb "
+                f"({settings.memory_gb:g}); name a trunk.folder to keep them on disk, or raise the limit"
+            )
+        return _in_order(capture(loaded, [plan], list(names), progress)[0], names.values(), wanted)
+    folder = _own_folder(settings.folder, trunk_digest(loaded, plan))
+    entries = _entries(folder, set(wanted))
+    have = {name for entry in entries for name in entry.rows}
+    missing = [row for row, name in names.items() if name not in have]
+    for start in range(0, len(missing), SHARD_ROWS):
+        chunk = missing[start : start + SHARD_ROWS]
+        report = (lambda done, _, start=start: progress(start + done, len(missing))) if progress else None
+        entries.append(_write(folder, chunk, capture(loaded, [plan], chunk, report)[0]))
+    evict(filter(Path.is_dir, Path(settings.folder).iterdir()), folder, settings.disk_gb * GIB)
+    size = sum(entry.path.stat().st_size for entry in entries)
+    shards = [_read(entry, mapped=size > settings.memory_gb * GIB) for entry in entries]
+    lengths = [numpy.array(entry.lengths, dtype=numpy.int64) for entry in entries]
+    kept = Activations(
+        shards,
+        numpy.repeat(numpy.arange(len(entries)), [len(length) for length in lengths]),
+        numpy.concatenate([numpy.cumsum(length) - length for length in lengths]),
+        numpy.concatenate(lengths),
+    )
+    return _in_order(kept, [name for entry in entries for name in entry.rows], wanted)
+
+
+def _own_folder(root: str, name: str) -> Path:
+    """The folder of these activations, marked as used now, without what killed runs left half-written."""
+    try:
+        folder = output_folder(output_folder(root) / name)
+    except InputError as error:
+        raise InputError(f"trunk.folder '{root}' cannot be written; name another one, or null for none") from error
+    folder.touch()
+    remove_litter(folder)
+    return folder
+
+
+def row_digest(row: Encoded) -> str:
+    """Digest of an encoded row."""
+    return hashlib.sha256(f"{row.prompt_length} {row.ids}".encode()).hexdigest()[:32]
+
+
+def trunk_digest(loaded: LoadedModel, plan: Plan) -> str:
+    """Names everything but the rows that kept activations depend on. The located tensors are not among it: a patched
+    model has its base model's trunk."""
+    frozen = fingerprint(known_digests(loaded.model, but=plan.location.parameters))
+    parts = (STORE_VERSION, frozen, plan.layer, plan.mixer, plan.entry, plan.packed, str(loaded.model.dtype))
+    config = loaded.model.config.to_json_string(use_diff=False)
+    return hashlib.sha256(f"{parts} {loaded.model.device.type} {config}".encode()).hexdigest()[:32]
+
+
+def _in_order(kept: Activations, names: Iterable[str], wanted: Sequence[str]) -> Activations:
+    place = {name: index for index, name in enumerate(names)}
+    return kept.select([place[name] for name in wanted])
+
+
+def _write(folder: Path, rows: Sequence[Encoded], kept: Activations) -> _Entry:
+    """One shard of rows that `capture` has just computed."""
+    shard = {site: tensor.cpu() for site, tensor in kept.shards[0].items()}
+    names, lengths = tuple(map(row_digest, rows)), tuple(map(int, kept.length_R))
+    path = folder / f"{hashlib.sha256(''.join(names).encode()).hexdigest()[:32]}.safetensors"
+    about = {"rows": json.dumps(names), "lengths": json.dumps(lengths)}
+    about["sha256"] = _content(shard, about)
+    try:
+        with new_file(path) as temporary:
+            save_file(shard, temporary, about)
+    except (OSError, SafetensorError) as error:
+        need, free = kept.bytes / GIB, shutil.disk_usage(folder).free / GIB
+        raise RefusedError(
+            f"the trunk cache '{folder}' cannot take {need:.2f} GB ({error}; {free:.2f} GB are free); make room or "
+            "name another trunk.folder"
+        ) from error
+    return _Entry(path, names, lengths)
+
+
+def _entries(folder: Path, wanted: Collection[str]) -> list[_Entry]:
+    """The shards with wanted rows; those whose files are broken are removed, to be computed anew."""
+    entries = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata()
+            entry = _Entry(path, tuple(json.loads(about["rows"])), tuple(json.loads(about["lengths"])))
+            if not set(entry.rows).isdisjoint(wanted):
+                if _content(load_file(path), about) != about["sha256"]:
+                    raise ValueError("its content is not what was written")
+                entries.append(entry)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            log.warning("trunk cache entry '%s' is broken (%s); it is removed and computed anew", path, error)
+            path.unlink(missing_ok=True)
+    return entries
+
+
+def _read(entry: _Entry, mapped: bool) -> Shard:
+    """All sites of a shard; `mapped` leaves the bytes on disk until they are used."""
+    sites = load_file(entry.path)  # safetensors maps the file
+    return sites if mapped else {site: tensor.clone() for site, tensor in sites.items()}
+
+
+def _content(shard: Shard, about: Mapping[str, str]) -> str:
+    return digest_value([{site: tensor_digest(shard[site]) for site in shard}, about["rows"], about["lengths"]])

@@ -1,0 +1,1 @@
+"""Breadth-first training (LocFT-BF): epochs over all edits."""

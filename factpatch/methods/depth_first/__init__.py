@@ -1,0 +1,1 @@
+"""Depth-first training: each edit to convergence before the next; the baseline."""

@@ -1,0 +1,164 @@
+"""One optimizer step over a mini-batch, computed in micro-batches of similar lengths, that refuses broken numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from factpatch.errors import RefusedError
+from factpatch.frozen_trunk import Rows
+from factpatch.methods.master_weights import Masters
+from factpatch.methods.preservation import PreservationTerm
+from factpatch.methods.projection import Projection
+from factpatch.models.batches import within_memory
+from factpatch.models.forward import edit_losses, hardest, token_losses
+
+Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
+Found = TypeVar("Found")
+
+PADDING = 0.2  # share of a micro-batch's positions that may be padding
+SPARE = 256  # positions of padding that cost less than another pass, whatever their share
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """New values of the located tensors by name, and how training went.
+
+    Attributes:
+        losses: the mean loss of every epoch (breadth-first), or the last loss of every edit (depth-first).
+        visits: rows that went forward and backward, protected ones included.
+        unsure: indices of the edits that were not answered right with margin at the last check; None if unchecked.
+        engine: `packed`, `padded` (head side alone) or `whole` (the whole model in every step).
+    """
+
+    values: dict[str, torch.Tensor]
+    losses: tuple[float, ...]
+    steps: int
+    visits: int
+    unsure: tuple[int, ...] | None
+    engine: str
+
+
+class Stepper:
+    """Adam over the master weights, a mini-batch at a time.
+
+    `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
+    `preservation_term` gives the loss of preserved rows, `projection` bounds what a step may change.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        masters: Masters,
+        learning_rate: float,
+        micro: int | None,
+        preservation_term: PreservationTerm | None = None,
+        projection: Projection | None = None,
+    ) -> None:
+        self.rows, self.masters = rows, masters
+        self.preservation_term, self.projection = preservation_term, projection
+        self.micro = micro
+        self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
+        self._lengths = rows.lengths
+
+    def gradients(self, indices: Sequence[int], weight: float = 1.0) -> tuple[float, torch.Tensor]:
+        """The mini-batch's mean loss, and each row's hardest token loss, in the order of `indices`; gradients are left
+        at the masters. `weight` is that of preserved rows.
+
+        RefusedError if the loss or a gradient is not finite, or one row alone does not fit in memory.
+        """
+        return self._within_memory(lambda rows, micro: self._gradients(rows, micro, weight), indices)
+
+    def look(self, indices: Sequence[int]) -> torch.Tensor:
+        """Each row's hardest token loss without training, in the order of `indices`; memory as in `gradients`."""
+        with torch.no_grad():
+            return self._within_memory(self._look, indices)
+
+    def _within_memory(self, work: Callable[[Sequence[int], int], Found], indices: Sequence[int]) -> Found:
+        """`work` on the rows in micro-batches; half as large, from now on, each time that memory runs out."""
+        most = min(self.micro or len(indices), len(indices))
+        found, micro = within_memory(lambda rows: work(indices, len(rows)), indices[:most])
+        if micro < most:
+            self.micro = micro
+        return found
+
+    def _look(self, indices: Sequence[int], micro: int) -> torch.Tensor:
+        parts = micro_batches([self._lengths[index] for index in indices], micro, self.rows.packed)
+        hard = []
+        for part in parts:
+            predictions = self.rows.predict([indices[place] for place in part])
+            hard.append(hardest(predictions, token_losses(predictions)))
+        return _in_order(torch.cat(hard), parts)
+
+    def _gradients(self, indices: Sequence[int], micro: int, weight: float) -> tuple[float, torch.Tensor]:
+        self.masters.clear_gradients()
+        losses, hard = [], []
+        parts = self._parts(indices, micro)
+        for part in parts:
+            chosen = [indices[place] for place in part]
+            if self.preservation_term and chosen[0] >= self.preservation_term.first:
+                predictions, loss_P = self.preservation_term.losses(chosen, weight)
+            else:
+                predictions = self.rows.predict(chosen)
+                loss_P = token_losses(predictions)
+            loss = edit_losses(predictions, loss_P).sum() / len(indices)
+            loss.backward()
+            self.masters.take_gradients()
+            losses.append(loss.detach())
+            hard.append(hardest(predictions, loss_P))
+        mean, norm = torch.stack([torch.stack(losses).sum(), self.masters.squared_norm()]).tolist()
+        for what, value in (("the loss", mean), ("a gradient", norm)):
+            if not math.isfinite(value):
+                raise RefusedError(
+                    f"{what} became {value}; nothing was written. Lower training.learning_rate and run again"
+                )
+        return mean, _in_order(torch.cat(hard), parts)
+
+    def _parts(self, indices: Sequence[int], micro: int) -> list[list[int]]:
+        """Places of the mini-batch's rows in micro-batches, kept rows apart from those of edits."""
+        first = self.preservation_term.first if self.preservation_term else len(self.rows)
+        kinds = ([place for place, index in enumerate(indices) if (index >= first) is kept] for kept in (False, True))
+        return [
+            [own[place] for place in part]
+            for own in kinds
+            if own
+            for part in micro_batches([self._lengths[indices[place]] for place in own], micro, self.rows.packed)
+        ]
+
+    def step(self) -> None:
+        """Move the masters by their gradients and show the model the result."""
+        before = [tensor.clone() for tensor in self.masters.tensors] if self.projection else []
+        self.optimizer.step()
+        if self.projection:
+            self.projection.apply(self.masters.tensors, before)
+        self.masters.write_back()
+
+
+def _in_order(value_B: torch.Tensor, parts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Values that come micro-batch by micro-batch, in the mini-batch's order."""
+    order = torch.tensor([place for part in parts for place in part])
+    return value_B.cpu()[order.argsort()]
+
+
+def micro_batches(lengths: Sequence[int], largest: int | None, packed: bool) -> list[list[int]]:
+    """Places of a mini-batch's rows in groups of at most `largest`: packed rows in order, others of similar lengths, so
+    that padding is no more than the share PADDING of a group's positions, or than SPARE of them."""
+    largest = largest or len(lengths)
+    if packed:
+        return [list(range(len(lengths)))[start : start + largest] for start in range(0, len(lengths), largest)]
+    groups: list[list[int]] = []
+    filled = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        filled += lengths[place]
+        if groups and len(groups[-1]) < largest:
+            room = (len(groups[-1]) + 1) * lengths[groups[-1][0]]
+            if room - filled <= max(SPARE, PADDING * room):
+                groups[-1].append(place)
+                continue
+        groups.append([place])
+        filled = lengths[place]
+    return groups

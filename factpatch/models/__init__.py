@@ -1,0 +1,1 @@
+"""A causal language model: loading it, its parts and locations, its files, and forward passes."""

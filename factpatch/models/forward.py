@@ -1,0 +1,133 @@
+"""One forward pass over prompts with their targets: logits only where a target token is predicted.
+
+Shape suffixes: B rows, T tokens of the longest row, K tokens of the longest target (EOS included), P positions that
+predict, one row's after the other's, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from factpatch.models.encoding import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded rows, so that all targets end at the last position; padding is hidden by the attention mask.
+
+    `target_BK` holds the target's ids, right-aligned; `target_mask_BK` says which of its places are real.
+    """
+
+    ids_BT: torch.Tensor
+    attention_BT: torch.Tensor
+    positions_BT: torch.Tensor
+    target_BK: torch.Tensor
+    target_mask_BK: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model predicts where target tokens are due.
+
+    `row_P` is the row (0 to `rows` - 1) that a position belongs to, `real_P` whether it is one at all or padding.
+    """
+
+    logits_PV: torch.Tensor
+    target_P: torch.Tensor
+    row_P: torch.Tensor
+    real_P: torch.Tensor
+    rows: int
+
+
+def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu", width: int = 0) -> Batch:
+    """Pad rows on the left, with an existing id, to the longest or to `width` tokens."""
+    tokens = max(width, *(len(row.ids) for row in rows))
+    kept = max(len(row.ids) - row.prompt_length for row in rows)
+    ids_BT = torch.full((len(rows), tokens), pad)
+    attention_BT = torch.zeros((len(rows), tokens), dtype=torch.long)
+    target_mask_BK = torch.zeros((len(rows), kept), dtype=torch.bool)
+    for index, row in enumerate(rows):
+        ids_BT[index, tokens - len(row.ids) :] = torch.tensor(row.ids)
+        attention_BT[index, tokens - len(row.ids) :] = 1
+        target_mask_BK[index, kept - len(row.ids) + row.prompt_length :] = True
+    positions_BT = (attention_BT.cumsum(1) - 1).clamp(min=0)
+    tensors = (ids_BT, attention_BT, positions_BT, ids_BT[:, tokens - kept :].clone(), target_mask_BK)
+    return Batch(*(tensor.to(device) for tensor in tensors))
+
+
+def target_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """`logits_BKV`: at [b, k] the prediction of `target_BK[b, k]`. The last token predicts nothing and is left out."""
+    ids_BT, attention_BT = batch.ids_BT[:, :-1], batch.attention_BT[:, :-1]
+    width, kept = ids_BT.shape[1], batch.target_BK.shape[1]
+    parameter = inspect.signature(model.forward).parameters.get("logits_to_keep")
+    # by index, where a model takes one: a slice of the hidden states would not be contiguous, and the product with the
+    # vocabulary, most of a small head side's work, would run row by row
+    by_index = parameter is not None and "Tensor" in str(parameter.annotation)
+    last = torch.arange(width - kept, width, device=ids_BT.device) if by_index else kept
+    options = supported(model, position_ids=batch.positions_BT[:, :-1], logits_to_keep=last)
+    logits_BTV = model(input_ids=ids_BT, attention_mask=attention_BT, use_cache=False, **options).logits
+    return logits_BTV if logits_BTV.shape[1] == kept else logits_BTV[:, -kept:]
+
+
+def supported(model: PreTrainedModel, **options: object) -> dict[str, object]:
+    """Those options that the model's forward has."""
+    known = inspect.signature(model.forward).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
+@contextmanager
+def only_tokens(model: PreTrainedModel, tokens_S: torch.Tensor | None) -> Iterator[None]:
+    """Meanwhile the model computes logits of these tokens alone, in their order (S); None leaves it as it is."""
+    head = model.get_output_embeddings()
+    if tokens_S is None or head is None:
+        yield
+        return
+    bias = getattr(head, "bias", None)
+    weight_SW, bias_S = head.weight[tokens_S].detach(), None if bias is None else bias[tokens_S].detach()
+    head.forward = lambda hidden: functional.linear(hidden, weight_SW, bias_S)
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def predict_whole(model: PreTrainedModel, batch: Batch) -> Predictions:
+    """A pass through the whole model."""
+    return flatten(target_logits(model, batch), batch)
+
+
+def flatten(logits_BKV: torch.Tensor, batch: Batch) -> Predictions:
+    """Padded rows of predictions as one row of positions."""
+    rows, kept = batch.target_BK.shape
+    row_P = torch.arange(rows, device=logits_BKV.device).repeat_interleave(kept)
+    return Predictions(logits_BKV.flatten(0, 1), batch.target_BK.flatten(), row_P, batch.target_mask_BK.flatten(), rows)
+
+
+def token_losses(predictions: Predictions) -> torch.Tensor:
+    """Cross-entropy at each position (P); zero at padding."""
+    target_P = predictions.target_P.masked_fill(~predictions.real_P, -100)
+    return functional.cross_entropy(predictions.logits_PV.float(), target_P, ignore_index=-100, reduction="none")
+
+
+def edit_losses(predictions: Predictions, loss_P: torch.Tensor) -> torch.Tensor:
+    """Each row's loss (B): the mean over its target tokens, EOS included."""
+    sums_B = torch.zeros(predictions.rows, device=loss_P.device).index_add(0, predictions.row_P, loss_P)
+    return sums_B / target_counts(predictions)
+
+
+def target_counts(predictions: Predictions) -> torch.Tensor:
+    """Target tokens of each row (B)."""
+    return torch.bincount(predictions.row_P[predictions.real_P], minlength=predictions.rows)
+
+
+def hardest(predictions: Predictions, loss_P: torch.Tensor) -> torch.Tensor:
+    """The largest token loss of each row (B): -log of the probability of its least sure target token."""
+    worst_B = torch.zeros(predictions.rows, device=loss_P.device)
+    return worst_B.scatter_reduce(0, predictions.row_P, loss_P.detach(), "amax")

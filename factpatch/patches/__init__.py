@@ -1,0 +1,1 @@
+"""The patch: its folder, how it is applied and undone, and the certificate that proves it."""

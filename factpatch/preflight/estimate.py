@@ -1,0 +1,242 @@
+"""Before an edit run: what it will take, what the machine has, and a refusal if the one does not fit the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from factpatch.edits.loading import read_rows
+from factpatch.edits.request import EditRequest
+from factpatch.errors import InputError, RefusedError
+from factpatch.models.encoding import Encoded, encode_edit
+from factpatch.models.loading import load_tokenizer
+from factpatch.models.locations import locate
+from factpatch.models.meta import meta_model
+from factpatch.preflight.durations import MachineSpeed
+from factpatch.preflight.machine import Available, check_device, matrix_rate, memory_rate, process_memory
+from factpatch.preflight.workload import (
+    check_bytes,
+    check_passes,
+    epoch_passes,
+    kept_positions,
+    pass_bytes,
+    shape_of,
+    term_bytes,
+    trunk_positions,
+    whole_passes,
+)
+from factpatch.settings.config import ModelSettings, Settings, TrunkSettings
+from factpatch.training_data.augmentation import PREFIX_TOKENS
+
+GIB = 2**30
+LIBRARY_BYTES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
+HASHED = 2  # times that all weights are hashed: in memory for all names that they give, in the files for the manifest
+HASH_RATE = 1e9  # bytes a second
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an edit run takes.
+
+    Attributes:
+        location: where it writes.
+        parameters, model_parameters: those trained, and all.
+        weights_bytes: of the model.
+        state_bytes: masters of the located tensors, their optimizer, gradients and copies.
+        pass_bytes, pass_rows: activations and logits of the largest pass, and its rows.
+        memory_bytes: most that is held at once where the model runs; on the CPU with all that the process holds.
+        host_bytes: most that is held in the machine's memory.
+        process_bytes: what of it the process holds already.
+        patch_bytes, checkpoint_bytes, trunk_bytes: on disk.
+        seconds_trunk: the frozen layers, once.
+        seconds_epoch: an epoch that visits every edit.
+        seconds_rest: hashing the weights, and passes through the whole model before and after training.
+        epochs: at most.
+    """
+
+    location: str
+    parameters: int
+    model_parameters: int
+    weights_bytes: int
+    state_bytes: int
+    pass_bytes: int
+    pass_rows: int
+    memory_bytes: int
+    host_bytes: int
+    process_bytes: int
+    patch_bytes: int
+    checkpoint_bytes: int
+    trunk_bytes: int
+    seconds_trunk: float
+    seconds_epoch: float
+    seconds_rest: float
+    epochs: int
+
+    @property
+    def disk_bytes(self) -> int:
+        """Patch, checkpoint (the last one stays until the next is whole) and trunk cache."""
+        return self.patch_bytes + 2 * self.checkpoint_bytes + self.trunk_bytes
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run at most."""
+        return self.seconds_rest + self.seconds_trunk + self.epochs * self.seconds_epoch
+
+
+def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: str) -> Estimate:
+    """What writing the edits at the location takes on this machine; of the model only configuration and tokenizer are
+    read. InputError where these or the location are wrong."""
+    if not edits:
+        raise InputError("there is no edit to write; add rows to the edit file")
+    check_device(settings.model.device)
+    model = meta_model(settings.model)
+    location = locate(model, location_text)
+    shape = shape_of(model, location, settings.trunk.keep)
+    rows, wordings, protected = _encode(settings, edits)
+    training, everything = settings.training, [*rows, *wordings, *protected]
+    passes = epoch_passes([*rows, *wordings], protected, training, shape)
+    visited = sum(forward_pass.rows for forward_pass in passes)
+    steps = len(rows) if training.method == "depth-first" else -(-visited // training.rows_a_step(visited))
+
+    dtype = getattr(torch, settings.model.dtype)
+    size = dtype.itemsize
+    stored = getattr(model.config, "dtype", None) or dtype
+    weights = shape.model * size
+    loading = weights + (0 if stored == dtype else shape.model * stored.itemsize)  # the file's own, until all is read
+    state = shape.located * (size + 4 + 8 + 4 + (size if size < 4 or len(passes) > steps else 0))
+    trunk = kept_positions(everything, shape.packed) * shape.kept * size
+    in_memory = min(trunk, int(settings.trunk.memory_gb * GIB))
+    checks = check_passes([*rows, *wordings], training, shape.packed)
+    state += term_bytes(model, location, shape, protected, training)
+    largest = max(
+        [(pass_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in passes]
+        + [(check_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in checks]
+    )
+    process = process_memory()
+    apart = torch.device(settings.model.device).type != "cpu"
+    on_device = weights + state + largest[0]
+    host = max(loading, in_memory + (12 * shape.located if apart else on_device)) + process + LIBRARY_BYTES
+
+    pace = MachineSpeed(matrix_rate(settings.model.device, dtype), memory_rate(settings.model.device), size)
+    around = whole_passes([*rows, *everything])  # edits are measured before and after, protected prompts answered
+    return Estimate(
+        location=location.name,
+        parameters=shape.located,
+        model_parameters=shape.model,
+        weights_bytes=weights,
+        state_bytes=state,
+        pass_bytes=largest[0],
+        pass_rows=largest[1],
+        memory_bytes=on_device if apart else host,
+        host_bytes=host,
+        process_bytes=process,
+        patch_bytes=2 * shape.located * size,
+        checkpoint_bytes=0 if training.method == "depth-first" else 12 * shape.located,
+        trunk_bytes=trunk,
+        seconds_trunk=pace.trunk(*trunk_positions(everything), shape),
+        seconds_epoch=pace.epoch(passes, steps, shape),
+        seconds_rest=pace.forward(around, shape) + HASHED * weights / HASH_RATE,
+        epochs=training.epochs,
+    )
+
+
+def check_room(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
+    """RefusedError, with the numbers and what would help, if the run cannot fit.
+
+    On an accelerator a run that lacks memory halves its micro-batch by itself, so there one row at a time must fit.
+    """
+    what = f"an edit run at {needed.location} needs"
+    extra = needed.host_bytes - needed.process_bytes
+    if free.accelerator is not None:
+        least = needed.memory_bytes - needed.pass_bytes + needed.pass_bytes // needed.pass_rows
+        if least > free.accelerator:
+            raise RefusedError(
+                f"{what} {_gb(least)} on the accelerator with one row a pass, and {_gb(free.accelerator)} are free; "
+                "use model.dtype bfloat16, a smaller location or a larger device"
+            )
+    if extra > free.memory:
+        raise RefusedError(f"{what} {_gb(extra)} of memory, and {_gb(free.memory)} are free; {_relief(needed, free)}")
+    cached = 0 if trunk.folder is None else needed.trunk_bytes
+    if trunk.folder is None and needed.trunk_bytes > trunk.memory_gb * GIB:
+        raise InputError(
+            f"{what} {_gb(needed.trunk_bytes)} for the trunk's activations, more than trunk.memory_gb "
+            f"({trunk.memory_gb:g}); name a trunk.folder to keep them on disk, or raise the limit"
+        )
+    if free.trunk is not None and cached > free.trunk:
+        raise RefusedError(
+            f"{what} {_gb(cached)} for the trunk cache '{trunk.folder}', and {_gb(free.trunk)} are free there; make "
+            "room or name another trunk.folder"
+        )
+    disk = needed.patch_bytes + 2 * needed.checkpoint_bytes + (cached if free.trunk is None else 0)
+    if disk > free.output:
+        raise RefusedError(
+            f"{what} {_gb(disk)} of disk, and {_gb(free.output)} are free; make room, or name another --output or "
+            "trunk.folder"
+        )
+
+
+def check_model_room(settings: ModelSettings, free: Available) -> None:
+    """RefusedError if the model's weights alone do not fit."""
+    weights = sum(parameter.nbytes for parameter in meta_model(settings).parameters())
+    room = free.memory if free.accelerator is None else free.accelerator
+    if weights > room:
+        raise RefusedError(
+            f"model '{settings.path}': its weights take {_gb(weights)}, and {_gb(room)} of memory are free; use "
+            "model.dtype bfloat16, a smaller model or a larger machine"
+        )
+
+
+def describe_estimate(needed: Estimate, free: Available) -> str:
+    """Two lines for people."""
+    there = free.memory + needed.process_bytes
+    memory = f"memory {_gb(needed.host_bytes)} of {_gb(there)}"
+    if free.accelerator is not None:
+        memory += f", on the accelerator {_gb(needed.memory_bytes)} of {_gb(free.accelerator)}"
+    return (
+        f"{needed.location} has {_count(needed.parameters)} of {_count(needed.model_parameters)} parameters; {memory}, "
+        f"disk {_gb(needed.disk_bytes)} of {_gb(free.output)}\n"
+        f"about {needed.seconds_trunk:.1f} s for the frozen layers and {needed.seconds_epoch:.1f} s an epoch; with "
+        f"{needed.epochs} epochs, the most, {needed.seconds / 60:.1f} minutes"
+    )
+
+
+def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Encoded], list[Encoded], list[Encoded]]:
+    """Rows of the edits; of their further wordings at most; and of what is kept, with the answers that its file lists.
+    Wordings and neighbours are taken to be a token longer than the edits' own prompts."""
+    tokenizer = load_tokenizer(settings.model)
+    chat, training = settings.edits.chat_template, settings.training
+    rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
+    if training.method == "depth-first":
+        return rows, [], []
+    further = [_longer(row, (-copy,)) for copy in range(training.wordings + training.both_forms) for row in rows]
+    further += [_longer(row, (-copy,) * PREFIX_TOKENS) for copy in range(training.prefixes) for row in rows]
+    copies = range(round(len(rows) * training.neighbours))
+    kept = [_longer(rows[copy % len(rows)], (-1, -copy)) for copy in copies]
+    listed = read_rows(training.protect) if training.protect else ()
+    pairs = ((row.values.get("prompt") or "", row.values.get("target") or "?") for row in listed)
+    kept += [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in pairs if prompt.strip()]
+    return rows, further, kept
+
+
+def _longer(row: Encoded, start: tuple[int, ...]) -> Encoded:
+    """A stand-in for a row that is not made yet; negative ids are nobody's, so it equals no other row."""
+    return Encoded(start + row.ids, len(start) + row.prompt_length)
+
+
+def _relief(needed: Estimate, free: Available) -> str:
+    """What would make it fit."""
+    room = free.memory - (needed.host_bytes - needed.process_bytes - needed.pass_bytes)
+    rows = int(room * needed.pass_rows / needed.pass_bytes)
+    if rows >= 1:
+        return f"set training.micro_batch to {rows} or less"
+    return "use a smaller model or location, model.dtype bfloat16, or a machine with more memory"
+
+
+def _gb(size: int) -> str:
+    return f"{size / GIB:.2f} GB"
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"

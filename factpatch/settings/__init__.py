@@ -1,0 +1,1 @@
+"""Settings of a run: what can be configured, with defaults and limits."""

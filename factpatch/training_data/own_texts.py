@@ -1,0 +1,57 @@
+"""Rows for preservation that the model makes itself: short texts, and answers to questions that it makes up as a user
+would.
+
+Neighbours guard what lies near the edits; these guard all else, without any text of others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from factpatch.edits.request import EditRequest
+from factpatch.errors import InputError
+from factpatch.evaluation.answer_cache import AnswerCache
+from factpatch.models.encoding import Encoded
+from factpatch.models.loading import LoadedModel
+from factpatch.models.tokenization import in_chat
+from factpatch.settings.config import Settings
+from factpatch.training_data.augmentation import plain_text, sample_ids
+from factpatch.training_data.leakage import HeldOut
+from factpatch.training_data.protected_prompts import rows_with_own_answers
+
+QUESTION_TOKENS = 24  # at most, of a question that the model makes up
+MARK = "\ue000"  # a private character: no template writes it by itself
+
+
+def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Settings) -> list[Encoded]:
+    """Short texts of the model's own, all of each to be predicted from the end-of-text token on."""
+    end = loaded.tokenizer.eos_token_id
+    drawn = [(ids, plain_text(loaded, ids)) for ids in sample_ids(loaded, count, settings.training.seed, (end,))]
+    return [Encoded((end, *ids), 1) for ids, text in drawn if text and held.twin(text) is None]
+
+
+def own_question_rows(
+    loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, cache: AnswerCache
+) -> list[Encoded]:
+    """Questions that the model makes up where its chat template has a user speak, with its own answers; none where it
+    has no template, or one that does not begin a user's turn."""
+    start = _users_turn(loaded.tokenizer)
+    if start is None:
+        return []
+    drawn = sample_ids(loaded, count, settings.training.seed, start, QUESTION_TOKENS)
+    texts = list(dict.fromkeys(plain_text(loaded, ids) for ids in drawn))
+    questions = [text for text in texts if text and held.twin(text) is None]
+    asked = [EditRequest("own", text, "") for text in questions]
+    in_a_chat = replace(settings, edits=replace(settings.edits, chat_template=True))
+    return [row for row in rows_with_own_answers(loaded, asked, in_a_chat, cache) if row]
+
+
+def _users_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:
+    """The ids of a chat up to where a user's words begin."""
+    try:
+        before, found, _ = in_chat(tokenizer, MARK).partition(MARK) if tokenizer.chat_template else ("", "", "")
+    except InputError:
+        return None
+    return tuple(tokenizer(before, add_special_tokens=False).input_ids) if found and before else None

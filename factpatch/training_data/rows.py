@@ -1,0 +1,232 @@
+"""The rows that are trained beside the edits' own: edits in further wordings, and prompts whose answers must stay."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from factpatch.edits.request import EditRequest, Wording
+from factpatch.edits.subjects import with_subjects
+from factpatch.errors import InputError
+from factpatch.evaluation.answer_cache import open_answer_cache
+from factpatch.evaluation.canaries import find_canaries
+from factpatch.files import digest_value
+from factpatch.models.encoding import Encoded, encode_pairs
+from factpatch.models.loading import LoadedModel
+from factpatch.models.tokenization import notes as tokenizer_notes
+from factpatch.settings.config import Settings
+from factpatch.text.blanks import join
+from factpatch.training_data.augmentation import augment, plain_text, sample_texts
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
+from factpatch.training_data.leakage import HeldOut, check_leakage, held_out
+from factpatch.training_data.neighbours import draw_neighbours, still_valid_neighbours
+from factpatch.training_data.own_texts import own_question_rows, own_text_rows
+from factpatch.training_data.protected_prompts import note_on_silent, read_protected, rows_with_own_answers
+from factpatch.training_data.rewording import reword
+from factpatch.training_data.similar_names import is_for_measuring, similar_names
+from factpatch.training_data.templates import TemplateGroups, find_template_groups
+
+PREFIXES_PER_SOURCE = 64  # unrelated beginnings of each source
+OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept
+OWN_TEXTS, OWN_QUESTIONS = 48, 32  # that are kept beside neighbours: what lies far from the edits
+PRESERVED_ANSWER_TOKENS = 8  # of an answer that is kept or compared, at most: longer ones cost more and say little more
+CARRIED_OVER_LIMIT = 2560  # wordings, and as many neighbours, that a warm start verifies and preserves at most
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Rows that are trained beside the edits' own prompts: augmented ones, and preserved ones.
+
+    Attributes:
+        augmented: the edits in further wordings.
+        preserved: prompts with the base model's own answers.
+        leakage_checked: texts that were compared with everything held out.
+        notes: what was left out or is missing, a sentence each.
+        carried_over: what holds for these edits of wordings and neighbours, for the next version.
+    """
+
+    augmented: tuple[Encoded, ...] = ()
+    preserved: tuple[Encoded, ...] = ()
+    leakage_checked: int = 0
+    notes: tuple[str, ...] = ()
+    carried_over: CarriedOver = NOTHING_CARRIED_OVER
+
+
+def find_training_rows(
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    learnt_before: Sequence[EditRequest] = (),
+    carried_over: CarriedOver = NOTHING_CARRIED_OVER,
+    withdrawn: Sequence[str] = (),
+) -> TrainingRows:
+    """The rows that the settings ask for, in an order drawn by seed; RefusedError if a text is held out or nearly so.
+
+    `learnt_before` are further edits that an earlier release learnt, with what is `carried_over` from it. They get no
+    new wordings and neighbours, so that a release costs what is new in it; and nothing that they say or hold out is
+    preserved or trained. Of what is carried over, as much as CARRIED_OVER_LIMIT is drawn. Prompts that edits once had
+    and that were `withdrawn` are preserved too, without those held out by now.
+    """
+    training = settings.training
+    notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
+    if training.method == "depth-first":
+        return TrainingRows(notes=tuple(notes))
+    edits, found, lacking = with_subjects(edits)
+    everything = [*learnt_before, *edits]  # so that what was asked about them before is asked again, and known
+    held = held_out(everything, find_canaries(loaded, everything, settings))
+    in_file, edited = read_protected(settings), HeldOut(edit.prompt for edit in everything)
+    protected = _free(in_file, held, edited)
+    withdrawn_requests = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
+    notes += _dropped(training.protect, len(in_file) - len(protected))
+    if in_file and not protected:
+        raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
+    grouped = training.wordings > 0 or training.neighbours > 0
+    brief = _briefly(settings)
+    with open_answer_cache(loaded, settings) as cache:
+        wordings = find_template_groups(loaded, everything, brief, cache) if grouped else TemplateGroups((), {})
+        still_valid = _still_valid(carried_over, settings, learnt_before, everything, wordings, held)
+        drawn = _drawn(still_valid, settings, edits)
+        new_neighbours = draw_neighbours(
+            edits,
+            protected,
+            wordings,
+            held,
+            settings,
+            loaded.tokenizer,
+            learnt_before,
+            still_valid.neighbours,
+            lambda subjects: _names_to_train(similar_names(loaded, subjects, cache), everything, training.seed),
+        )
+        to_preserve = [*protected, *new_neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
+        rows = rows_with_own_answers(loaded, [*to_preserve, *withdrawn_requests], brief, cache)
+        own_rows = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if training.neighbours else []
+        reworded, told = reword(loaded, edits, settings, cache) if training.wordings else ({}, [])
+    notes += told
+    if wordings.silent:
+        asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
+        notes.append(f"{asked} by which wordings are compared")
+    notes += note_on_silent(rows, "prompts that were to be kept")
+    answered = [(request, row) for request, row in zip(to_preserve, rows[: len(to_preserve)], strict=True) if row]
+    if training.neighbours:
+        count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(training.neighbours * len(edits))))
+        own_rows += own_text_rows(loaded, count, held, settings)
+    if own_rows and not answered:
+        notes.append(f"nothing to keep was found, so {len(own_rows)} texts of the model's own are kept")
+    taken = {edit.prompt for edit in everything}
+    further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
+    if training.wordings and not any(text.kind == "template" for text in further):
+        notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
+    if grouped:
+        notes += _subjects_told(found, lacking)
+    trained = [*further, *drawn.wordings]
+    said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
+    checked = check_leakage([*said, *(request.prompt for request, _ in answered)], held)
+    preserved = [row for _, row in answered] + own_rows
+    random.Random(training.seed).shuffle(preserved)
+    preserved += [row for row in rows[len(to_preserve) :] if row]
+    for_the_next = _carried_over(still_valid, further, new_neighbours, settings, everything)
+    return TrainingRows(_encode(loaded, trained), tuple(preserved), checked, tuple(notes), for_the_next)
+
+
+def _briefly(settings: Settings) -> Settings:
+    """The settings with answers of PRESERVED_ANSWER_TOKENS at most."""
+    own = settings.evaluation
+    return replace(settings, evaluation=replace(own, max_new_tokens=min(PRESERVED_ANSWER_TOKENS, own.max_new_tokens)))
+
+
+def _names_to_train(names: list[list[str]], edits: Sequence[EditRequest], seed: int) -> list[list[str]]:
+    """The names without those that locality probes ask about, where the run made such probes."""
+    if not any("locality" in edit.made for edit in edits):
+        return names
+    return [[name for name in own if not is_for_measuring(name, seed)] for own in names]
+
+
+def _subjects_told(found: int, lacking: int) -> list[str]:
+    """Notes on prompts whose rows name no subject: how many were found, and how many were not."""
+    notes = [f"the subjects of {found} prompts were found in them, as their rows name none"] if found else []
+    if lacking:
+        told = "so nothing guards what lies near; add a 'subject' to their rows"
+        notes.append(f"no subject is named with {lacking} prompts, or found in them, {told}")
+    return notes
+
+
+def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:
+    """The requests whose prompts are neither held out nor asked by an edit."""
+    return [request for request in asked if held.twin(request.prompt) is None and edited.twin(request.prompt) is None]
+
+
+def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...]:
+    """The texts as token ids, in their order; encoded many at once, which takes far less time."""
+    rows: dict[Wording, Encoded] = {}
+    for chat in {text.chat for text in texts}:
+        own = [text for text in texts if text.chat is chat]
+        pairs = [(text.prompt, text.target) for text in own]
+        rows |= zip(own, encode_pairs(loaded.tokenizer, pairs, chat), strict=True)
+    return tuple(rows[text] for text in texts)
+
+
+def _still_valid(
+    carried_over: CarriedOver,
+    settings: Settings,
+    learnt_before: Sequence[EditRequest],
+    everything: Sequence[EditRequest],
+    wordings: TemplateGroups,
+    held: HeldOut,
+) -> CarriedOver:
+    """The carried-over texts that still hold: asked for by the settings, about edits learnt before, neither held out
+    nor asked by an edit now."""
+    facts, own = {(edit.prompt, edit.target) for edit in learnt_before}, {edit.prompt for edit in everything}
+    said = [
+        wording
+        for wording in carried_over.wordings
+        if _asked_for(wording, settings)
+        and (wording.of, wording.target) in facts
+        and (wording.kind == "form" or (wording.prompt not in own and held.twin(wording.prompt) is None))
+    ]
+    near = carried_over.neighbours if settings.training.neighbours else ()
+    return CarriedOver(tuple(said), tuple(still_valid_neighbours(near, everything, wordings, held)))
+
+
+def _asked_for(wording: Wording, settings: Settings) -> bool:
+    """Do the settings ask for wordings of that kind?"""
+    training = settings.training
+    other_form = training.both_forms and wording.chat is not settings.edits.chat_template
+    return bool({"form": other_form, "prefix": training.prefixes, "template": training.wordings}[wording.kind])
+
+
+def _drawn(left: CarriedOver, settings: Settings, edits: Sequence[EditRequest]) -> CarriedOver:
+    """A sample of the carried-over texts, CARRIED_OVER_LIMIT of each kind at most; other edits draw others."""
+    generator = random.Random(digest_value([settings.training.seed, [edit.prompt for edit in edits]]))
+    said = generator.sample(left.wordings, min(CARRIED_OVER_LIMIT, len(left.wordings)))
+    near = generator.sample(left.neighbours, min(CARRIED_OVER_LIMIT, len(left.neighbours)))
+    return CarriedOver(tuple(said), tuple(near))
+
+
+def _carried_over(
+    left: CarriedOver,
+    further: Sequence[Wording],
+    near: Sequence[EditRequest],
+    settings: Settings,
+    everything: Sequence[EditRequest],
+) -> CarriedOver:
+    """The texts for the next version: no more neighbours than would be made if all edits were new."""
+    texts = [*(request.prompt for request in near), *left.neighbours]
+    most = min(len(texts), round(settings.training.neighbours * len(everything)))
+    return CarriedOver((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
+
+
+def _dropped(path: str | None, count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} prompts of training.protect '{path}' are left out: an edit, a probe or a canary asks them"]
+
+
+def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded]], settings: Settings) -> list[str]:
+    """Unrelated texts to put before a prompt: preserved prompts with their answers, and texts of the model's own."""
+    if not settings.training.prefixes:
+        return []
+    seed = settings.training.seed
+    chosen = random.Random(seed).sample(list(answered), min(PREFIXES_PER_SOURCE, len(answered)))
+    said = [join(request.prompt, plain_text(loaded, row.ids[row.prompt_length :])) for request, row in chosen]
+    return [f"{text}." for text in said] + sample_texts(loaded, PREFIXES_PER_SOURCE, seed)

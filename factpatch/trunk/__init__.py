@@ -1,5 +1,0 @@
-"""The trunk, computed once: activations below the location are frozen, so they are kept and only the head side runs."""
-
-from factpatch.trunk.opening import Rows, open_rows
-
-__all__ = ["Rows", "open_rows"]

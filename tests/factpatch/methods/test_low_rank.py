@@ -1,0 +1,52 @@
+"""Low-rank factors in place of the matrices: the chain rule by hand, and a run that leaves a patch of that rank."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from factpatch.frozen_trunk import open_rows
+from factpatch.methods.breadth_first.training import breadth_first
+from factpatch.methods.master_weights import SCALE, masters_of
+from factpatch.models.encoding import Encoded
+from factpatch.models.loading import load_model, tensor_digests
+from factpatch.models.locations import locate
+from factpatch.settings.config import ModelSettings, TrainingSettings, TrunkSettings
+
+ROWS = [Encoded((5 + number, 6, 7 + number, 0), 2) for number in range(6)]
+SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=3, epochs=8, rank=2)
+
+
+def test_gradients_of_the_factors_follow_from_the_matrix_s(tiny_model, kind):
+    loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
+    location = locate(loaded.model, "2:down")
+    (name,) = location.parameters
+    parameter = loaded.model.get_parameter(name)
+    with masters_of(loaded.model, location, rank=2, seed=1) as masters:
+        reading, writing = masters.tensors
+        writing.normal_(generator=torch.Generator().manual_seed(2))
+        start = parameter.detach().clone()
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+        slope = parameter.grad.clone()
+        masters.take_gradients()
+        reading_, writing_ = (factor.clone().requires_grad_(True) for factor in (reading, writing))
+        ((start + SCALE * writing_ @ reading_) * slope).sum().backward()
+        torch.testing.assert_close(reading.grad, reading_.grad)
+        torch.testing.assert_close(writing.grad, writing_.grad)
+
+
+@pytest.mark.parametrize("place", ["3:mlp", "1:attention"])
+def test_a_run_leaves_a_difference_of_the_rank(tiny_model, kind, place):
+    loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
+    before = tensor_digests(loaded.model)
+    location = locate(loaded.model, place)
+    with open_rows(loaded, location, ROWS, TrunkSettings(folder=None)) as rows:
+        result = breadth_first(loaded, location, rows, 4, SETTINGS)
+        again = breadth_first(loaded, location, rows, 4, SETTINGS)
+        other = breadth_first(loaded, location, rows, 4, replace(SETTINGS, seed=1))
+    assert tensor_digests(loaded.model) == before
+    assert result.losses[-1] < result.losses[0]
+    for name, value in result.values.items():
+        assert torch.linalg.matrix_rank(value - loaded.model.get_parameter(name), rtol=1e-4) == 2
+        assert torch.equal(value, again.values[name])
+        assert not torch.equal(value, other.values[name])

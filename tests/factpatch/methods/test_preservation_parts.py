@@ -1,0 +1,110 @@
+"""All guards at once: one seed one result, trunk or not, killed or not; and the rules that the weight follows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from factpatch.frozen_trunk import open_rows
+from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds, WatchedShares, next_kl_weight
+from factpatch.methods.breadth_first.preservation_schedule import preserved_in_epoch
+from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
+from factpatch.models.encoding import Encoded
+from factpatch.models.loading import load_model, tensor_digests
+from factpatch.models.locations import locate
+from factpatch.settings.config import ModelSettings, TrainingSettings, TrunkSettings
+
+EDITS, WORDINGS = 5, 20
+ROWS = [
+    *(Encoded((5 + number, 6, 7 + number, 0), 2) for number in range(EDITS)),
+    *(Encoded((5 + number % EDITS, 60 + number, 6, 7 + number % EDITS, 0), 3) for number in range(WORDINGS)),
+    *(Encoded((100 + number, 9, 20 + number, 0), 2) for number in range(40)),
+]
+SETTINGS = TrainingSettings(
+    learning_rate=5e-3,
+    batch_size=8,
+    epochs=5,
+    keep="divergence",
+    protect_ratio=1.0,
+    project="soft",
+    project_share=0.5,
+    adaptive=True,
+)
+MEMORY = TrunkSettings(folder=None)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def train(tiny_model, place, settings=SETTINGS, trunk=MEMORY, checkpoint_policy=None, stop=None, start=None):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    location, before = locate(loaded.model, place), tensor_digests(loaded.model)
+
+    def report(epoch, epochs, loss):
+        if epoch == stop:
+            raise Interrupted
+
+    try:
+        with open_rows(loaded, location, ROWS, trunk) as rows:
+            return breadth_first(loaded, location, rows, EDITS, settings, report, checkpoint_policy, start, WORDINGS)
+    finally:
+        assert tensor_digests(loaded.model) == before
+
+
+def identical(one, other):
+    return one.losses == other.losses and all(
+        torch.equal(value, other.values[name]) for name, value in one.values.items()
+    )
+
+
+@pytest.mark.parametrize("place", ["3:mlp", "1:down"])
+@pytest.mark.parametrize("options", [{}, {"project": "none", "rank": 2}])
+def test_a_killed_run_continues_to_the_same_bits(tiny_model, tmp_path, place, options):
+    settings = replace(SETTINGS, **options)
+    whole = train(tiny_model, place, settings)
+    assert identical(whole, train(tiny_model, place, settings))
+    checkpoint_policy = CheckpointPolicy(tmp_path / "checkpoint.safetensors", {"run": "this"}, resume=True, seconds=0.0)
+    with pytest.raises(Interrupted):
+        train(tiny_model, place, settings, checkpoint_policy=checkpoint_policy, stop=3)
+    assert checkpoint_policy.path.exists()
+    assert identical(whole, train(tiny_model, place, settings, checkpoint_policy=checkpoint_policy))
+
+
+def test_the_trunk_changes_no_result_beyond_rounding(tiny_model):
+    kept, whole = (train(tiny_model, "2:mlp", trunk=replace(MEMORY, keep=keep)) for keep in (True, False))
+    assert (kept.engine, whole.engine) == ("padded", "whole")
+    torch.testing.assert_close(torch.tensor(kept.losses), torch.tensor(whole.losses), rtol=1e-3, atol=1e-4)
+    for name, value in kept.values.items():
+        torch.testing.assert_close(value, whole.values[name], rtol=0, atol=2e-3)
+
+
+def test_a_run_may_begin_with_an_earlier_patch(tiny_model):
+    """What is kept is still the base model, not the patch."""
+    first = train(tiny_model, "3:mlp")
+    again = train(tiny_model, "3:mlp", start=first.values)
+    assert again.losses[0] < first.losses[0]
+
+
+def test_the_weight_rises_where_kept_rows_move_and_falls_where_wordings_lag():
+    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=0.9, augmented=0.5)) == 1.5
+    assert next_kl_weight(1.5, 1.0, WatchedShares(preserved=1.0, augmented=0.5)) == 1.0
+    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=1.0, augmented=1.0)) == 1.0
+    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=None, augmented=None)) == 1.0
+    assert next_kl_weight(3.9, 1.0, WatchedShares(preserved=0.1, augmented=None)) == 4.0
+    assert next_kl_weight(0.3, 1.0, WatchedShares(preserved=None, augmented=0.1)) == 0.25
+
+
+def test_a_tenth_of_wordings_and_kept_rows_is_watched_alone():
+    parts = RowKinds.of(65, EDITS, WORDINGS, watch=True)
+    assert parts == RowKinds(EDITS, 23, range(23, 25), range(25, 61), range(61, 65))
+    assert RowKinds.of(65, EDITS, WORDINGS, watch=False) == RowKinds(
+        EDITS, 25, range(25, 25), range(25, 65), range(65, 65)
+    )
+    assert len(RowKinds.of(10_000, EDITS, 5_000, watch=True).watched_augmented) == 64
+
+
+def test_few_edits_still_visit_a_least_number_of_kept_rows():
+    settings = replace(SETTINGS, protect_ratio=3.0, protect_least=100)
+    assert [preserved_in_epoch(settings, due, 500) for due in (0, 1, 50, 400)] == [0, 100, 150, 500]
+    assert [preserved_in_epoch(settings, due, 500, 0.2) for due in (0, 1, 10)] == [0, 20, 30]

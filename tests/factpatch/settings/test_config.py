@@ -1,0 +1,101 @@
+import pytest
+
+from factpatch.errors import InputError
+from factpatch.settings.config import Settings, load_settings, to_dict
+
+
+def write(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_settings() == Settings()
+
+
+def test_the_shipped_file_is_read_and_names_files_that_exist(reference_model):
+    root = reference_model.parents[1]
+    settings = load_settings(root / "params.yaml")
+    assert (root / settings.training.protect).exists()
+    assert (root / settings.model.path / "config.json").exists()
+    assert settings.validation == Settings().validation
+
+
+def test_file_then_overrides_win(tmp_path):
+    path = write(tmp_path, "training:\n  learning_rate: 5e-4\n  epochs: 3\n")
+    settings = load_settings(path, {"training.epochs": 7, "model.path": "here"})
+    assert (settings.training.learning_rate, settings.training.epochs, settings.model.path) == (5e-4, 7, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trainig: {}", "did you mean 'training'"),
+        ("training:\n  lerning_rate: 1", "did you mean 'training.learning_rate'"),
+        ("training:\n  epochs: many", "whole number"),
+        ("training:\n  epochs: true", "whole number"),
+        ("training:\n  epochs: 0", "training.epochs is 0"),
+        ("training:\n  learning_rate: .nan", "training.learning_rate is nan"),
+        ("training:\n  method: sideways", "breadth-first, depth-first"),
+        ("gates:\n  reliability: 95", "at most 1"),
+        ("training: {protect: p.jsonl, keep_weight: 0}", "raise keep_weight"),
+        ("training: {neighbours: 2, protect_ratio: 0, protect_least: 0}", "raise protect_ratio"),
+        ("training: {rank: 4, project: soft}", "set rank to null"),
+        ("training: {templates: t.jsonl, wordings: 0}", "training.wordings is 0"),
+        ("training: {project_share: 2}", "at most 1"),
+        ("training: 3", "section"),
+        ("edits: {limit: 0}", "edits.limit is 0; it must be at least 1"),
+        ("localization: {budget_edits: -5}", "localization.budget_edits is -5"),
+        (
+            "localization: {weights: {reliabilty: 1}}",
+            "names 'reliabilty'; known here: reliability",
+        ),
+        ("localization: {weights: {locality: -1}}", "localization.weights.locality is -1"),
+        ("- a", "sections"),
+        ("a: [", "not YAML"),
+        ("model:\n  path: !!python/object/apply:os.system [true]", "not YAML"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(tmp_path, text, words):
+    with pytest.raises(InputError) as caught:
+        load_settings(write(tmp_path, text))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_of_a_section_that_is_none_is_refused_too(tmp_path):
+    with pytest.raises(InputError, match="'training' must be a section"):
+        load_settings(write(tmp_path, "training: 3"), {"training.epochs": 2})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_to_dict_is_plain(tmp_path):
+    assert to_dict(Settings())["training"]["batch_size"] == Settings().training.batch_size
+
+
+def test_the_papers_recipe_holds_whatever_the_keys_say(tmp_path):
+    """LocFT-BF, arXiv 2509.22072: Adam at a constant 5e-4, batches of 100, at most 25 epochs, stop at 0.01."""
+    keys = "method: depth-first, learning_rate: 1.0, schedule: decay, batch_size: 7, epochs: 3, revisit: true"
+    path = write(tmp_path, f"training: {{recipe: paper, {keys}, stop_loss: 0.5, protect: p.jsonl, seed: 4}}\n")
+    training = load_settings(path, {"training.epochs": 99}).training
+    assert (training.method, training.learning_rate, training.schedule) == ("breadth-first", 5e-4, "constant")
+    assert (training.batch_size, training.rows_a_step(3000), training.epochs) == (100, 100, 25)
+    assert (training.revisit, training.stop_loss, training.protect) == (False, 0.01, None)
+    assert training.seed == 4
+    own = load_settings(path, {"training.recipe": "own"}).training
+    assert (own.method, own.batch_size, own.epochs) == ("depth-first", 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("true", "auto"), ("false", "never"), ("wait", "wait"), ("auto", "auto")]
+)
+def test_promotion_is_one_of_three_ways(tmp_path, written, meant):
+    assert load_settings(write(tmp_path, f"registry: {{promote: {written}}}\n")).registry.promote == meant
+    with pytest.raises(InputError, match=r"registry\.promote is 'always'; choose one of auto, wait, never"):
+        load_settings(write(tmp_path, "registry: {promote: always}\n"))
