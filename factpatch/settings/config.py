@@ -4,42 +4,65 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
 import typing
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import Field, StrictBool, StrictInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from factpatch.edits.forms import COLUMNS
 from factpatch.errors import InputError
 from factpatch.settings.naming import UNFIT, fits, project_name
-from factpatch.settings.training import PAPER, TrainingSettings, check_strengths
+from factpatch.settings.training import (
+    PAPER,
+    SECTION,
+    Amount,
+    Count,
+    NotNegative,
+    Number,
+    Share,
+    TrainingSettings,
+    check_strengths,
+)
 
 AUTO = "auto"  # where a setting lets the run choose by itself
+KINDS = {  # of values, by pydantic's word for one that is none
+    "int_type": "a whole number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+}
+BOUNDS = {  # what pydantic's word for a value beyond a bound says, and where it keeps the bound
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class ModelSettings:
     """Which model to edit, and how to load it."""
 
     path: str | None = None  # folder, GGUF file or hub name; must be named
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the loaded weights; trained ones are float32
     device: str = "cpu"  # as torch names it: cpu, cuda, cuda:1
-    trust_remote_code: bool = False  # run code that comes with the model
+    trust_remote_code: StrictBool = False  # run code that comes with the model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class EditsSettings:
     """Which edits to write."""
 
     path: str = "data/edits"  # file, folder (folded in file-name order) or `datasets` hub name
-    columns: dict[str, str] = field(default_factory=dict)  # where the fields stand in rows of a form of your own: our
+    columns: dict[str, str] = Field(default_factory=dict)  # where the fields stand in rows of a form of your own: our
     # name -> dotted path, such as target: answers.0.text; docs/extending.md
-    chat_template: bool = False  # put prompts through the model's chat template
-    limit: int | None = None  # only the first N accepted edits
+    chat_template: StrictBool = False  # put prompts through the model's chat template
+    limit: Count | None = None  # only the first N accepted edits
     mode: Literal["auto", "incremental", "rebuild"] = "auto"  # of a release: add to the champion's patch where that
     # can be (auto), refuse to run where it cannot (incremental), or start from the base model
 
@@ -51,18 +74,18 @@ class EditsSettings:
                 raise InputError(f"edits.columns.{name} is '{path}'; write a path such as answers.0.text")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class ValidationSettings:
     """How strictly edit requests are checked."""
 
-    strict: bool = False  # refuse on any finding (for CI)
+    strict: StrictBool = False  # refuse on any finding (for CI)
 
 
 LEAST_SAMPLE = 8  # edits; of fewer, no trial tells places apart
 WEIGHED = ("reliability", "generalization", "locality", "capability")  # metrics that make a place's quality
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class LocalizationSettings:
     """Where to write."""
 
@@ -71,14 +94,14 @@ class LocalizationSettings:
         str, ...
     ] = ()  # modules or roles, tried at every layer; none named: all roles, see `structure.roles`
     method: Literal["auto", "grid"] = "auto"  # a signal, short runs for few, whole ones for fewer / whole runs for all
-    sample: int = 24  # edits a place is tried on
-    budget_edits: int = 288  # of a search (auto) in all its trials: the sample's edits, once for each trial
-    budget_minutes: float = 3.0  # of a search (auto) among 200 edits, fewer take less; trials are planned to fit
-    weights: dict[str, float] = field(  # of each metric in a place's quality; one that is not named has none
+    sample: Annotated[StrictInt, Field(ge=LEAST_SAMPLE)] = 24  # edits a place is tried on
+    budget_edits: Count = 288  # of a search (auto) in all its trials: the sample's edits, once for each trial
+    budget_minutes: NotNegative = 3.0  # of a search (auto) among 200 edits, fewer take less; trials are planned to fit
+    weights: dict[str, NotNegative] = Field(  # of each metric in a place's quality; one that is not named has none
         default_factory=lambda: dict.fromkeys(WEIGHED, 1.0)
     )
-    reuse: bool = True  # keep an earlier choice for edits of the same kind, after a check on a few of them (auto)
-    workers: int = 1  # processes that share a grid, through Prefect's Dask task runner; 1: none but this one
+    reuse: StrictBool = True  # keep an earlier choice for edits of the same kind, after a check on a few of them (auto)
+    workers: Count = 1  # processes that share a grid, through Prefect's Dask task runner; 1: none but this one
     cache: str | None = ".cache/localization"  # folder where trials and choices stay for later runs; null keeps none
 
     def __post_init__(self) -> None:
@@ -87,39 +110,39 @@ class LocalizationSettings:
                 raise InputError(f"localization.weights names '{name}'; known here: {', '.join(WEIGHED)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class TrunkSettings:
     """What is kept of the frozen layers below the location, so that they run once for each edit."""
 
-    keep: bool = True  # false runs the whole model in every step
+    keep: StrictBool = True  # false runs the whole model in every step
     folder: str | None = ".cache/trunk"  # where activations stay for later runs; null keeps them in memory alone
-    memory_gb: float = 4.0  # beyond it they are mapped from disk
-    disk_gb: float = 50.0  # of the folder; what was not used for longest goes first
+    memory_gb: NotNegative = 4.0  # beyond it they are mapped from disk
+    disk_gb: NotNegative = 50.0  # of the folder; what was not used for longest goes first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class EvaluationSettings:
     """How success is measured."""
 
     protocol: Literal["default", "paper"] = "default"  # paper: "." ends every answer, even one that holds a "."
-    max_new_tokens: int = 32  # generation budget of an answer
-    report_tokens: int = 12  # shown of an answer whose verdict is sure by then; it ends in "…" where it would go on
-    other_form: int | None = 16  # edits asked in the chat form that is not trained too, drawn by seed; null: all
-    batch_size: int = 64  # prompts a forward pass
+    max_new_tokens: Count = 32  # generation budget of an answer
+    report_tokens: Count = 12  # shown of an answer whose verdict is sure by then; it ends in "…" where it would go on
+    other_form: Amount | None = 16  # edits asked in the chat form that is not trained too, drawn by seed; null: all
+    batch_size: Count = 64  # prompts a forward pass
     cache: str | None = ".cache/answers"  # folder where the base model's answers stay for later runs; null keeps none
-    make_probes: bool = True  # paraphrases and locality probes for rows without any; docs/gates.md
+    make_probes: StrictBool = True  # paraphrases and locality probes for rows without any; docs/gates.md
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class JudgeSettings:
     """A model that judges the answers that exact match calls wrong. docs/gates.md says how; none without an address."""
 
     address: str | None = None  # of a server of OpenAI's kind, such as http://127.0.0.1:8000/v1; its key, if it wants
     # one, comes from the environment variable OPENAI_API_KEY alone
     model: str | None = None  # as the server names it
-    calls: int = 1000  # budget: requests of a run, repeated ones too; what is beyond stays unjudged
-    seconds: float = 30.0  # that the server may take for an answer
-    retries: int = 2  # of a request that the server was too slow or too busy for
+    calls: Count = 1000  # budget: requests of a run, repeated ones too; what is beyond stays unjudged
+    seconds: Annotated[Number, Field(ge=0.01)] = 30.0  # that the server may take for an answer
+    retries: Amount = 2  # of a request that the server was too slow or too busy for
     cache: str | None = ".cache/judge"  # folder where its verdicts stay for later runs; null keeps none
 
     def __post_init__(self) -> None:
@@ -134,7 +157,7 @@ class JudgeSettings:
             raise InputError("judge.address is set, but judge.model is not; name the model as the server does")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class CapabilitySettings:
     """General tasks scored before and after, through lm-evaluation-harness."""
 
@@ -143,45 +166,47 @@ class CapabilitySettings:
     include: str | None = None  # folder of local task files, beside those that come along
     text: str | None = None  # file of paragraphs, one a line or JSON Lines with `text`, for the task portable_text;
     # null: those that come along
-    limit: int | None = None  # items a task, over the suite's own limit; null takes that
-    batch_size: int = 64
+    limit: Count | None = None  # items a task, over the suite's own limit; null takes that
+    batch_size: Count = 64
     cache: str | None = ".cache/capability"  # folder where the base model's scores stay for later runs; null keeps none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class GateSettings:
     """What a release must reach to be promoted; shares in [0, 1]. docs/gates.md says how each is judged."""
 
-    reliability: float = 0.95
-    generalization: float = 0.8
-    locality: float = 0.5
-    portability: float | None = None  # null: no such gate
+    reliability: Share = 0.95
+    generalization: Share = 0.8
+    locality: Share = 0.5
+    portability: Share | None = None  # null: no such gate
     required: tuple[Literal["reliability", "generalization", "locality", "portability"], ...] = ("reliability",)
     # ^ floors that edits without such probes may not skip; portability's, once set, never may
-    judged: bool = False  # the judge's shares in place of exact match, for the floors that it has shares for
-    capability_drop: float = 0.05  # margin: largest fall of any capability task, beyond doubt
-    text_rise: float = 0.03  # margin: largest rise of bits a byte of general text, as a share, beyond doubt
+    judged: StrictBool = False  # the judge's shares in place of exact match, for the floors that it has shares for
+    capability_drop: Share = 0.05  # margin: largest fall of any capability task, beyond doubt
+    text_rise: NotNegative = 0.03  # margin: largest rise of bits a byte of general text, as a share, beyond doubt
     canaries: str | None = AUTO  # file of edit requests whose prompts must be answered right after every edit; auto:
     # some general knowledge that the base model surely has; null: none
-    weight_change: float | None = 1.0  # largest change of a located tensor, as a share of its norm; null: no such gate
-    reload: int = 16  # edited prompts put to the model as the registry gives it back; 0: no such gate
+    weight_change: NotNegative | None = (
+        1.0  # largest change of a located tensor, as a share of its norm; null: no such gate
+    )
+    reload: Amount = 16  # edited prompts put to the model as the registry gives it back; 0: no such gate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class MonitorSettings:
     """When facts count as lost in a model that is in use."""
 
-    limit: float | None = None  # least share of live facts answered right; null: gates.reliability
+    limit: Share | None = None  # least share of live facts answered right; null: gates.reliability
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class RegistrySettings:
     """Where a release is recorded."""
 
-    name: str = field(default_factory=lambda: project_name(Path()))  # registered model; null: as the folder is called
+    name: str = Field(default_factory=lambda: project_name(Path()))  # registered model; null: as the folder is called
     # that holds the file of settings, or the current one
     tracking_uri: str | None = None  # null: MLFLOW_TRACKING_URI, else SQLite under mlruns/
-    keep_refused: bool = True  # register a refused release too, as such; a tampered patch never is
+    keep_refused: StrictBool = True  # register a refused release too, as such; a tampered patch never is
     promote: Literal["auto", "wait", "never", True, False] = "auto"  # move `champion` when every gate passes; wait: if
     # a person says so on Prefect's page; true and false stand for auto and never
 
@@ -192,72 +217,26 @@ class RegistrySettings:
             object.__setattr__(self, "promote", "auto" if self.promote else "never")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Settings:
     """Everything a run depends on; one section of `params.yaml` a field."""
 
-    model: ModelSettings = field(default_factory=ModelSettings)
-    edits: EditsSettings = field(default_factory=EditsSettings)
-    validation: ValidationSettings = field(default_factory=ValidationSettings)
-    localization: LocalizationSettings = field(default_factory=LocalizationSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    trunk: TrunkSettings = field(default_factory=TrunkSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    capability: CapabilitySettings = field(default_factory=CapabilitySettings)
-    gates: GateSettings = field(default_factory=GateSettings)
-    monitor: MonitorSettings = field(default_factory=MonitorSettings)
-    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    edits: EditsSettings = Field(default_factory=EditsSettings)
+    validation: ValidationSettings = Field(default_factory=ValidationSettings)
+    localization: LocalizationSettings = Field(default_factory=LocalizationSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    trunk: TrunkSettings = Field(default_factory=TrunkSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    judge: JudgeSettings = Field(default_factory=JudgeSettings)
+    capability: CapabilitySettings = Field(default_factory=CapabilitySettings)
+    gates: GateSettings = Field(default_factory=GateSettings)
+    monitor: MonitorSettings = Field(default_factory=MonitorSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
 
     def __post_init__(self) -> None:
         if self.training.recipe == "paper":
             object.__setattr__(self, "training", dataclasses.replace(self.training, **PAPER))
-        rate = self.training.learning_rate
-        for name, value, low, high in (
-            ("edits.limit", 1 if self.edits.limit is None else self.edits.limit, 1, None),
-            ("training.learning_rate", 1.0 if rate == "auto" else rate, 1e-9, 1.0),
-            ("training.batch_size", self.training.batch_size or 1, 1, None),
-            ("training.confidence", self.training.confidence, 0.5, 0.9999),
-            ("training.micro_batch", self.training.micro_batch or 1, 1, None),
-            ("training.epochs", self.training.epochs, 1, None),
-            ("training.checkpoint_seconds", self.training.checkpoint_seconds, 0.0, None),
-            ("training.protect_ratio", self.training.protect_ratio, 0.0, None),
-            ("training.stop_loss", self.training.stop_loss, 0.0, None),
-            ("training.rank", self.training.rank or 1, 1, None),
-            ("training.neighbours", self.training.neighbours, 0.0, None),
-            ("training.protect_least", self.training.protect_least, 0, None),
-            ("training.keep_weight", self.training.keep_weight, 0.0, None),
-            ("training.project_share", self.training.project_share, 0.0, 1.0),
-            ("training.wordings", self.training.wordings, 0, None),
-            ("training.prefixes", self.training.prefixes, 0, None),
-            ("trunk.memory_gb", self.trunk.memory_gb, 0.0, None),
-            ("trunk.disk_gb", self.trunk.disk_gb, 0.0, None),
-            ("localization.sample", self.localization.sample, LEAST_SAMPLE, None),
-            ("localization.workers", self.localization.workers, 1, None),
-            ("localization.budget_edits", self.localization.budget_edits, 1, None),
-            ("localization.budget_minutes", self.localization.budget_minutes, 0.0, None),
-            *((f"localization.weights.{key}", share, 0.0, None) for key, share in self.localization.weights.items()),
-            ("evaluation.max_new_tokens", self.evaluation.max_new_tokens, 1, None),
-            ("evaluation.report_tokens", self.evaluation.report_tokens, 1, None),
-            ("evaluation.other_form", self.evaluation.other_form or 0, 0, None),
-            ("evaluation.batch_size", self.evaluation.batch_size, 1, None),
-            ("judge.calls", self.judge.calls, 1, None),
-            ("judge.seconds", self.judge.seconds, 0.01, None),
-            ("judge.retries", self.judge.retries, 0, None),
-            ("capability.batch_size", self.capability.batch_size, 1, None),
-            ("capability.limit", 1 if self.capability.limit is None else self.capability.limit, 1, None),
-            ("gates.text_rise", self.gates.text_rise, 0.0, None),
-            *(
-                (f"gates.{name}", getattr(self.gates, name) or 0.0, 0.0, 1.0)
-                for name in ("reliability", "generalization", "locality", "portability", "capability_drop")
-            ),
-            ("monitor.limit", self.monitor.limit or 0.0, 0.0, 1.0),
-            ("gates.weight_change", self.gates.weight_change or 0.0, 0.0, None),
-            ("gates.reload", self.gates.reload, 0, None),
-        ):
-            if not low <= value or (high is not None and value > high):
-                upper = "" if high is None else f" and at most {high:g}"
-                raise InputError(f"{name} is {value:g}; it must be at least {low:g}{upper}")
         check_strengths(self.training)
         if self.gates.judged and self.judge.address is None:
             raise InputError("gates.judged is true, but there is no judge; set judge.address, or gates.judged to false")
@@ -285,13 +264,18 @@ def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | No
         own = values.get(section) or {}
         if isinstance(own, dict):  # else it is refused below
             values[section] = {**own, key: value}
-    registry = values.get("registry") or {}
+    values = {name: {} if own is None else own for name, own in values.items()}
+    registry = values.get("registry", {})
     if isinstance(registry, dict) and registry.get("name") is None:
         values["registry"] = {**registry, "name": project_name(origin.parent)}
     try:
-        return _build(Settings, values, "")
+        settings = TypeAdapter(Settings).validate_python(values)
+        _check_recipe(settings, values.get("training", {}))
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_told(error)}") from error
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
+    return settings
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
@@ -299,51 +283,55 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
-def _build(kind: type, values: Any, prefix: str) -> Any:
-    """A dataclass of `kind` from a mapping, key by key."""
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise InputError(f"'{prefix.rstrip('.')}' must be a section with keys, not {values!r}")
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(hints)}"
-            raise InputError(f"unknown key '{prefix}{key}'; {hint}")
-    return kind(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
+def _check_recipe(settings: Settings, written: dict[str, Any]) -> None:
+    """InputError if a key of `training` that was written says other than the recipe that stands beside it."""
+    if settings.training.recipe == "own":
+        return
+    for key in PAPER.keys() & written.keys():
+        asked = getattr(Settings(training=TrainingSettings(**{key: written[key]})).training, key)
+        if asked != PAPER[key]:
+            raise InputError(
+                f"training.recipe is '{settings.training.recipe}', which sets training.{key} to {_shown(PAPER[key])}, "
+                f"but it is {_shown(asked)}; leave training.{key} out, or set training.recipe to own"
+            )
 
 
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the type that `hint` asks for, or InputError."""
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{name}.")
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        words = [word for argument in arguments for word in typing.get_args(argument)]  # of a Literal among them
-        if value is None or (isinstance(value, str) and value in words):
-            return value
-        return _convert(next(argument for argument in arguments if argument is not type(None)), value, name)
-    if origin is Literal:
-        if value not in arguments:
-            raise InputError(f"{name} is {value!r}; choose one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(arguments[0], item, name) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
-    if hint is float and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 3e-3 as text
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    wanted = (
-        "a list"
-        if origin is tuple
-        else "a mapping"
-        if origin is dict
-        else {"int": "a whole number", "str": "text", "bool": "true or false", "float": "a number"}[hint.__name__]
-    )
-    raise InputError(f"{name} is {value!r}; it must be {wanted}")
+def _told(error: ValidationError) -> str:
+    """What is wrong with the first value that is refused, in one line with the fix."""
+    found = error.errors(include_url=False)[-1]
+    path = [part for part in found["loc"] if str(part).isidentifier()]
+    name, value, context = ".".join(map(str, path)), found["input"], found.get("ctx", {})
+    match found["type"]:
+        case "unexpected_keyword_argument":
+            return _unknown(path)
+        case "dataclass_type":
+            return f"'{name}' must be a section with keys, not {value!r}"
+        case "literal_error":
+            return f"{name} is {value!r}; choose one of {_listed(context['expected'])}"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" as kind:
+            words, bound = BOUNDS[kind]
+            return f"{name} is {_shown(value)}; it must be {words} {context[bound]:g}"
+    return f"{name} is {value!r}; it must be {KINDS.get(found['type'], 'a number')}"
+
+
+def _listed(expected: str) -> str:
+    """Pydantic's list of choices, without quotes."""
+    return expected.replace(" or ", ", ").replace("'", "")
+
+
+def _unknown(path: Sequence[Any]) -> str:
+    """That there is no such key, with the one that was meant."""
+    kind: Any = Settings
+    for part in path[:-1]:
+        kind = typing.get_type_hints(kind)[part]
+    *_, key = path
+    prefix = "".join(f"{part}." for part in path[:-1])
+    names = [known.name for known in dataclasses.fields(kind)]
+    near = difflib.get_close_matches(str(key), names, n=1)
+    hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(names)}"
+    return f"unknown key '{prefix}{key}'; {hint}"
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML would hold it."""
+    return f"{value:g}" if isinstance(value, float) else yaml.safe_dump(value).split("\n")[0]

@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from pydantic.dataclasses import dataclass
 
 from factpatch.errors import InputError
 
+SECTION = ConfigDict(extra="forbid")  # of every dataclass of settings
 
-@dataclass(frozen=True)
+
+def as_number(value: Any) -> Any:
+    """YAML 1.1 reads 3e-3 as text, which is a number here; and true is none."""
+    if isinstance(value, bool):
+        raise ValueError("a bool is no number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(as_number)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Amount = Annotated[StrictInt, Field(ge=0)]
+Count = Annotated[StrictInt, Field(ge=1)]  # of things of which there must be one
+
+
+@dataclass(frozen=True, config=SECTION)
 class TrainingSettings:
     """How the located parameters are trained."""
 
     method: Literal["breadth-first", "depth-first"] = "breadth-first"  # depth-first is the baseline
-    recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, whatever the keys below say (see PAPER)
-    learning_rate: float | Literal["auto"] = "auto"  # Adam's step size; auto: a share of the trained matrices' own size
+    recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, which no key below may contradict (see PAPER)
+    learning_rate: Literal["auto"] | Annotated[Number, Field(ge=1e-9, le=1)] = (
+        "auto"  # Adam's step size; auto: a share of the trained matrices' own size
+    )
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
-    batch_size: int | None = None  # rows a step; null: a twentieth of those an epoch visits, but 8 to 100
-    micro_batch: int | None = None  # rows a forward pass at most; halves by itself when memory runs out
-    epochs: int = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
-    revisit: bool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
-    confidence: float = 0.9  # probability of every target token from which on an edit counts as learnt
-    stop_loss: float = 0.01  # without revisits: stop once an epoch's mean loss is below
-    seed: int = 0  # of the order of edits
-    resume: bool = False  # continue a killed run from the checkpoint in its output folder
-    checkpoint_seconds: float = 20.0  # between checkpoints; more where writing one takes long; 0: after every step
-    rank: int | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
+    batch_size: Count | None = None  # rows a step; null: a twentieth of those an epoch visits, but 8 to 100
+    micro_batch: Count | None = None  # rows a forward pass at most; halves by itself when memory runs out
+    epochs: Count = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
+    revisit: StrictBool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
+    confidence: Annotated[Number, Field(ge=0.5, le=0.9999)] = (
+        0.9  # probability of every target token from which on an edit counts as learnt
+    )
+    stop_loss: NotNegative = 0.01  # without revisits: stop once an epoch's mean loss is below
+    seed: StrictInt = 0  # of the order of edits
+    resume: StrictBool = False  # continue a killed run from the checkpoint in its output folder
+    checkpoint_seconds: NotNegative = 20.0  # between checkpoints; more where writing one takes long; 0: each step
+    rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
-    neighbours: float = 5.0  # further prompts to keep for each edit: its kind of question about other subjects
-    protect_ratio: float = 1.0  # preserved prompts an epoch visits for each row of an edit that it visits
-    protect_least: int = 128  # preserved prompts an epoch visits at least, so that few edits are safe too
+    neighbours: NotNegative = 5.0  # further prompts to keep for each edit: its kind of question about other subjects
+    protect_ratio: NotNegative = 1.0  # preserved prompts an epoch visits for each row of an edit that it visits
+    protect_least: Amount = 128  # preserved prompts an epoch visits at least, so that few edits are safe too
     keep: Literal["answers", "divergence"] = "divergence"  # what is kept: the greedy answers / the distribution (KL)
-    keep_weight: float = 0.5  # of a preserved row's loss beside an edit's
+    keep_weight: NotNegative = 0.5  # of a preserved row's loss beside an edit's
     project: Literal["none", "soft", "hard"] = "none"  # turn updates away from directions that preserved prompts use
-    project_share: float = 0.1  # of those directions' variance that updates may reach
-    wordings: int = 3  # further wordings trained for each edit: its question as other edits or `templates` put it
+    project_share: Share = 0.1  # of those directions' variance that updates may reach
+    wordings: Amount = 3  # further wordings trained for each edit: its question as other edits or `templates` put it
     templates: str | None = None  # file with lists of wordings that ask the same, "{}" standing for the subject
-    prefixes: int = 0  # times that each edit is also trained after an unrelated sentence
-    both_forms: bool = False  # each edit is also trained in the other form: chat beside plain, plain beside chat
-    adaptive: bool = False  # `keep_weight` follows preserved prompts and wordings that are held out
+    prefixes: Amount = 0  # times that each edit is also trained after an unrelated sentence
+    both_forms: StrictBool = False  # each edit is also trained in the other form: chat beside plain, plain beside chat
+    adaptive: StrictBool = False  # `keep_weight` follows preserved prompts and wordings that are held out
 
     @property
     def step_size(self) -> float:

@@ -1,4 +1,5 @@
 import pytest
+import yaml
 
 from factpatch.errors import InputError
 from factpatch.settings.config import Settings, load_settings, to_dict
@@ -79,17 +80,26 @@ def test_to_dict_is_plain(tmp_path):
     assert to_dict(Settings())["training"]["batch_size"] == Settings().training.batch_size
 
 
-def test_the_papers_recipe_holds_whatever_the_keys_say(tmp_path):
+def test_the_papers_recipe_sets_what_the_paper_says(tmp_path):
     """LocFT-BF, arXiv 2509.22072: Adam at a constant 5e-4, batches of 100, at most 25 epochs, stop at 0.01."""
-    keys = "method: depth-first, learning_rate: 1.0, schedule: decay, batch_size: 7, epochs: 3, revisit: true"
-    path = write(tmp_path, f"training: {{recipe: paper, {keys}, stop_loss: 0.5, protect: p.jsonl, seed: 4}}\n")
-    training = load_settings(path, {"training.epochs": 99}).training
+    path = write(tmp_path, "training: {recipe: paper, seed: 4, learning_rate: 5e-4, rank: null}\n")
+    training = load_settings(path).training
     assert (training.method, training.learning_rate, training.schedule) == ("breadth-first", 5e-4, "constant")
     assert (training.batch_size, training.rows_a_step(3000), training.epochs) == (100, 100, 25)
     assert (training.revisit, training.stop_loss, training.protect) == (False, 0.01, None)
     assert training.seed == 4
-    own = load_settings(path, {"training.recipe": "own"}).training
-    assert (own.method, own.batch_size, own.epochs) == ("depth-first", 7, 3)
+
+
+@pytest.mark.parametrize("key", ["epochs: 3", "method: depth-first", "learning_rate: 1e-3", "neighbours: 5"])
+def test_a_key_that_contradicts_the_recipe_is_refused(tmp_path, key):
+    path, name = write(tmp_path, f"training: {{recipe: paper, {key}}}\n"), key.partition(":")[0]
+    with pytest.raises(InputError, match=rf"training\.recipe is 'paper', which sets training\.{name} to .*, but it is"):
+        load_settings(path)
+    with pytest.raises(InputError, match=r"training\.recipe is 'paper'"):
+        load_settings(
+            write(tmp_path, "training: {recipe: paper}"), {f"training.{name}": yaml.safe_load(f"{{{key}}}")[name]}
+        )
+    assert load_settings(path, {"training.recipe": "own"}).training.recipe == "own"
 
 
 @pytest.mark.parametrize(
