@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from factpatch.models.encoding import Encoded
+from factpatch.models.locations import decoder_blocks
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,28 @@ def only_tokens(model: PreTrainedModel, tokens_S: torch.Tensor | None) -> Iterat
         yield
     finally:
         del head.forward
+
+
+def hidden_before(model: PreTrainedModel, layer: int, ids_BT: torch.Tensor, attention_BT: torch.Tensor) -> torch.Tensor:
+    """What a decoder block is given, shape (B, T, width); the blocks from there on are not run."""
+    _, blocks = decoder_blocks(model)
+    found: list[torch.Tensor] = []
+
+    def take(module: nn.Module, inputs: tuple[torch.Tensor, ...], options: dict[str, torch.Tensor]) -> None:
+        found.append(inputs[0] if inputs else options["hidden_states"])
+        raise _FarEnough
+
+    hook = blocks[layer].register_forward_pre_hook(take, with_kwargs=True)
+    try:
+        with torch.no_grad(), suppress(_FarEnough):
+            model.base_model(input_ids=ids_BT, attention_mask=attention_BT, use_cache=False)
+    finally:
+        hook.remove()
+    return found[0]
+
+
+class _FarEnough(Exception):
+    """The rest of the pass is not needed."""
 
 
 def predict_whole(model: PreTrainedModel, batch: Batch) -> Predictions:

@@ -15,7 +15,9 @@ from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.files import digest_value
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import padding_id
+from factpatch.models.forward import hidden_before
 from factpatch.models.loading import LoadedModel
+from factpatch.models.locations import decoder_blocks
 from factpatch.text.known_names import known_names
 
 CONTEXT = "The subject is"  # stands before each name, so that a single word is read as one
@@ -56,6 +58,7 @@ def _states(loaded: LoadedModel, names: Sequence[str]) -> torch.Tensor:
     """The hidden state at the last token of each name, halfway up the model: shape (names, width)."""
     rows = [tuple(ids) for ids in loaded.tokenizer([f"{CONTEXT} {name}" for name in names]).input_ids]
     found: dict[int, torch.Tensor] = {}
+    halfway = (len(decoder_blocks(loaded.model)[1]) + 1) // 2
 
     def look(chosen: Sequence[int]) -> list[torch.Tensor]:
         width = max(len(rows[index]) for index in chosen)
@@ -63,10 +66,8 @@ def _states(loaded: LoadedModel, names: Sequence[str]) -> torch.Tensor:
         ids_BT = torch.tensor([rows[index] + (pad,) * (width - len(rows[index])) for index in chosen], device=device)
         ends_B = torch.tensor([len(rows[index]) - 1 for index in chosen], device=device)
         mask_BT = torch.arange(width, device=device) <= ends_B[:, None]
-        with torch.no_grad():
-            out = loaded.model.base_model(ids_BT, attention_mask=mask_BT, output_hidden_states=True, use_cache=False)
-        layers = out.hidden_states
-        return list(layers[len(layers) // 2][torch.arange(len(chosen), device=device), ends_B].float().cpu())
+        states_BTW = hidden_before(loaded.model, halfway, ids_BT, mask_BT.long())
+        return list(states_BTW[torch.arange(len(chosen), device=device), ends_B].float().cpu())
 
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     for chosen, states in in_batches(look, order, NAMES_AT_ONCE):

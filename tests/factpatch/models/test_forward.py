@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from factpatch.models.encoding import Encoded, encode_edit
@@ -10,10 +11,12 @@ from factpatch.models.forward import (
     edit_losses,
     flatten,
     hardest,
+    hidden_before,
     target_logits,
     token_losses,
 )
 from factpatch.models.loading import load_model
+from factpatch.models.locations import decoder_blocks
 from factpatch.settings.config import ModelSettings
 
 
@@ -72,3 +75,18 @@ def test_target_logits_are_those_of_a_plain_pass(tiny_model, kind):
             plain_TV = loaded.model(torch.tensor([row.ids])).logits[0]
             wanted = plain_TV[row.prompt_length - 1 : -1]
             torch.testing.assert_close(logits_KV[-len(wanted) :], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_what_a_block_is_given_comes_from_a_pass_that_ends_there(tiny_model, kind, layer):
+    loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
+    ids_BT, mask_BT = torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    seen = []
+    _, blocks = decoder_blocks(loaded.model)
+    hook = blocks[-1].register_forward_hook(lambda *inputs: seen.append(True))
+    found_BTW = hidden_before(loaded.model, layer, ids_BT, mask_BT)
+    hook.remove()
+    assert not seen
+    with torch.no_grad():
+        whole = loaded.model.base_model(ids_BT, attention_mask=mask_BT, output_hidden_states=True, use_cache=False)
+    assert torch.equal(found_BTW[mask_BT.bool()], whole.hidden_states[layer][mask_BT.bool()])
