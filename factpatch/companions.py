@@ -16,7 +16,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.canaries import find_canaries
 from factpatch.files import digest_value
 from factpatch.inheritance import NOTHING, Inheritance
-from factpatch.leakage import HeldOut, check_leakage, held_out
+from factpatch.leakage import HeldOut, check_leakage, held_out, unasked
 from factpatch.models import LoadedModel
 from factpatch.neighbours import neighbours, still_neighbours
 from factpatch.own_texts import own_question_rows, own_text_rows
@@ -76,8 +76,8 @@ def find_companions(
     everything = [*settled, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
     listed, edited = listed_requests(settings), HeldOut(edit.prompt for edit in everything)
-    file = _free(listed, held, edited)
-    gone = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
+    file = unasked(listed, held, edited)
+    gone = unasked([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
     notes += _dropped(training.protect, len(listed) - len(file))
     if listed and not file:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
@@ -149,11 +149,6 @@ def _subjects_told(found: int, lacking: int) -> list[str]:
         told = "so nothing guards what lies near; add a 'subject' to their rows"
         notes.append(f"no subject is named with {lacking} prompts, or found in them, {told}")
     return notes
-
-
-def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:
-    """Those that nothing holds out and no edit asks."""
-    return [one for one in asked if held.twin(one.prompt) is None and edited.twin(one.prompt) is None]
 
 
 def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...]:

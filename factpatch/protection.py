@@ -14,13 +14,6 @@ from factpatch.errors import InputError
 from factpatch.models import LoadedModel
 
 
-def protected_requests(edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
-    """The rows of the protected file, as requests, without the prompts that the edits ask anywhere (as prompt,
-    paraphrase or probe): what is measured is not trained."""
-    measured = {prompt for edit in edits for prompt in asked_prompts(edit)}
-    return [request for request in listed_requests(settings) if request.prompt not in measured]
-
-
 def listed_requests(settings: Settings) -> list[EditRequest]:
     """The rows of the protected file, as requests; none if the settings name none.
 

@@ -12,19 +12,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 from factpatch.answered import Memory, remembered
 from factpatch.config import EvaluationSettings, Settings
 from factpatch.edits.request import EditRequest
 from factpatch.encoding import Encoded, encode_edit
+from factpatch.evaluation.canaries import find_canaries
 from factpatch.evaluation.generation import verify
 from factpatch.evaluation.portable import read_questions
 from factpatch.files import digest_value
-from factpatch.leakage import Edited
+from factpatch.leakage import Edited, HeldOut, held_out, unasked
 from factpatch.models import LoadedModel
-from factpatch.protection import answered_rows, asked_prompts, protected_requests, told_silent
+from factpatch.protection import answered_rows, asked_prompts, listed_requests, told_silent
 from factpatch.similar import similar_names
 from factpatch.subjects import with_subjects
 from factpatch.trunk import open_rows
@@ -90,22 +91,24 @@ def make_exam(
 
     Kept are protected prompts, and the sample's questions about names like its subjects. Where edits have no probes,
     others of these questions are asked in their place. Prompts for `capability` are other protected ones, or, where the
-    settings protect none, locality probes of edits outside the sample, or general questions.
+    settings protect none, locality probes of edits outside the sample, or general questions. As in training, nothing
+    is kept that is, or nearly is, a text that is asked or held out.
     """
     tell = progress or (lambda note: None)
     generator = random.Random(settings.training.seed)
     chosen = set(generator.sample(range(len(edits)), size))
     sample = [edit for index, edit in enumerate(with_subjects(edits)[0]) if index in chosen]
     tell("names like the subjects")
+    held = held_out(edits, find_canaries(loaded, edits, settings))
     with remembered(loaded, settings) as memory:  # an edit run asks for the same names
-        near = _near(loaded, edits, sample, memory, KEPT * size + ASKED)
+        near = _near(loaded, edits, sample, held, memory, KEPT * size + ASKED)
     settings = replace(settings, evaluation=_brief(settings.evaluation))
     share = size / len(edits)
-    protected = protected_requests(edits, settings)
+    protected = unasked(listed_requests(settings), held, HeldOut(edit.prompt for edit in edits))
     generator.shuffle(protected)
-    held_out = min(ASKED, len(protected) // 4)
-    trained = protected[held_out:][: min(round(len(protected) * share), KEPT * size)]
-    unrelated = protected[:held_out] or _other_probes(edits, sample) or _general(edits, generator)
+    aside = min(ASKED, len(protected) // 4)
+    trained = protected[aside:][: min(round(len(protected) * share), KEPT * size)]
+    unrelated = protected[:aside] or _other_probes(edits, sample) or _general(edits, generator)
     probes = [
         (number, EditRequest(edit.id, probe.prompt, probe.target))
         for number, edit in enumerate(sample)
@@ -115,6 +118,7 @@ def make_exam(
         probes, near = [(-1, request) for request in near[1::2][:ASKED]], near[::2]
     if settings.training.neighbours:
         trained += near[: KEPT * size]
+    trained = unasked(trained, HeldOut(request.prompt for request in (*unrelated, *(probe for _, probe in probes))))
     tell("what the model says to prompts that should keep their answers")
     requests = [*trained, *unrelated, *(probe for _, probe in probes)]
     with remembered(loaded, settings) as memory:
@@ -176,17 +180,24 @@ def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
 
 
 def _near(
-    loaded: LoadedModel, edits: Sequence[EditRequest], sample: Sequence[EditRequest], memory: Memory, most: int
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    sample: Sequence[EditRequest],
+    held: HeldOut,
+    memory: Memory,
+    most: int,
 ) -> list[EditRequest]:
-    """The sample's questions about names like its subjects, the most alike first, each edit's in turn."""
+    """The sample's questions about names like its subjects, the most alike first, each edit's in turn; none that an
+    edit sets, or that is held out or nearly so."""
     put = [(template, edit.subject) for edit in sample if (template := template_of(edit)) and edit.subject]
     names = similar_names(loaded, [subject for _, subject in put], memory) if put else []
     turns = zip_longest(
         *([fill(template, name) for name in own] for (template, _), own in zip(put, names, strict=True))
     )
-    asked = {prompt for edit in edits for prompt in asked_prompts(edit)}
-    texts = dict.fromkeys(text for turn in turns for text in turn if text and text not in asked)
-    return [EditRequest("near", text, "") for text in list(texts)[:most]]
+    own = {edit.prompt for edit in edits}
+    texts = dict.fromkeys(text for turn in turns for text in turn if text and text not in own)
+    free = (text for text in texts if held.twin(text) is None)
+    return [EditRequest("near", text, "") for text in islice(free, most)]
 
 
 def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[EditRequest]:
@@ -199,16 +210,15 @@ def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[Edi
 
 def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -> list[EditRequest]:
     """Locality probes of edits outside the sample that the sample does not ask."""
-    asked = {prompt for edit in sample for prompt in asked_prompts(edit)}
+    asked = HeldOut(prompt for edit in sample for prompt in asked_prompts(edit))
     inside = {edit.id for edit in sample}
     others = {
         probe.prompt: EditRequest(edit.id, probe.prompt, probe.target)
         for edit in edits
         if edit.id not in inside
         for probe in edit.locality
-        if probe.prompt not in asked
     }
-    return list(others.values())[:ASKED]
+    return list(islice((other for other in others.values() if asked.twin(other.prompt) is None), ASKED))
 
 
 def _pairs(requests: Sequence[Any], rows: Sequence[Encoded | None]) -> list[tuple[Any, Encoded]]:

@@ -18,7 +18,7 @@ from factpatch.models import LoadedModel, fingerprint, known_digests
 from factpatch.recipe import decisive
 from factpatch.structure import locate
 
-FORM = 4  # of the files; another number never reads these
+FORM = 5  # of the files; another number never reads these
 SAME_KIND = 0.5  # of the new edits must say something that the earlier ones said too, of other subjects
 
 Record = dict[str, Any]

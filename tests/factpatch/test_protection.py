@@ -9,8 +9,9 @@ from factpatch.edits.request import EditRequest, Probe
 from factpatch.encoding import Encoded
 from factpatch.errors import InputError
 from factpatch.evaluation.generation import decode
+from factpatch.leakage import HeldOut, held_out, unasked
 from factpatch.models import load_model
-from factpatch.protection import answered_rows, protected_requests, told_silent
+from factpatch.protection import answered_rows, listed_requests, told_silent
 from factpatch.structure import locate
 from factpatch.training import breadth_first
 from factpatch.trunk import open_rows
@@ -26,8 +27,8 @@ def write(tmp_path, prompts):
 
 def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_model, tmp_path):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    settings = write(tmp_path, ["Who?", "Who\u00a0is it?", "Where?\u200b", "The capital of France is"])
-    requests = protected_requests([EDIT], settings)
+    settings = write(tmp_path, ["Who?", "who is it", "Where?\u200b", "The capital of France is"])
+    requests = unasked(listed_requests(settings), held_out([EDIT]), HeldOut([EDIT.prompt]))
     assert [request.prompt for request in requests] == ["The capital of France is"]
     (row,), tokenizer = answered_rows(loaded, requests, settings, Memory({})), loaded.tokenizer
     assert tokenizer.decode(row.ids[: row.prompt_length]) == "The capital of France is"
@@ -63,7 +64,7 @@ def test_prompts_that_the_model_says_nothing_to_are_counted():
 
 
 def test_without_a_file_nothing_is_protected():
-    assert protected_requests([EDIT], Settings()) == []
+    assert listed_requests(Settings()) == []
 
 
 def test_a_row_without_a_prompt_is_named(tmp_path):
@@ -71,7 +72,7 @@ def test_a_row_without_a_prompt_is_named(tmp_path):
     path = tmp_path / "protected.jsonl"
     path.write_text(path.read_text() + '{"prompt": ["Who?"], "target": "x"}\n')
     with pytest.raises(InputError, match="row 2"):
-        protected_requests([EDIT], settings)
+        listed_requests(settings)
 
 
 def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from factpatch.config import LocalizationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.config import GateSettings, LocalizationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.models import load_model
 
@@ -44,6 +44,7 @@ def settings(tmp_path) -> Settings:
     return Settings(
         training=TrainingSettings(learning_rate=3e-2, epochs=12),
         trunk=TrunkSettings(folder=None),
+        gates=GateSettings(canaries=None),
         localization=LocalizationSettings(sample=8, modules=("down", "mlp"), cache=str(tmp_path / "cache")),
     )
 
