@@ -126,7 +126,7 @@ def breadth_first(
                     due = _save(run, survival)
             position.losses.append(position.total / len(run.order) if len(run.order) else position.losses[-1])
             position.note(len(run.revisits.unsure()))
-            finished = _finished(run, parts, settings)
+            finished = is_finished(run, parts, settings)
             if settings.adaptive:
                 signals = look_at(stepper, parts.wordings, still)
                 position.weight = next_weight(position.weight, settings.keep_weight, signals)
@@ -197,7 +197,7 @@ def check(stepper: Stepper, taught: int, revisits: Revisits, epoch: int) -> torc
     return revisits.unsure()
 
 
-def _finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
+def is_finished(run: Run, parts: Parts, settings: TrainingSettings) -> bool:
     """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt. A run that
     adds to an earlier one's values looks at all rows when its first epochs end, and after each of the last ones."""
     position, revisits = run.position, run.revisits
@@ -250,7 +250,7 @@ def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Te
     ones that they moved, while steps are large enough; and what `protect_least` asks shrinks with what is due, as an
     epoch that visits a few rows more of what is new moves little.
     """
-    due = _due(run, settings) if settings.revisit else torch.arange(parts.taught)
+    due = due_rows(run, settings) if settings.revisit else torch.arange(parts.taught)
     share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
     guards = guards_of(settings, len(due), len(parts.kept), share)
     if not run.position.first:
@@ -264,7 +264,7 @@ def _epoch_order(run: Run, parts: Parts, settings: TrainingSettings) -> torch.Te
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
 
-def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
+def due_rows(run: Run, settings: TrainingSettings) -> torch.Tensor:
     """Rows of edits that are not learnt, or whose wait is over. Where a run adds to an earlier one's values, rows that
     hold come along only until there are as many as in its first epoch, so that its cost does not grow with all that was
     learnt before. In its last epochs what is not steady is due, and a few rows that are wrong several times."""

@@ -10,11 +10,13 @@ import sys
 
 import pytest
 
-from factpatch.config import load_settings
+from factpatch.config import ModelSettings, load_settings
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
 from factpatch.machine import Available, available, matrix_rate, memory_rate
+from factpatch.models import load_model
 from factpatch.preflight import GIB, Estimate, check, check_model, describe, estimate
+from factpatch.structure import locate
 from factpatch.workload import trunk_positions
 
 EDITS = (
@@ -155,7 +157,10 @@ def test_trunk_batches_are_filled_up():
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
 def test_other_architectures_are_estimated(tiny_model, settings_for, kind):
     found = estimate(settings_for(tiny_model(kind)), EDITS, "3:down")
-    assert 0 < found.parameters < found.model_parameters
+    model = load_model(ModelSettings(path=str(tiny_model(kind)))).model
+    located = locate(model, "3:down").parameters
+    assert found.parameters == sum(model.get_parameter(name).numel() for name in located)
+    assert found.model_parameters == model.num_parameters()
     assert found.memory_bytes > found.process_bytes
     assert found.seconds > found.seconds_epoch > 0
 

@@ -15,7 +15,7 @@ from factpatch.forward import collate, hardest, predict_whole, token_losses
 from factpatch.models import load_model, preserved, write_values
 from factpatch.structure import locate
 from factpatch.training import Survival, breadth_first
-from factpatch.training.breadth_first import AGAIN, CHECK_ROWS, Position, Run, _due, _finished
+from factpatch.training.breadth_first import AGAIN, CHECK_ROWS, Position, Run, due_rows, is_finished
 from factpatch.training.guards import MOVED, SHARE, Guards
 from factpatch.training.revisits import RIGHT, Revisits
 from factpatch.training.schedule import BEGUN_SPAN
@@ -138,7 +138,7 @@ def test_the_last_epochs_visit_what_is_wrong_most_often():
     run = Run(None, revisits, Guards.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
     for epoch, due in ((1, [1, 2, 3]), (math.ceil(BEGUN_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
         run.position.epoch = epoch
-        assert sorted(_due(run, settings).tolist()) == due
+        assert sorted(due_rows(run, settings).tolist()) == due
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
     settings = TrainingSettings(learning_rate=3e-3, epochs=25)
     epoch = math.ceil(BEGUN_SPAN * settings.epochs) - (1 if first else 0)
     run = Run(stepper, revisits, Guards.start(0, 0), torch.Generator(), Position(epoch=epoch, first=4), torch.empty(0))
-    assert _finished(run, Parts.of(600, 600, 0, watch=False), settings) is right
+    assert is_finished(run, Parts.of(600, 600, 0, watch=False), settings) is right
     assert len(stepper.seen) == len(set(stepper.seen)) == looked
     assert set(range(10)) <= set(stepper.seen[:CHECK_ROWS])
     assert sorted(wrong) == revisits.wrong().tolist()
