@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from factpatch.config import ModelSettings, Settings
+from factpatch.config import EvaluationSettings, ModelSettings, Settings
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import normalise
@@ -13,13 +13,14 @@ from factpatch.evaluation.evaluate import collect_answers
 from factpatch.models import load_model
 
 EDITS = Path(__file__).parent / "edits"
+TOKENS = 8  # of an answer: all old facts are shorter
 
 
 def unknown(model: str) -> list[str]:
     """Every prompt, paraphrase and locality probe that the model does not answer with the old fact first, and what it
     says."""
     edits = [EditRequest.from_row(dict(entry.row.values)) for entry in read_ledger(str(EDITS))]
-    settings = Settings(model=ModelSettings(path=model))
+    settings = Settings(model=ModelSettings(path=model), evaluation=EvaluationSettings(max_new_tokens=TOKENS))
     outputs = collect_answers(load_model(settings.model), edits, settings).outputs
     asked = [(prompt, edit.target_old[0]) for edit in edits for prompt in (edit.prompt, *edit.paraphrases)]
     asked += [(probe.prompt, probe.target) for edit in edits for probe in edit.locality]

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from factpatch.config import GateSettings, LocalizationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.config import (
+    GateSettings,
+    LocalizationSettings,
+    ModelSettings,
+    Settings,
+    TrainingSettings,
+    TrunkSettings,
+)
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.models import load_model
 
