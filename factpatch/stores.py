@@ -149,7 +149,8 @@ def locked(path: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
 
 
 def _holder(note: Path) -> str:
-    held = read_cached_json(note, dict)
-    if held is None:
-        return "another process holds the lock"
+    return read_cached_json(note, _in_words) or "another process holds the lock"
+
+
+def _in_words(held: Any) -> str:
     return f"{held['doing']} since {held['since']} (process {held['process']} on {held['host']})"
