@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -10,11 +9,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from factpatch.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which neither opens nor locks a folder
+    fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial"  # ends the names of what is being written
 
@@ -100,24 +104,35 @@ def _workshop(path: Path) -> Iterator[Path]:
     while True:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
         try:
-            descriptor = os.open(temporary, os.O_RDONLY)
+            lock = _lock_folder(temporary)
         except FileNotFoundError:  # taken for litter at once
             continue
-        with suppress(OSError):  # a file system without locks: litter stays there, nothing else suffers
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         if temporary.exists():  # else another process took it for litter before the lock was there
             break
-        os.close(descriptor)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        os.close(descriptor)
+        lock.close()
+    with lock:
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _lock_folder(folder: Path) -> ExitStack:
+    """Lock a folder until what is given is closed. Where that cannot be done, litter stays and nothing else suffers."""
+    lock = ExitStack()
+    if fcntl is not None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        lock.callback(os.close, descriptor)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return lock
 
 
 def remove_litter(folder: Path, name: str = "") -> None:
     """Remove what killed runs left of half-written files (those called `name`, or all) in a folder; what another
     process is writing now is locked, and stays."""
+    if fcntl is None:
+        return
     pattern = f".{glob.escape(name)}.????????{PARTIAL}" if name else f".*.????????{PARTIAL}"
     for litter in folder.glob(pattern):
         with suppress(OSError):
@@ -129,37 +144,10 @@ def remove_litter(folder: Path, name: str = "") -> None:
                 os.close(descriptor)
 
 
-def evict(entries: Iterable[Path], used: Path, limit: float) -> None:
-    """Remove those files or folders that were not used for longest, until the rest takes no more than `limit` bytes;
-    `used` stays. Other runs may add and remove some meanwhile."""
-    sizes, times = {}, {}
-    for entry in entries:
-        with suppress(OSError):
-            times[entry] = entry.stat().st_mtime
-            sizes[entry] = _size(entry)
-    total = sum(sizes.values())
-    for entry in sorted(sizes, key=lambda entry: times[entry]):
-        if total <= limit:
-            break
-        if entry != used:
-            total -= sizes[entry]
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
-
-
-def _size(entry: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    total = 0
-    for file in entry.rglob("*") if entry.is_dir() else [entry]:
-        with suppress(OSError):
-            total += file.stat().st_size
-    return total
-
-
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a crash."""
+    """Make renames inside `folder` survive a crash, where the system lets one open a folder."""
+    if fcntl is None:
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -71,7 +71,7 @@ def validate(output: str, settings: Settings) -> str:
     counts = {"total": len(ledger), "inactive": len(ledger) - len(active)}  # superseded, reverted or expired
     files = [Path(file).name for file in dict.fromkeys(entry.row.file for entry in ledger)]
     del ledger
-    tokenizer, embeddings = _load_tokenizer(settings.model)
+    tokenizer, embeddings = find_tokenizer(settings.model)
     folder = output_folder(output)
     outcome = _check(active, settings.evaluation.max_new_tokens, tokenizer, embeddings, folder / "data_docs")
     limit, written = settings.edits.limit, len(outcome.rows[: settings.edits.limit])
@@ -109,14 +109,14 @@ def _check(
     return settle(rows, survey, _judge(rows, count_faults(rows, survey), docs))
 
 
-def _load_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | None, int | None]:
+def find_tokenizer(model: ModelSettings) -> tuple[PreTrainedTokenizerBase | None, int | None]:
     """The model's tokenizer, and for how many tokens the model has embeddings; None if the model is not here, as edits
     can be checked without one. InputError for a folder whose tokenizer no model could be asked through.
 
     A folder's plain one is read by itself: the way to load any other takes torch, which is half of the memory.
     """
     folder = Path(model.path or "")
-    plain = _plain_tokenizer(folder) if model.path else None
+    plain = plain_tokenizer(folder) if model.path else None
     if plain is not None:
         from factpatch.models.tokenization import check_tokenizer
 
@@ -140,7 +140,7 @@ def _embedding_rows(folder: Path) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _plain_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+def plain_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a model's folder, where its file says all of it; None where a class of its own is named."""
     needed = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
     if not all(map(Path.is_file, needed)):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE_TOOLS = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval")
+UNIX = ("fcntl", "resource")
+DISTRIBUTIONS = {"yaml": "pyyaml"}  # by the module, where their names differ
 MAX_LINES = 350
 MAX_TOP_MODULES = 8
 
@@ -45,14 +48,40 @@ def run_python(code: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_library_imports_where_the_outside_tools_are_absent():
+def test_library_imports_where_the_outside_tools_and_unix_are_absent(tmp_path):
+    """Where the library finds neither `fcntl` nor `resource`, as on Windows, it writes files and holds locks too."""
     forbidden = (*OUTSIDE_TOOLS, "tasks", "flows")
     code = (
-        "import importlib, sys\n"
+        "import builtins, importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({forbidden!r}))\n"  # None makes `import` fail and find_spec say absent
-        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "real = builtins.__import__\n"
+        "def import_without_unix(name, globals=None, *rest, **named):\n"
+        f"    if name in {UNIX!r} and (globals or {{}}).get('__name__', '').startswith('factpatch'):\n"
+        "        raise ImportError(name)\n"
+        "    return real(name, globals, *rest, **named)\n"
+        "builtins.__import__ = import_without_unix\n"
+        "for name in sys.argv[2:]: importlib.import_module(name)\n"
+        "from pathlib import Path\n"
+        "from factpatch.files import new_folder, write_json\n"
+        "from factpatch.release.registry import locked\n"
+        "place = Path(sys.argv[1])\n"
+        "with locked(place / 'x.lock', 'a test'), new_folder(place / 'out') as folder:\n"
+        "    write_json(folder / 'a.json', 1)\n"
+        "assert (place / 'out' / 'a.json').read_text() == '1\\n'\n"
     )
-    run_python(code, *modules("factpatch"))
+    run_python(code, str(tmp_path), *modules("factpatch"))
+
+
+@pytest.mark.parametrize(("package", "extras"), [("factpatch", ()), ("tasks", ("release",)), ("flows", ("release",))])
+def test_what_is_imported_is_named_and_pinned(package, extras):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
+    named = {re.split(r"[^\w-]", one)[0].lower().replace("-", "_") for one in asked}
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("-", "_")
+    own = {"factpatch", "tasks", "flows", *sys.stdlib_module_names}
+    imported = set().union(*(roots(file) for file in modules(package).values())) - own
+    assert {DISTRIBUTIONS.get(name, name) for name in imported} <= named
+    assert not {name for name in named if f"\n{name}==" not in pins}
 
 
 def test_the_command_line_starts_without_torch():

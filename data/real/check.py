@@ -10,16 +10,17 @@ from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import normalise
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.models.loading import load_model
-from factpatch.settings.config import ModelSettings, Settings
+from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings
 
 EDITS = Path(__file__).parent / "edits"
+TOKENS = 8  # of an answer: all old facts are shorter
 
 
 def unknown(model: str) -> list[str]:
     """Every prompt, paraphrase and locality probe that the model does not answer with the old fact first, and what it
     says."""
     edits = [EditRequest.from_row(dict(entry.row.values)) for entry in read_ledger(str(EDITS))]
-    settings = Settings(model=ModelSettings(path=model))
+    settings = Settings(model=ModelSettings(path=model), evaluation=EvaluationSettings(max_new_tokens=TOKENS))
     outputs = collect_answers(load_model(settings.model), edits, settings).outputs
     asked = [(prompt, edit.target_old[0]) for edit in edits for prompt in (edit.prompt, *edit.paraphrases)]
     asked += [(probe.prompt, probe.target) for edit in edits for probe in edit.locality]

@@ -14,12 +14,13 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from factpatch.disk_cache import evict, read_cached_json
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_reader import Answer, stop_ids
 from factpatch.evaluation.evaluate import Answers, collect_answers
 from factpatch.evaluation.generation import Progress, decode
-from factpatch.files import digest_value, evict, output_folder, read_json, remove_litter, write_json
+from factpatch.files import digest_value, output_folder, remove_litter, write_json
 from factpatch.models.encoding import encode_prompts
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tokenizer_digest
 from factpatch.models.locations import Location
@@ -164,7 +165,7 @@ def open_answer_cache(loaded: LoadedModel, settings: Settings) -> Iterator[Answe
         told = f"evaluation.cache '{settings.evaluation.cache}' cannot be written; name another one, or null for none"
         raise InputError(told) from error
     path = folder / f"{_model_digest(loaded)}.json"
-    cache = AnswerCache(_read(path))
+    cache = AnswerCache(read_cached_json(path, _answers) or {})
     yield cache
     if cache.grown:
         _write(path, dict(list(cache.known.items())[-ANSWER_LIMIT:]))
@@ -188,17 +189,11 @@ def _model_digest(loaded: LoadedModel) -> str:
     return digest_value(parts)[:32]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = read_json(path)
-        if digest_value(value["answers"]) != value["sha256"]:
-            raise ValueError("its content is not what was written")
-        return dict(value["answers"])
-    except (InputError, ValueError, KeyError, TypeError) as error:
-        log.warning("the answers kept in '%s' are broken (%s); the model is asked anew", path, error)
-        return {}
+def _answers(value: Any) -> dict[str, Any]:
+    """Those of a file's value."""
+    if digest_value(value["answers"]) != value["sha256"]:
+        raise ValueError("its content is not what was written")
+    return dict(value["answers"])
 
 
 def _write(path: Path, answers: dict[str, Any]) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from factpatch.errors import InputError
+from factpatch.disk_cache import read_cached_json
 from factpatch.evaluation.intervals import wilson
 from factpatch.evaluation.paired import Interval, bootstrap_interval, relative_rise, score_interval
 from factpatch.evaluation.suites import COMPRESSED
-from factpatch.files import output_folder, read_json, write_json
+from factpatch.files import output_folder, write_json
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tokenizer_digest
 from factpatch.settings.config import Settings
 
@@ -157,16 +157,12 @@ def compare_items(before: Mapping[str, TaskScore], after: Mapping[str, TaskScore
 
 def read_score(folder: str | None, digest: str) -> TaskScore | None:
     """The score kept under a digest; None if there is none, or the file is damaged."""
-    path = Path(folder or "") / f"{digest}.json"
-    if folder is None or not path.exists():
-        return None
-    try:
-        value = read_json(path)
-        return TaskScore(
-            value["metric"], value["direction"], value["value"], tuple(ItemOutcome(**row) for row in value["items"])
-        )
-    except (InputError, KeyError, TypeError):
-        return None
+    return None if folder is None else read_cached_json(Path(folder) / f"{digest}.json", _score)
+
+
+def _score(value: Any) -> TaskScore:
+    items = tuple(ItemOutcome(**row) for row in value["items"])
+    return TaskScore(value["metric"], value["direction"], value["value"], items)
 
 
 def keep_score(folder: str | None, digest: str, score: TaskScore) -> None:

@@ -18,11 +18,12 @@ from typing import Any
 
 import httpx
 
+from factpatch.disk_cache import read_cached_json
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, UnavailableError
 from factpatch.evaluation.answers import Protocol, cut, matches
 from factpatch.evaluation.endpoint import COMPLAINT_CHARACTERS, chat, open_client
-from factpatch.files import digest_value, output_folder, read_json, write_json
+from factpatch.files import digest_value, output_folder, write_json
 from factpatch.settings.config import JudgeSettings
 
 PROMPT = """\
@@ -201,13 +202,9 @@ def _file(settings: JudgeSettings, question: Question) -> Path:
 
 def _read(settings: JudgeSettings, question: Question) -> bool | None:
     """The verdict of an earlier run; None if there is none, or its file is damaged."""
-    path = _file(settings, question)
-    if settings.cache is None or not path.exists():
+    if settings.cache is None:
         return None
-    try:
-        verdict = read_json(path)["accepted"]
-    except (InputError, KeyError, TypeError):
-        return None
+    verdict = read_cached_json(_file(settings, question), lambda value: value["accepted"])
     return verdict if isinstance(verdict, bool) else None
 
 

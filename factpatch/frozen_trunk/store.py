@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import numpy
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from factpatch.disk_cache import evict, read_cached
 from factpatch.errors import InputError, RefusedError
-from factpatch.files import digest_value, evict, new_file, output_folder, remove_litter
+from factpatch.files import digest_value, new_file, output_folder, remove_litter
 from factpatch.frozen_trunk.activations import Activations, Shard
 from factpatch.frozen_trunk.plan import Plan, kept_bytes
 from factpatch.frozen_trunk.replay import capture
@@ -30,8 +30,6 @@ from factpatch.settings.config import TrunkSettings
 GIB = 2**30
 SHARD_ROWS = 4096  # rows of a shard at most; a killed run loses no more than one
 STORE_VERSION = "2"  # of the files; another number never reads these
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,22 +129,26 @@ def _write(folder: Path, rows: Sequence[Encoded], kept: Activations) -> _Entry:
     return _Entry(path, names, lengths)
 
 
-def _entries(folder: Path, wanted: Collection[str]) -> list[_Entry]:
+def _entries(folder: Path, wanted: Set[str]) -> list[_Entry]:
     """The shards with wanted rows; those whose files are broken are removed, to be computed anew."""
     entries = []
     for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata()
-            entry = _Entry(path, tuple(json.loads(about["rows"])), tuple(json.loads(about["lengths"])))
-            if not set(entry.rows).isdisjoint(wanted):
-                if _content(load_file(path), about) != about["sha256"]:
-                    raise ValueError("its content is not what was written")
-                entries.append(entry)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            log.warning("trunk cache entry '%s' is broken (%s); it is removed and computed anew", path, error)
+        entry = read_cached(path, lambda path: _open(path, wanted))
+        if entry is None:
             path.unlink(missing_ok=True)
+        elif not wanted.isdisjoint(entry.rows):
+            entries.append(entry)
     return entries
+
+
+def _open(path: Path, wanted: Set[str]) -> _Entry:
+    """A shard's rows; its content is compared with what was written only if some of them are wanted."""
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    entry = _Entry(path, tuple(json.loads(about["rows"])), tuple(json.loads(about["lengths"])))
+    if not wanted.isdisjoint(entry.rows) and _content(load_file(path), about) != about["sha256"]:
+        raise ValueError("its content is not what was written")
+    return entry
 
 
 def _read(entry: _Entry, mapped: bool) -> Shard:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from factpatch.disk_cache import read_cached_json
 from factpatch.edits.request import EditRequest, digest_edits
-from factpatch.errors import InputError
 from factpatch.evaluation.scorecard import relation_of, source_of
 from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
 from factpatch.localization.trial_set import TrialSet, from_json, to_json
@@ -18,12 +17,10 @@ from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive
 
-STORE_VERSION = 4  # of the files; another number never reads these
+STORE_VERSION = 5  # of the files; another number never reads these
 SAME_KIND = 0.5  # of the new edits must say something that the earlier ones said too, of other subjects
 
 Record = dict[str, Any]
-
-log = logging.getLogger(__name__)
 
 
 class TrialStore:
@@ -48,7 +45,7 @@ class TrialStore:
             settings.evaluation.max_new_tokens,
         ]
         folder = output_folder(root / "trials" / digest_value(parts)[:32])
-        if _read(folder / "exam.json") is None:
+        if read_cached_json(folder / "exam.json", dict) is None:
             write_json(folder / "exam.json", {"base": base, "exam": to_json(trial_set)})
         return TrialStore(folder)
 
@@ -59,7 +56,7 @@ class TrialStore:
 
     def read(self, loaded: LoadedModel, name: str, whole: bool) -> Trial | None:
         """An earlier trial at that place; None if there was none."""
-        value = _read(self._path(name, whole))
+        value = read_cached_json(self._path(name, whole), dict)
         if value is None:
             return None
         right = tuple(mark == "1" for mark in value["right"])
@@ -86,14 +83,14 @@ class ChoiceStore:
 
     def exact(self, reused: bool) -> Record | None:
         """The choice for these very edits, be it one that was `reused` or only one that was searched for."""
-        value = _read(self._path)
+        value = read_cached_json(self._path, dict)
         return value["record"] if value and (reused or value["searched"] or not value["record"]["candidates"]) else None
 
     def similar(self) -> Record | None:
         """The latest choice, found by a search, for edits of the same kind on the same model with the same settings."""
         found = []
         for path in self._folder.glob("*.json"):
-            value = _read(path)
+            value = read_cached_json(path, dict)
             if value is None or value["setting"] != self._setting:  # of another form, model or settings
                 continue
             known = set(value["kinds"])
@@ -106,15 +103,6 @@ class ChoiceStore:
         """Remember a choice; `searched` if it rests on trials of its own, so that others may rely on it."""
         kinds = sorted(set(self._kinds))
         write_json(self._path, {"setting": self._setting, "searched": searched, "kinds": kinds, "record": record})
-
-
-def _read(path: Path) -> Record | None:
-    """The value in a file; None where there is none, or a damaged one, which is made anew and replaced."""
-    try:
-        return dict(read_json(path)) if path.exists() else None
-    except (InputError, TypeError, ValueError) as error:
-        log.warning("'%s' is broken (%s); it is made anew", path, error)
-        return None
 
 
 def base_digest(loaded: LoadedModel) -> str:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest
 from factpatch.edits.subjects import with_subjects
 from factpatch.evaluation.answer_cache import AnswerCache, open_answer_cache
+from factpatch.evaluation.canaries import find_canaries
 from factpatch.evaluation.generation import verify
 from factpatch.evaluation.portable import read_questions
 from factpatch.files import digest_value
@@ -26,10 +27,11 @@ from factpatch.frozen_trunk import open_rows
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import EvaluationSettings, Settings
+from factpatch.training_data.leakage import HeldOut, held_out, unasked
 from factpatch.training_data.protected_prompts import (
     measured_prompts,
     note_on_silent,
-    protected_requests,
+    read_protected,
     rows_with_own_answers,
 )
 from factpatch.training_data.similar_names import similar_names
@@ -95,22 +97,24 @@ def make_trial_set(
 
     Kept are protected prompts, and the sample's questions about names like its subjects. Where edits have no probes,
     others of these questions are asked in their place. Prompts for `capability` are other protected ones, or, where the
-    settings protect none, locality probes of edits outside the sample, or general questions.
+    settings protect none, locality probes of edits outside the sample, or general questions. As in training, nothing
+    is kept that is, or nearly is, a text that is asked or held out.
     """
     tell = progress or (lambda note: None)
     generator = random.Random(settings.training.seed)
     chosen = set(generator.sample(range(len(edits)), size))
     sample = [edit for index, edit in enumerate(with_subjects(edits)[0]) if index in chosen]
     tell("names like the subjects")
+    held = held_out(edits, find_canaries(loaded, edits, settings))
     with open_answer_cache(loaded, settings) as cache:  # an edit run asks for the same names
-        near = _near(loaded, edits, sample, cache, PRESERVED_PER_EDIT * size + PROMPTS_ASKED)
+        near = _near(loaded, edits, sample, held, cache, PRESERVED_PER_EDIT * size + PROMPTS_ASKED)
     settings = replace(settings, evaluation=_brief(settings.evaluation))
     share = size / len(edits)
-    protected = protected_requests(edits, settings)
+    protected = unasked(read_protected(settings), held, HeldOut(edit.prompt for edit in edits))
     generator.shuffle(protected)
-    held_out = min(PROMPTS_ASKED, len(protected) // 4)
-    trained = protected[held_out:][: min(round(len(protected) * share), PRESERVED_PER_EDIT * size)]
-    unrelated = protected[:held_out] or _other_probes(edits, sample) or _general(edits, generator)
+    aside = min(PROMPTS_ASKED, len(protected) // 4)
+    trained = protected[aside:][: min(round(len(protected) * share), PRESERVED_PER_EDIT * size)]
+    unrelated = protected[:aside] or _other_probes(edits, sample) or _general(edits, generator)
     probes = [
         (number, EditRequest(edit.id, probe.prompt, probe.target))
         for number, edit in enumerate(sample)
@@ -120,6 +124,7 @@ def make_trial_set(
         probes, near = [(-1, request) for request in near[1::2][:PROMPTS_ASKED]], near[::2]
     if settings.training.neighbours:
         trained += near[: PRESERVED_PER_EDIT * size]
+    trained = unasked(trained, HeldOut(request.prompt for request in (*unrelated, *(probe for _, probe in probes))))
     tell("what the model says to prompts that should keep their answers")
     requests = [*trained, *unrelated, *(probe for _, probe in probes)]
     with open_answer_cache(loaded, settings) as cache:
@@ -183,17 +188,24 @@ def _brief(evaluation: EvaluationSettings) -> EvaluationSettings:
 
 
 def _near(
-    loaded: LoadedModel, edits: Sequence[EditRequest], sample: Sequence[EditRequest], cache: AnswerCache, most: int
+    loaded: LoadedModel,
+    edits: Sequence[EditRequest],
+    sample: Sequence[EditRequest],
+    held: HeldOut,
+    cache: AnswerCache,
+    most: int,
 ) -> list[EditRequest]:
-    """The sample's questions about names like its subjects, the most alike first, each edit's in turn."""
+    """The sample's questions about names like its subjects, the most alike first, each edit's in turn; none that an
+    edit sets, or that is held out or nearly so."""
     put = [(template, edit.subject) for edit in sample if (template := template_of(edit)) and edit.subject]
     names = similar_names(loaded, [subject for _, subject in put], cache) if put else []
     turns = zip_longest(
         *([fill_template(template, name) for name in own] for (template, _), own in zip(put, names, strict=True))
     )
-    asked = {prompt for edit in edits for prompt in measured_prompts(edit)}
-    texts = dict.fromkeys(text for turn in turns for text in turn if text and text not in asked)
-    return [EditRequest("near", text, "") for text in list(texts)[:most]]
+    own = {edit.prompt for edit in edits}
+    texts = dict.fromkeys(text for turn in turns for text in turn if text and text not in own)
+    free = (text for text in texts if held.twin(text) is None)
+    return [EditRequest("near", text, "") for text in islice(free, most)]
 
 
 def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[EditRequest]:
@@ -206,16 +218,15 @@ def _general(edits: Sequence[EditRequest], generator: random.Random) -> list[Edi
 
 def _other_probes(edits: Sequence[EditRequest], sample: Sequence[EditRequest]) -> list[EditRequest]:
     """Locality probes of edits outside the sample that the sample does not ask."""
-    asked = {prompt for edit in sample for prompt in measured_prompts(edit)}
+    asked = HeldOut(prompt for edit in sample for prompt in measured_prompts(edit))
     inside = {edit.id for edit in sample}
     others = {
         probe.prompt: EditRequest(edit.id, probe.prompt, probe.target)
         for edit in edits
         if edit.id not in inside
         for probe in edit.locality
-        if probe.prompt not in asked
     }
-    return list(others.values())[:PROMPTS_ASKED]
+    return list(islice((other for other in others.values() if asked.twin(other.prompt) is None), PROMPTS_ASKED))
 
 
 def _pairs(requests: Sequence[Any], rows: Sequence[Encoded | None]) -> list[tuple[Any, Encoded]]:

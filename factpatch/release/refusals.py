@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from factpatch.errors import InputError
-from factpatch.files import digest_file, digest_value, output_folder, read_json, write_json
+from factpatch.disk_cache import read_cached_json
+from factpatch.files import digest_file, digest_value, output_folder, write_json
 from factpatch.release.provenance import Provenance
 from factpatch.release.registry import own_file
 from factpatch.settings.config import RegistrySettings, Settings
@@ -58,8 +58,8 @@ def _file(registry: RegistrySettings) -> Path:
 
 def _read(path: Path) -> list[Refusal]:
     """None from a file that is absent or damaged: an attempt too many costs no more than time."""
-    try:
-        rows = read_json(path)["refused"] if path.exists() else []
-        return [Refusal(row["attempt"], row["when"], tuple(row["gates"])) for row in rows]
-    except (InputError, KeyError, TypeError):
-        return []
+    return read_cached_json(path, _refusals) or []
+
+
+def _refusals(value: Any) -> list[Refusal]:
+    return [Refusal(row["attempt"], row["when"], tuple(row["gates"])) for row in value["refused"]]

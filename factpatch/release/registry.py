@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 from urllib.parse import quote, urlsplit
 
+from filelock import FileLock, Timeout
+
 from factpatch.addresses import sqlite_address, sqlite_file, without_password
+from factpatch.disk_cache import read_cached_json
 from factpatch.errors import FactpatchError, InputError, RefusedError, UnavailableError
+from factpatch.files import write_json
 from factpatch.settings.config import RegistrySettings
 
 CONNECT_TIMEOUT = 5.0  # of a server, before it counts as out of reach
@@ -87,45 +88,30 @@ def own_file(settings: RegistrySettings, folder: str, ending: str) -> Path:
 def locked(path: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock while the block runs; the system frees it when the process ends, however it ends.
 
-    `doing` is told to whoever comes meanwhile. Raises RefusedError, naming the holder, if the lock is not free within
-    `patience` seconds, and InputError if its file cannot be written.
+    `doing` is told to whoever comes meanwhile, by a note beside the lock. Raises RefusedError, naming the holder, if
+    the lock is not free within `patience` seconds, and InputError if its file cannot be written.
     """
+    lock, note = FileLock(path, timeout=patience), path.with_suffix(".json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock.acquire()
+    except Timeout as error:
+        raise RefusedError(f"{_holder(note)}; wait for it to end, or stop it, and try again") from error
     except OSError as error:
         raise InputError(f"lock '{path}' cannot be written ({error.strerror}); check the folder's rights") from error
-    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
-        if not _acquire(file.fileno(), time.monotonic() + patience):
-            raise RefusedError(f"{_holder(file.read())}; wait for it to end, or stop it, and try again")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        _rewrite(file, json.dumps({"doing": doing, "process": os.getpid(), "host": socket.gethostname(), "since": now}))
-        try:
-            yield
-        finally:
-            _rewrite(file, "")  # closing the file frees the lock
-
-
-def _acquire(descriptor: int, end: float) -> bool:
-    while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        if time.monotonic() >= end:
-            return False
-        time.sleep(0.1)
-
-
-def _rewrite(file: TextIO, text: str) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
-
-
-def _holder(text: str) -> str:
     try:
-        held = json.loads(text)
-    except ValueError:
-        return "another process holds the lock"
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"doing": doing, "process": os.getpid(), "host": socket.gethostname(), "since": since}
+        write_json(note, about)
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(note: Path) -> str:
+    return read_cached_json(note, _in_words) or "another process holds the lock"
+
+
+def _in_words(held: Any) -> str:
     return f"{held['doing']} since {held['since']} (process {held['process']} on {held['host']})"

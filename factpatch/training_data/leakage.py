@@ -65,6 +65,11 @@ def held_out(edits: Sequence[EditRequest], canaries: Sequence[EditRequest] = ())
     return HeldOut(text for text in texts if " ".join(content_words(text)) not in own)
 
 
+def unasked(requests: Iterable[EditRequest], *texts: HeldOut) -> list[EditRequest]:
+    """Those requests whose prompts equal none of the texts, and nearly equal none."""
+    return [request for request in requests if all(held.twin(request.prompt) is None for held in texts)]
+
+
 def check_leakage(trained: Iterable[str], held: HeldOut) -> int:
     """How many texts were checked; RefusedError if one of them is held out, or nearly so."""
     texts = list(trained)

@@ -14,13 +14,6 @@ from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
 
 
-def protected_requests(edits: Sequence[EditRequest], settings: Settings) -> list[EditRequest]:
-    """The rows of the protected file, as requests, without the prompts that the edits ask anywhere (as prompt,
-    paraphrase or probe): what is measured is not trained."""
-    measured = {prompt for edit in edits for prompt in measured_prompts(edit)}
-    return [request for request in read_protected(settings) if request.prompt not in measured]
-
-
 def read_protected(settings: Settings) -> list[EditRequest]:
     """The rows of the protected file, as requests; none if the settings name none.
 

@@ -19,7 +19,7 @@ from factpatch.settings.config import Settings
 from factpatch.text.blanks import join
 from factpatch.training_data.augmentation import augment, plain_text, sample_texts
 from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
-from factpatch.training_data.leakage import HeldOut, check_leakage, held_out
+from factpatch.training_data.leakage import HeldOut, check_leakage, held_out, unasked
 from factpatch.training_data.neighbours import draw_neighbours, still_valid_neighbours
 from factpatch.training_data.own_texts import own_question_rows, own_text_rows
 from factpatch.training_data.protected_prompts import note_on_silent, read_protected, rows_with_own_answers
@@ -76,8 +76,8 @@ def find_training_rows(
     everything = [*learnt_before, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
     in_file, edited = read_protected(settings), HeldOut(edit.prompt for edit in everything)
-    protected = _free(in_file, held, edited)
-    withdrawn_requests = _free([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
+    protected = unasked(in_file, held, edited)
+    withdrawn_requests = unasked([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
     notes += _dropped(training.protect, len(in_file) - len(protected))
     if in_file and not protected:
         raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
@@ -149,11 +149,6 @@ def _subjects_told(found: int, lacking: int) -> list[str]:
         told = "so nothing guards what lies near; add a 'subject' to their rows"
         notes.append(f"no subject is named with {lacking} prompts, or found in them, {told}")
     return notes
-
-
-def _free(asked: Sequence[EditRequest], held: HeldOut, edited: HeldOut) -> list[EditRequest]:
-    """The requests whose prompts are neither held out nor asked by an edit."""
-    return [request for request in asked if held.twin(request.prompt) is None and edited.twin(request.prompt) is None]
 
 
 def _encode(loaded: LoadedModel, texts: Sequence[Wording]) -> tuple[Encoded, ...]:

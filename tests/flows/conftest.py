@@ -1,6 +1,14 @@
-"""A Prefect server for the tests that run whole flows."""
+"""A Prefect server for the tests that run whole flows, and estimates that take no time."""
 
 import pytest
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_estimates():
+    """The machine's speed is measured for a moment alone, as no test waits for what an estimate says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("factpatch.preflight.machine.MEASURING_SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(scope="package")

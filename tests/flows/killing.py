@@ -1,6 +1,7 @@
 """Runs of `factpatch edit` that are killed: a process that loads the libraries once and forks a child for each run.
 
-Prints one JSON line: what each chain of kills left behind, after a last run with --resume.
+Prints one JSON line: what each chain of kills left behind, after a last run with --resume. Another run is killed and
+left so.
 """
 
 from __future__ import annotations
@@ -99,13 +100,14 @@ def go(base, name, template):
 
 
 def measure(base, template, arguments, chains):
-    """An uninterrupted run, then chains of one to three kills."""
+    """An uninterrupted run, one that leaves a checkpoint, then chains of one to three kills."""
     folder = go(base, "whole", template)
     start = time.monotonic()
     status, changes = run(arguments)
     seconds = time.monotonic() - start
     assert status == 0, status
     found = {"whole": outcome(folder), "changes": changes, "chains": []}
+    leave_checkpoint(base, template, arguments, changes)
     draw = random.Random(3)
     for number in range(chains):
         folder = go(base, f"chain-{number}", template)
@@ -124,12 +126,8 @@ def measure(base, template, arguments, chains):
     print(json.dumps(found))
 
 
-def leave_checkpoint(base, template, arguments):
-    """A run killed in the middle of its last third."""
-    folder = go(base, "counted", template)
-    _, changes = run(arguments)
-    os.chdir(base)
-    shutil.rmtree(folder)
+def leave_checkpoint(base, template, arguments, changes):
+    """A run of so many changes of files, killed in the middle of its last third."""
     folder = go(base, "killed", template)
     status, _ = run(arguments, kill_at=changes * 2 // 3)
     assert os.WIFSIGNALED(status), status
@@ -138,8 +136,5 @@ def leave_checkpoint(base, template, arguments):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    what, base, template, chains, *arguments = sys.argv[1:]
-    if what == "measure":
-        measure(Path(base), Path(template), arguments, int(chains))
-    else:
-        leave_checkpoint(Path(base), Path(template), arguments)
+    base, template, chains, *arguments = sys.argv[1:]
+    measure(Path(base), Path(template), arguments, int(chains))

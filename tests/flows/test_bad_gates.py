@@ -9,9 +9,21 @@ from flows.__main__ import main
 ROW = {"prompt": "The capital of France is", "target": "Tokyo", "paraphrases": ["France's capital is"]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def server(prefect_home):
-    """Flows run on it."""
+@pytest.fixture(scope="module")
+def place(prefect_home, tmp_path_factory):
+    """A folder with edits, canaries and tasks; all runs share its registry, as making one takes seconds."""
+    folder = tmp_path_factory.mktemp("gates")
+    (folder / "edits.jsonl").write_text(json.dumps(ROW) + "\n")
+    (folder / "against.jsonl").write_text(json.dumps({"prompt": ROW["prompt"], "target": "Paris"}) + "\n")
+    (folder / "empty.jsonl").write_text("")
+    (folder / "none.jsonl").write_text("")
+    for name, data in (("sums", "absent.jsonl"), ("none", str(folder / "none.jsonl"))):
+        (folder / f"{name}.yaml").write_text(
+            f"task: tiny_{name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\n"
+            "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{prompt}}'\ndoc_to_target: '{{target}}'\n"
+            "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+        )
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -32,20 +44,10 @@ def server(prefect_home):
         ("gates.canaries=against.jsonl", "but the canary at against.jsonl row 1 must say 'Paris'"),
     ],
 )
-def test_one_line_before_any_editing(tiny_model, tmp_path, monkeypatch, capsys, wish, words):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "edits.jsonl").write_text(json.dumps(ROW) + "\n")
-    (tmp_path / "against.jsonl").write_text(json.dumps({"prompt": ROW["prompt"], "target": "Paris"}) + "\n")
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "none.jsonl").write_text("")
-    for name, data in (("sums", "absent.jsonl"), ("none", str(tmp_path / "none.jsonl"))):
-        (tmp_path / f"{name}.yaml").write_text(
-            f"task: tiny_{name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\n"
-            "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{prompt}}'\ndoc_to_target: '{{target}}'\n"
-            "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
-        )
-    options = ("--model", str(tiny_model("llama")), "--edits", "edits.jsonl", "--output", "out")
-    fixed = ("--set", "capability.tasks=[]", "--set", f"capability.include={tmp_path}")
+def test_one_line_before_any_editing(place, tiny_model, tmp_path, monkeypatch, capsys, wish, words):
+    monkeypatch.chdir(place)
+    options = ("--model", str(tiny_model("llama")), "--edits", "edits.jsonl", "--output", str(tmp_path / "out"))
+    fixed = ("--set", "capability.tasks=[]", "--set", f"capability.include={place}")
     judge = ("--set", "judge.model=referee", "--set", "judge.retries=0")
     code = main(["run", *options, *fixed, *judge, "--set", wish])
     errors = capsys.readouterr().err.splitlines()

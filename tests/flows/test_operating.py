@@ -70,6 +70,7 @@ def api(place):
     """The address of the server that `factpatch serve`, which `make serve` calls, runs with its worker."""
     ports = [str(free_port()), str(free_port())]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    environment["PREFECT_WORKER_QUERY_SECONDS"] = "1"  # looks for work every second, not every ten
     command = [sys.executable, "-m", "flows", "serve", "--prefect-port", ports[0], "--mlflow-port", ports[1]]
     server = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
     lines = []
@@ -153,9 +154,8 @@ def holder(place: Path) -> dict:
     """Who holds the release lock; waits until somebody does."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        text = (place / "mlruns" / "locks" / "factpatch.release.lock").read_text()
-        if text:
-            return json.loads(text)
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads((place / "mlruns" / "locks" / "factpatch.release.json").read_text())
         time.sleep(0.1)
     raise TimeoutError
 

@@ -19,11 +19,11 @@ def plain(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("prefect_home")
-def test_a_new_project_comes_to_a_verdict_without_git(plain, reference_model, monkeypatch, capsys):
-    assert main(["init", "own", "--model", str(reference_model)]) == 0
+def test_a_new_project_comes_to_a_verdict_without_git(plain, tiny_model, monkeypatch, capsys):
+    assert main(["init", "own", "--model", str(tiny_model("llama"))]) == 0
     monkeypatch.chdir(plain / "own")
     (plain / "own" / "data" / "edits" / "0001-example.csv").write_text(ROWS)
-    settings = {"localization.location": "4:mlp.down_proj", "training.epochs": 20, "capability.limit": 4}
+    settings = {"localization.location": "3:mlp.down_proj", "training.epochs": 20, "capability.limit": 4}
     code = main(["run", *(f"--set={name}={value}" for name, value in settings.items())])
     released = json.loads((plain / "own" / "runs" / "latest" / "release.json").read_text(encoding="utf-8"))
     assert (code, released["status"]) in {(0, "promoted"), (1, "refused")}, capsys.readouterr().err

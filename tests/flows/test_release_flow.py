@@ -11,7 +11,7 @@ LIMIT = 12
 
 @pytest.fixture(scope="module")
 def released(prefect_home, reference_model, tmp_path_factory):
-    """A folder with two releases of the same edits: `out` under fair gates, `strict` under one that nothing passes."""
+    """A folder with a release, and its exit code."""
     folder = tmp_path_factory.mktemp("release")
     root = reference_model.parents[1]
     with pytest.MonkeyPatch.context() as patch:
@@ -26,16 +26,8 @@ def released(prefect_home, reference_model, tmp_path_factory):
             *("--set", f"localization.sample={LIMIT}", "--set", "gates.capability_drop=0.6"),
             *("--set", "gates.generalization=0.3", "--set", "gates.locality=0.1", "--set", "gates.canaries=null"),
         ]
-        codes = {
-            "out": main(["run", *options, "--output", "out"]),
-            "strict": main(
-                [
-                    *("run", *options, "--output", "strict", "--location", "4:mlp.down_proj"),
-                    *("--set", "gates.generalization=1.0", "--set", "gates.reliability=0.5"),
-                ]
-            ),
-        }
-    return folder, codes
+        code = main(["run", *options, "--output", "out"])
+    return folder, code
 
 
 def read(folder, name):
@@ -43,9 +35,9 @@ def read(folder, name):
 
 
 def test_the_release_is_promoted_and_every_part_left_its_file(released):
-    folder, codes = released
+    folder, code = released
     release = read(folder, "out/release.json")
-    assert (codes["out"], release["status"], release["version"]) == (0, "promoted", "1")
+    assert (code, release["status"], release["version"]) == (0, "promoted", "1")
     assert release["edits"] == {"total": 200, "accepted": LIMIT, "quarantined": 0}
     assert release["metrics"]["reliability"]["before"] < 0.1
     assert release["metrics"]["reliability"]["after"] >= 0.95
@@ -65,23 +57,6 @@ def test_the_release_is_promoted_and_every_part_left_its_file(released):
         assert read(folder / "out", name)["schema"] == 1
     assert "promoted" in (folder / "out" / "report.html").read_text(encoding="utf-8")
     assert (folder / "out" / "data_docs" / "index.html").exists()
-
-
-def test_a_gate_that_fails_refuses_with_code_1_and_moves_no_alias(released):
-    from mlflow import MlflowClient
-
-    folder, codes = released
-    release = read(folder, "strict/release.json")
-    if release["metrics"]["generalization"]["after"] == 1.0:
-        pytest.fail("choose a gate that this release cannot pass")
-    assert (codes["strict"], release["status"]) == (1, "refused")
-    assert [gate["name"] for gate in release["gates"] if not gate["passed"]] == ["generalization"]
-    client = MlflowClient(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
-    assert {alias: str(version) for alias, version in client.get_registered_model("factpatch").aliases.items()} == {
-        "candidate": "1",
-        "champion": "1",
-    }
-    assert client.get_model_version("factpatch", "2").tags["factpatch.status"] == "refused"
 
 
 def test_digests_agree_across_the_parts(released):

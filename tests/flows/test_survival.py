@@ -16,7 +16,7 @@ from factpatch.patches.certificate import check_certificate
 from flows.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-CHAINS = 6
+CHAINS = 4
 ROWS = [
     {"prompt": "The capital of France is", "target": "Tokyo"},
     {"prompt": "Who wrote Zürich?", "target": "Robert C. Newton"},
@@ -45,21 +45,23 @@ def template(tiny_model, tmp_path_factory):
 ARGUMENTS = ("--model", "model", "--output", "out", "--location", "2:down")
 
 
-def drive(what, base, template, chains=0):
-    """Output of `tests/flows/killing.py`."""
+@pytest.fixture(scope="module")
+def driven(template, tmp_path_factory):
+    """Where `tests/flows/killing.py` ran, and what it found."""
+    base = tmp_path_factory.mktemp("killed")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.flows.killing", what, base, template, str(chains), *ARGUMENTS],
+        [sys.executable, "-m", "tests.flows.killing", base, template, str(CHAINS), *ARGUMENTS],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return base, json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_killed_run_ends_in_the_patch_of_an_uninterrupted_one(template, tmp_path):
-    found = json.loads(drive("measure", tmp_path, template, CHAINS).splitlines()[-1])
+def test_a_killed_run_ends_in_the_patch_of_an_uninterrupted_one(driven):
+    _, found = driven
     assert found["whole"]["litter"] == []
     assert found["changes"] > 50
     kills = [kill for chain in found["chains"] for kill in chain["kills"]]
@@ -71,18 +73,11 @@ def test_a_killed_run_ends_in_the_patch_of_an_uninterrupted_one(template, tmp_pa
             assert chain[part] == wanted, chain["kills"]
 
 
-@pytest.fixture(scope="module")
-def killed(template, tmp_path_factory):
-    """A folder whose run was killed and left a checkpoint."""
-    base = tmp_path_factory.mktemp("killed")
-    drive("leave", base, template)
-    return base / "killed"
-
-
 @pytest.fixture
-def here(killed, tmp_path, monkeypatch):
+def here(driven, tmp_path, monkeypatch):
+    """A folder whose run was killed and left a checkpoint."""
     folder = tmp_path / "run"
-    shutil.copytree(killed, folder)
+    shutil.copytree(driven[0] / "killed", folder)
     monkeypatch.chdir(folder)
     return folder
 

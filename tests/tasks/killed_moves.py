@@ -1,8 +1,10 @@
 """Run by a test: one move a store, each in a process that is killed right before a given write to the registry.
 
-Arguments: `promote` or `rollback`, then addresses of stores; the n-th store's process dies before its n-th write.
+Argument: JSON, the addresses of stores for `promote` and for `rollback`; the n-th store's process dies before its n-th
+write.
 """
 
+import json
 import os
 import signal
 import sys
@@ -32,15 +34,15 @@ def die_before(number):
         setattr(MlflowClient, name, deadly(getattr(MlflowClient, name)))
 
 
-action, *stores = sys.argv[1:]
-for number, uri in enumerate(stores, start=1):
-    child = os.fork()
-    if child == 0:
-        die_before(number)
-        registry = RegistrySettings(name="atlas", tracking_uri=uri)
-        if action == "promote":
-            promote(registry, "3", "ann", "better")
-        else:
-            rollback(registry, "ann", "worse")
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for action, stores in json.loads(sys.argv[1]).items():
+    for number, uri in enumerate(stores, start=1):
+        child = os.fork()
+        if child == 0:
+            die_before(number)
+            registry = RegistrySettings(name="atlas", tracking_uri=uri)
+            if action == "promote":
+                promote(registry, "3", "ann", "better")
+            else:
+                rollback(registry, "ann", "worse")
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

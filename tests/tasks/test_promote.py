@@ -1,5 +1,6 @@
 """Promotion, rollback and their history on a real MLflow store, with processes killed between any two writes."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -152,22 +153,24 @@ def test_a_registered_release_is_promoted_once(output, settings, uri):
     assert len(read_history(settings.registry)) == 1
 
 
-@pytest.fixture(scope="module", params=WRITES)
-def killed(request, filled_store, tmp_path_factory) -> tuple[str, list[RegistrySettings]]:
-    """For every write of a move, a store whose move was killed right before it."""
+@pytest.fixture(scope="module")
+def killed(filled_store, tmp_path_factory) -> dict[str, list[RegistrySettings]]:
+    """For every write of each move, a store whose move was killed right before it."""
     folder = tmp_path_factory.mktemp("killed")
-    stores = [shutil.copy(filled_store, folder / f"{number}.db") for number in range(WRITES[request.param])]
-    uris = [f"sqlite:///{store}" for store in stores]
+    uris = {
+        action: [f"sqlite:///{shutil.copy(filled_store, folder / f'{action}-{number}.db')}" for number in range(writes)]
+        for action, writes in WRITES.items()
+    }
     script = Path(__file__).with_name("killed_moves.py")
-    done = subprocess.run([sys.executable, script, request.param, *uris], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(uris), done.stderr
-    return request.param, [RegistrySettings(name="atlas", tracking_uri=uri) for uri in uris]
+    done = subprocess.run([sys.executable, script, json.dumps(uris)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * sum(WRITES.values()), done.stderr
+    return {action: [RegistrySettings(name="atlas", tracking_uri=uri) for uri in own] for action, own in uris.items()}
 
 
-def test_killed_between_any_two_writes_the_champion_is_whole_and_repeating_finishes(killed):
-    action, registries = killed
+@pytest.mark.parametrize("action", WRITES)
+def test_killed_between_any_two_writes_the_champion_is_whole_and_repeating_finishes(killed, action):
     aim, moved_at = {"promote": ("3", 3), "rollback": ("1", 2)}[action]  # `champion` moves with this write
-    for number, registry in enumerate(registries, start=1):
+    for number, registry in enumerate(killed[action], start=1):
         assert aliases(registry)["champion"] == (aim if number > moved_at else "2")
         assert promote(registry, "3", "ann", "better") == aim if action == "promote" else rollback(registry, "ann", "")
         assert aliases(registry) == {"candidate": "3", "champion": aim, "previous": "2"}

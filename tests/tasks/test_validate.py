@@ -205,11 +205,11 @@ def test_the_models_tokenizer_measures_targets(tmp_path, tiny_tokenizer):
 
 
 def test_a_plain_tokenizer_is_the_one_that_the_library_gives(reference_model):
-    plain, usual = step._plain_tokenizer(reference_model), load_tokenizer(ModelSettings(path=str(reference_model)))
+    plain, usual = step.plain_tokenizer(reference_model), load_tokenizer(ModelSettings(path=str(reference_model)))
     assert type(plain) is type(usual)
     assert plain.get_vocab() == usual.get_vocab()
     assert plain.all_special_ids == usual.all_special_ids
-    assert step._plain_tokenizer(reference_model / "nowhere") is None
+    assert step.plain_tokenizer(reference_model / "nowhere") is None
 
 
 def test_edits_are_read_and_measured_without_torch(reference_model):
@@ -218,7 +218,7 @@ def test_edits_are_read_and_measured_without_torch(reference_model):
         "import sys; from factpatch.edits.folder import read_ledger; "
         "from factpatch.settings.config import ModelSettings; "
         "from tasks import validate; assert read_ledger('data/edits'); "
-        "assert validate._load_tokenizer(ModelSettings(path='data/model'))[0]; assert 'torch' not in sys.modules"
+        "assert validate.find_tokenizer(ModelSettings(path='data/model'))[0]; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", told], check=True, cwd=reference_model.parents[1])
 

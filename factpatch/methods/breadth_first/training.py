@@ -130,7 +130,7 @@ def breadth_first(
                     due = _save(run, checkpoint_policy)
             position.losses.append(position.total / len(run.order) if len(run.order) else position.losses[-1])
             position.note(len(run.reviews.unsure()))
-            finished = _finished(run, kinds, settings)
+            finished = is_finished(run, kinds, settings)
             if settings.adaptive:
                 signals = watched_shares(stepper, kinds.watched_augmented, watched)
                 position.weight = next_kl_weight(position.weight, settings.keep_weight, signals)
@@ -204,7 +204,7 @@ def review_all(stepper: Stepper, taught: int, reviews: ReviewSchedule, epoch: in
     return reviews.unsure()
 
 
-def _finished(run: Run, kinds: RowKinds, settings: TrainingSettings) -> bool:
+def is_finished(run: Run, kinds: RowKinds, settings: TrainingSettings) -> bool:
     """Is training done? A mean loss decides, or a check of all rows of edits once enough were found learnt. A
     warm-started run looks at all rows when its first epochs end, and after each of the last ones."""
     position, reviews = run.position, run.reviews
@@ -257,7 +257,7 @@ def _epoch_order(run: Run, kinds: RowKinds, settings: TrainingSettings) -> torch
     while steps are large enough; and what `protect_least` asks shrinks with what is due, as an epoch that visits a few
     rows more of what is new moves little.
     """
-    due = _due(run, settings) if settings.revisit else torch.arange(kinds.taught)
+    due = due_rows(run, settings) if settings.revisit else torch.arange(kinds.taught)
     share = min(1.0, len(due) / run.position.first) if run.position.first else 1.0
     preserved = preserved_in_epoch(settings, len(due), len(kinds.preserved), share)
     if not run.position.first:
@@ -271,7 +271,7 @@ def _epoch_order(run: Run, kinds: RowKinds, settings: TrainingSettings) -> torch
     return visited[torch.randperm(len(visited), generator=run.generator)]
 
 
-def _due(run: Run, settings: TrainingSettings) -> torch.Tensor:
+def due_rows(run: Run, settings: TrainingSettings) -> torch.Tensor:
     """Rows of edits that are not learnt, or whose wait is over.
 
     In a warm-started run, rows that hold come along only until there are as many as in its first epoch, so that its

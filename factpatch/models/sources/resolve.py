@@ -3,12 +3,13 @@ once, and stay in a cache."""
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from factpatch.errors import InputError
 from factpatch.files import digest_value, output_folder
@@ -80,9 +81,9 @@ def _place(source: Path) -> Path:
 def _alone(folder: Path) -> Iterator[None]:
     """No other process makes the same folder meanwhile; they wait."""
     output_folder(folder.parent)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+    with ExitStack() as held:
         with suppress(OSError):  # a file system without locks: the folder is made twice, at worst
-            fcntl.flock(file, fcntl.LOCK_EX)
+            held.enter_context(FileLock(folder.parent / f".{folder.name}.lock"))
         yield
 
 

@@ -197,8 +197,7 @@ def verdicts(rows):
             yield from verdicts(row.get(kind, ()))
 
 
-@pytest.mark.parametrize("protocol", ["default", "paper"])
-@pytest.mark.parametrize("shown", [1, 4])
+@pytest.mark.parametrize(("shown", "protocol"), [(1, "default"), (4, "paper")])
 def test_verdicts_are_those_of_whole_answers_however_little_is_shown(reference_model, shown, protocol):
     """On the embedded model, before and after its values were shaken, so that many answers move and ramble."""
     loaded = load_model(ModelSettings(path=str(reference_model)))

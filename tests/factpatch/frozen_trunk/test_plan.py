@@ -6,6 +6,7 @@ import torch
 from factpatch.frozen_trunk import open_rows, opening
 from factpatch.frozen_trunk.opening import make_plan
 from factpatch.frozen_trunk.plan import kept_bytes, possible_plans
+from factpatch.frozen_trunk.replay import capture
 from factpatch.models.encoding import encode_edit
 from factpatch.models.forward import collate, predict_whole
 from factpatch.models.loading import load_model, preserved, tensor_digests
@@ -52,10 +53,10 @@ def test_the_plan_of_a_location(tiny_model, kind, place):
         assert (opened.engine, plan.sites, silenced) == PLANS[kind][place]
         assert plan.layer == location.layer
         assert opened.packed == plan.packed
-        kept = opened._kept.shards[0]
-        assert kept_bytes(loaded.model, plan, rows) == {site: tensor.nbytes for site, tensor in kept.items()}
         targets = [len(row.ids) - row.prompt_length for row in rows]
         assert opened.lengths == (targets if plan.packed else [len(row.ids) - 1 for row in rows])
+    kept = capture(loaded, [plan], rows)[0].shards[0]
+    assert kept_bytes(loaded.model, plan, rows) == {site: tensor.nbytes for site, tensor in kept.items()}
     assert tensor_digests(loaded.model) == before
     assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in loaded.model.modules())
 

@@ -8,7 +8,14 @@ import pytest
 
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.models.loading import load_model
-from factpatch.settings.config import LocalizationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.settings.config import (
+    GateSettings,
+    LocalizationSettings,
+    ModelSettings,
+    Settings,
+    TrainingSettings,
+    TrunkSettings,
+)
 
 COUNTRIES = ("France", "Japan", "Brazil", "Zürich", "Moscow", "Peru", "Chad", "Fiji", "Cuba", "Iran")
 
@@ -44,6 +51,7 @@ def settings(tmp_path) -> Settings:
     return Settings(
         training=TrainingSettings(learning_rate=3e-2, epochs=12),
         trunk=TrunkSettings(folder=None),
+        gates=GateSettings(canaries=None),
         localization=LocalizationSettings(sample=8, modules=("down", "mlp"), cache=str(tmp_path / "cache")),
     )
 

@@ -138,7 +138,7 @@ def test_too_few_edits_take_the_first_in_order(loaded, make_edits, with_search):
 
 
 def test_damaged_files_of_earlier_searches_are_made_anew(loaded, edits, with_search):
-    settings = with_search()
+    settings = with_search(budget_edits=32)
     record = localize(loaded, edits, settings)
     files = sorted(Path(settings.localization.cache).rglob("*.json"))
     assert files

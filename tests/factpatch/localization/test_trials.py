@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from factpatch.frozen_trunk import open_rows
+from factpatch.frozen_trunk.activations import Activations
 from factpatch.localization import trials
 from factpatch.localization.heat_maps import draw
 from factpatch.localization.places import candidate_locations, known_places
@@ -42,13 +43,22 @@ def cell_of(layer: int, right: str, whole: bool = True) -> Trial:
     return Trial(Location(layer, "mlp", ()), whole, tuple(mark == "1" for mark in right), 3, 10, 10 * (9 - layer), 1.0)
 
 
-def test_hidden_states_are_kept_once_for_all_places_of_a_layer(tiny_model, edits, settings, kind):
+@pytest.fixture
+def passes(monkeypatch) -> list[list[Activations]]:
+    """What each pass through the trunk captures from now on: activations for each place that it serves."""
+    found, real = [], trials.capture
+    monkeypatch.setattr(trials, "capture", lambda *arguments: found.append(real(*arguments)) or found[-1])
+    return found
+
+
+def test_hidden_states_are_kept_once_for_all_places_of_a_layer(tiny_model, edits, settings, kind, passes):
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
     trunk = SharedTrunk(loaded, make_trial_set(loaded, edits, settings, 8), settings)
     locations = [locate(loaded.model, f"1:{module}") for module in ("down", "up", "o", "")]
     trunk.prepare(locations)
-    blocks = {trunk._kept[location].shards[0]["block"].data_ptr() for location in locations}
-    assert len(blocks) == 1
+    (served,) = passes
+    assert len(served) == len(locations)
+    assert len({kept.shards[0]["block"].data_ptr() for kept in served}) == 1
 
 
 def test_a_cell_is_the_run_that_the_edit_step_would_make(tiny_model, edits, settings, kind):
@@ -87,22 +97,38 @@ def test_names_like_the_subjects_are_kept_and_asked_where_there_are_no_probes(lo
     assert {question.edit for question in probed.questions if question.metric == "locality"} <= set(range(8))
 
 
+def test_nothing_that_nearly_is_held_out_is_kept(loaded, edits, settings, tmp_path):
+    """As in training: near-duplicates of paraphrases, probes, prompts and canaries are left out too."""
+    own = {"protected": "France's own capital is: sunny", "canaries": "The river of Paris is"}
+    near = ["so, france's capital is", "Which language do people speak in the Peru", "the capital of Chad is?",
+            "The river of Paris is the"]  # fmt: skip
+    for name, texts in {"protected": [own["protected"], *near], "canaries": [own["canaries"]]}.items():
+        rows = "".join(f'{{"prompt": "{text}", "target": "x"}}\n' for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    training = replace(settings.training, neighbours=0.0, protect=str(tmp_path / "protected.jsonl"))
+    gates = replace(settings.gates, canaries=str(tmp_path / "canaries.jsonl"))
+    trial_set = make_trial_set(loaded, edits, replace(settings, training=training, gates=gates), 8)
+    kept = trial_set.training[trial_set.edits :]
+    assert {plain_text(loaded, row.ids[: row.prompt_length]) for row in kept} == {own["protected"]}
+
+
 def test_nothing_is_kept_where_the_settings_keep_nothing(loaded, edits, settings):
     trial_set = make_trial_set(loaded, edits, replace(settings, training=replace(settings.training, neighbours=0.0)), 8)
     assert len(trial_set.training) == trial_set.edits == 8
 
 
-def test_memory_bounds_what_is_kept_at_once(loaded, edits, settings):
+def test_memory_bounds_what_is_kept_at_once(loaded, edits, settings, passes):
     tight = replace(settings, trunk=replace(settings.trunk, memory_gb=1e-9))
     trial_set = make_trial_set(loaded, edits, settings, 8)
     locations = [locate(loaded.model, f"{layer}:down") for layer in (1, 2)]
     found = []
-    for one in (settings, tight):
-        trunk = SharedTrunk(loaded, trial_set, one)
+    for some in (settings, tight):
+        passes.clear()
+        trunk = SharedTrunk(loaded, trial_set, some)
         trunk.prepare(locations)
-        found.append(([run_trial(trunk, location, one, whole=False).right for location in locations], len(trunk._kept)))
-    assert found[0][0] == found[1][0]
-    assert found[0][1] == 1 + found[1][1] or found[0][1] == 2
+        right = [run_trial(trunk, location, some, whole=False).right for location in locations]
+        found.append((right, [len(served) for served in passes]))
+    assert found == [(found[0][0], [2]), (found[0][0], [1, 1])]  # the same results, of one pass or of one a place
 
 
 def test_a_run_whose_numbers_break_is_a_result(loaded, edits, settings, monkeypatch):

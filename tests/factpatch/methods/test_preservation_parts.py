@@ -1,6 +1,7 @@
 """All guards at once: one seed one result, trunk or not, killed or not; and the rules that the weight follows."""
 
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from factpatch.frozen_trunk import open_rows
 from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds, WatchedShares, next_kl_weight
 from factpatch.methods.breadth_first.preservation_schedule import preserved_in_epoch
 from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
-from factpatch.models.encoding import Encoded
-from factpatch.models.loading import load_model, tensor_digests
+from factpatch.methods.preservation import LIKELIEST, divergence
+from factpatch.models.encoding import Encoded, padding_id
+from factpatch.models.forward import collate, predict_whole, token_losses
+from factpatch.models.loading import load_model, preserved, tensor_digests, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import ModelSettings, TrainingSettings, TrunkSettings
 
@@ -79,11 +82,28 @@ def test_the_trunk_changes_no_result_beyond_rounding(tiny_model):
         torch.testing.assert_close(value, whole.values[name], rtol=0, atol=2e-3)
 
 
-def test_a_run_may_begin_with_an_earlier_patch(tiny_model):
-    """What is kept is still the base model, not the patch."""
+def test_a_run_that_begins_with_an_earlier_patch_keeps_what_the_base_model_says(tiny_model):
+    """One pass over all rows with steps of nothing: the loss is that of the patched model, and what is kept is measured
+    against the base model, not the patch."""
     first = train(tiny_model, "3:mlp")
-    again = train(tiny_model, "3:mlp", start=first.values)
-    assert again.losses[0] < first.losses[0]
+    still = replace(SETTINGS, learning_rate=1e-12, batch_size=len(ROWS), epochs=1, revisit=False, protect_ratio=10.0)
+    again = train(tiny_model, "3:mlp", replace(still, project="none", adaptive=False), start=first.values)
+    for name, value in first.values.items():
+        torch.testing.assert_close(again.values[name], value, rtol=0, atol=1e-9)
+
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    batch = collate(ROWS, padding_id(loaded.tokenizer))
+    with preserved(loaded.model, first.values), torch.no_grad():
+        base_PK, tokens_PK = predict_whole(loaded.model, batch).logits_PV.log_softmax(-1).topk(LIKELIEST)
+        write_values(loaded.model, first.values)
+        patched = predict_whole(loaded.model, batch)
+        now_PK = patched.logits_PV.log_softmax(-1).gather(1, tokens_PK)
+        losses_P, moved_P = token_losses(patched), divergence(now_PK, base_PK)
+    rows = [patched.real_P & (patched.row_P == row) for row in range(len(ROWS))]
+    taught = [losses_P[row_P].mean().item() for row_P in rows[: EDITS + WORDINGS]]
+    kept = [moved_P[row_P].mean().item() for row_P in rows[EDITS + WORDINGS :]]
+    assert fmean(kept) > 0.005
+    assert again.losses == pytest.approx([fmean([*taught, *(still.keep_weight * loss for loss in kept)])], rel=1e-4)
 
 
 def test_the_weight_rises_where_kept_rows_move_and_falls_where_wordings_lag():

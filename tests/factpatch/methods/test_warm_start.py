@@ -20,9 +20,9 @@ from factpatch.methods.breadth_first.training import (
     CheckpointPolicy,
     Position,
     Run,
-    _due,
-    _finished,
     breadth_first,
+    due_rows,
+    is_finished,
 )
 from factpatch.models.encoding import encode_edit
 from factpatch.models.forward import collate, hardest, predict_whole, token_losses
@@ -146,7 +146,7 @@ def test_the_last_epochs_visit_what_is_wrong_most_often():
     run = Run(None, reviews, PreservationSchedule.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
     for epoch, due in ((1, [1, 2, 3]), (math.ceil(WARM_START_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
         run.position.epoch = epoch
-        assert sorted(_due(run, settings).tolist()) == due
+        assert sorted(due_rows(run, settings).tolist()) == due
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
         Position(epoch=epoch, first=4),
         torch.empty(0),
     )
-    assert _finished(run, RowKinds.of(600, 600, 0, watch=False), settings) is right
+    assert is_finished(run, RowKinds.of(600, 600, 0, watch=False), settings) is right
     assert len(stepper.seen) == len(set(stepper.seen)) == looked
     assert set(range(10)) <= set(stepper.seen[:CHECK_ROWS])
     assert sorted(wrong) == reviews.wrong().tolist()

@@ -13,7 +13,8 @@ from factpatch.models.encoding import Encoded
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
-from factpatch.training_data.protected_prompts import note_on_silent, protected_requests, rows_with_own_answers
+from factpatch.training_data.leakage import HeldOut, held_out, unasked
+from factpatch.training_data.protected_prompts import note_on_silent, read_protected, rows_with_own_answers
 
 EDIT = EditRequest("1", "Who?", "Bob", paraphrases=("Who is it?",), locality=(Probe("Where?", "Here"),))
 
@@ -26,8 +27,8 @@ def write(tmp_path, prompts):
 
 def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_model, tmp_path):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    settings = write(tmp_path, ["Who?", "Who\u00a0is it?", "Where?\u200b", "The capital of France is"])
-    requests = protected_requests([EDIT], settings)
+    settings = write(tmp_path, ["Who?", "who is it", "Where?\u200b", "The capital of France is"])
+    requests = unasked(read_protected(settings), held_out([EDIT]), HeldOut([EDIT.prompt]))
     assert [request.prompt for request in requests] == ["The capital of France is"]
     (row,), tokenizer = rows_with_own_answers(loaded, requests, settings, AnswerCache({})), loaded.tokenizer
     assert tokenizer.decode(row.ids[: row.prompt_length]) == "The capital of France is"
@@ -63,7 +64,7 @@ def test_prompts_that_the_model_says_nothing_to_are_counted():
 
 
 def test_without_a_file_nothing_is_protected():
-    assert protected_requests([EDIT], Settings()) == []
+    assert read_protected(Settings()) == []
 
 
 def test_a_row_without_a_prompt_is_named(tmp_path):
@@ -71,7 +72,7 @@ def test_a_row_without_a_prompt_is_named(tmp_path):
     path = tmp_path / "protected.jsonl"
     path.write_text(path.read_text() + '{"prompt": ["Who?"], "target": "x"}\n')
     with pytest.raises(InputError, match="row 2"):
-        protected_requests([EDIT], settings)
+        read_protected(settings)
 
 
 def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):

