@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from factpatch.errors import InputError
+from factpatch.settings.methods import method_entry
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How the located parameters are trained."""
 
-    method: Literal["breadth-first", "depth-first"] = "breadth-first"  # depth-first is the baseline
+    method: str = "breadth-first"  # depth-first is the baseline; other packages may bring more (docs/extending.md)
     recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, whatever the keys below say (see PAPER)
     learning_rate: float | Literal["auto"] = "auto"  # Adam's step size; auto: a share of the trained matrices' own size
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
@@ -80,7 +81,8 @@ PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
 
 
 def check_strengths(training: TrainingSettings) -> None:
-    """InputError for choices that contradict each other."""
+    """InputError for an unknown method, and for choices that contradict each other."""
+    method_entry(training.method)
     visited = training.keep_weight and (training.protect_ratio or training.protect_least)
     if (training.protect or training.neighbours) and not visited and training.project == "none":
         name = "keep_weight" if not training.keep_weight else "protect_ratio"
