@@ -52,7 +52,7 @@ def run(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, l
     before = [collect_answers(loaded, part, settings) for part in (edits, bare)]
     training_rows = find_training_rows(loaded, edits, settings)
     place = locate(loaded.model, location)
-    result = run_edit(loaded, place, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
+    result = run_edit(loaded, place, edits, settings, training_rows)
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)
         found = [

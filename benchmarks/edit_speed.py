@@ -35,6 +35,7 @@ from factpatch.editing import encode_edits
 from factpatch.edits.accepted import read_accepted
 from factpatch.files import new_folder
 from factpatch.frozen_trunk import Rows, open_rows
+from factpatch.methods.base import EditJob, TrainingRows
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate, target_counts
@@ -160,7 +161,7 @@ def train_factpatch(loaded: LoadedModel, rows: list[Encoded], case: Case) -> dic
             clock.go(reliability[-1])
 
         with suppress(Enough):
-            breadth_first(loaded, location, opened, len(rows), case.training, check)
+            breadth_first(EditJob(loaded, location, TrainingRows(opened.rows), case.training, progress=check), opened)
         full = full_epoch(loaded, location, opened, case.training)
         operations = count_operations(loaded, location, lambda: opened.predict(everything[:100]))
         engine = opened.engine
@@ -177,7 +178,7 @@ def full_epoch(loaded: LoadedModel, location: Location, opened: Rows, training: 
         ends.append(time.perf_counter())
 
     every = replace(training, epochs=FULL_EPOCHS, revisit=False, stop_loss=0.0)
-    breadth_first(loaded, location, opened, len(opened), every, note)
+    breadth_first(EditJob(loaded, location, TrainingRows(opened.rows), every, progress=note), opened)
     return min(end - start for start, end in pairwise(ends))
 
 

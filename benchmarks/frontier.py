@@ -104,7 +104,7 @@ def run(
         before, base = base_answers(loaded, sample, settings)
         start = time.process_time()
         training_rows = find_training_rows(loaded, edits, settings)
-        result = run_edit(loaded, place, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
+        result = run_edit(loaded, place, edits, settings, training_rows)
         seconds = time.process_time() - start
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)

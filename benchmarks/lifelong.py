@@ -155,9 +155,8 @@ class Life:
             self.location,
             edits,
             self.settings,
-            training_rows.preserved,
+            training_rows,
             warm_start=start,
-            augmented=training_rows.augmented,
         )
         seconds = time.process_time() - began
         return Trained(result.values, len(result.losses), result.visits, seconds, found, training_rows.carried_over)

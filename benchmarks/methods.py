@@ -32,7 +32,7 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
     location = locate(loaded.model, settings.localization.location)
     start = time.perf_counter()
     training_rows = find_training_rows(loaded, edits, settings)
-    result = run_edit(loaded, location, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
+    result = run_edit(loaded, location, edits, settings, training_rows)
     seconds = time.perf_counter() - start
     with preserved(loaded.model, location.parameters):
         write_values(loaded.model, result.values)

@@ -57,10 +57,9 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
             location,
             rows,
             settings,
-            training_rows.preserved,
+            training_rows,
             lambda done, total, loss: epochs.append(clock()),
             lambda done, total: trunk.append(clock()),
-            augmented=training_rows.augmented,
         )
         patch = save_patch(Path(folder) / "patch", loaded, location, result.values, settings, {}, {})
         measured = {

@@ -25,13 +25,14 @@ from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.frozen_trunk import open_rows
+from factpatch.methods.base import TrainingRows
 from factpatch.methods.learning_rate import with_step_size
 from factpatch.models.encoding import Encoded
 from factpatch.models.forward import token_losses
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import TrainingRows, find_training_rows
+from factpatch.training_data.rows import find_training_rows
 
 STEPS = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 METRICS = ("reliability", "generalization", "locality_content")
@@ -68,7 +69,7 @@ def run(
     training = with_step_size(settings.training, loaded.model, place)
     text = text_rows(loaded)
     base_loss = text_loss(loaded, text, settings)
-    result = run_edit(loaded, place, edits, settings, training_rows.preserved, augmented=training_rows.augmented)
+    result = run_edit(loaded, place, edits, settings, training_rows)
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)
         found = measure(edits, collect_answers(loaded, edits, settings, before), before)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from factpatch.errors import InputError
+from factpatch.settings.methods import method_entries
 from flows.console import exit_code
 
 # Flags that stand for a setting: flag -> dotted name in params.yaml.
@@ -154,9 +155,12 @@ def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
             "metavar": "FIELD=PATH,…",
             "help": "where the fields stand in rows of another form, such as prompt=question,target=answer.text",
         },
-        "location": {"metavar": "LAYER:MODULE", "help": "where to write, such as 22:mlp.down_proj"},
+        "location": {
+            "metavar": "LAYER:MODULE",
+            "help": "where to write, such as 22:mlp.down_proj, or 19-23:mlp.down_proj for several layers",
+        },
         "method": {"choices": ["auto", "grid"], "help": "how to search"},
-        "training": {"choices": ["breadth-first", "depth-first"], "help": "depth-first is the baseline"},
+        "training": {"choices": list(method_entries()), "help": "depth-first is the baseline"},
         "seed": {"type": int, "metavar": "N", "help": "of the order of edits"},
         "resume": {"action": "store_true", "default": None, "help": "continue a killed run from its checkpoint"},
         "patch": {"metavar": "DIR", "help": "patch folder"},

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from factpatch.addresses import sqlite_file, without_password
 from factpatch.errors import FactpatchError, InputError
+from factpatch.methods.registry import find_method
 from factpatch.preflight.environment import user_name
 from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import Settings
@@ -37,6 +38,11 @@ def check_packages(settings: Settings, output: Path) -> str:
         raise InputError(f"{', '.join(missing)} not installed; run: pip install 'factpatch[release]'")
     found = (f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "prefect", "mlflow", "dvc"))
     return f"Python {platform.python_version()}, {', '.join(found)}"
+
+
+def check_method(settings: Settings, output: Path) -> str:
+    """The training method, which another package may bring."""
+    return find_method(settings.training.method).name
 
 
 def check_home(settings: Settings, output: Path) -> str:
@@ -172,6 +178,7 @@ def check_processes(settings: Settings, output: Path) -> str:
 
 CHECKS: dict[str, MachineCheck] = {
     "packages": check_packages,
+    "training method": check_method,
     "home": check_home,
     "temporary files": check_temporary,
     "folders": check_folders,
@@ -189,7 +196,8 @@ NEEDS: dict[str, tuple[str, ...]] = {  # of each verb
     "run": tuple(CHECKS),
     "release": tuple(name for name in CHECKS if name != "Prefect"),  # of the flow, which a worker may have started
     "monitor": (*STEP, "MLflow", "Prefect"),
-    **dict.fromkeys(("validate", "probes", "localize", "edit", "evaluate"), STEP),
+    **dict.fromkeys(("validate", "probes", "localize", "evaluate"), STEP),
+    "edit": ("training method", *STEP),
     "regress": (*STEP, "capability tasks"),
     **dict.fromkeys(("promote", "rollback", "history", "export"), REGISTRY),
     "serve": ("packages", "home", "temporary files", "MLflow"),

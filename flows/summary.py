@@ -77,7 +77,9 @@ def _items(value: dict[str, Any]) -> str:
 def _place(location: dict[str, Any]) -> str:
     if location["layer"] is None:
         return "nowhere: this is the base model"
-    return f"layer {location['layer']}, {location['module'] or 'whole block'}"
+    last = location.get("last_layer")
+    layers = f"layer {location['layer']}" if last is None else f"layers {location['layer']} to {last}"
+    return f"{layers}, {location['module'] or 'whole block'}"
 
 
 def answers(evaluation: dict[str, Any]) -> Section:

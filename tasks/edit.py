@@ -17,12 +17,12 @@ from factpatch.progress import show_progress
 from factpatch.settings.config import Settings
 
 if TYPE_CHECKING:  # other verbs start without torch
-    from factpatch.methods.optimizer import TrainingResult
+    from factpatch.methods.base import TrainingResult
     from factpatch.models.loading import LoadedModel
     from factpatch.models.locations import Location
     from factpatch.preflight.estimate import Estimate
     from factpatch.release.mode import ReleaseMode, ReleaseStart
-    from factpatch.training_data.rows import TrainingRows
+    from factpatch.training_data.rows import FoundRows
 
 
 @task(name="edit", timeout_seconds=24 * 3600)
@@ -33,7 +33,7 @@ def edit(output: str, settings: Settings) -> str:
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
     from factpatch.editing import encode_edits
-    from factpatch.methods.breadth_first.checkpoint import CHECKPOINT_FILE, remove_checkpoint
+    from factpatch.methods.checkpoint import CHECKPOINT_FILE, remove_checkpoint
     from factpatch.methods.learning_rate import with_step_size
     from factpatch.models.loading import load_model, preserved, write_values
     from factpatch.models.locations import locate
@@ -105,7 +105,7 @@ def _train(
     begun: ReleaseStart,
     checkpoint: Path,
     resume: bool,
-) -> tuple[TrainingRows, TrainingResult]:
+) -> tuple[FoundRows, TrainingResult]:
     """What joins the edits, and the values that training gives; told while it goes on."""
     from factpatch.editing import run_edit
     from factpatch.training_data.rows import find_training_rows
@@ -120,13 +120,12 @@ def _train(
             location,
             edits,
             settings,
-            training_rows.preserved,
+            training_rows,
             lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
             lambda done, total: report(done, total, "rows through the frozen layers"),
             checkpoint,
             resume,
             loaded.stored.from_files(begun.patch.new) if begun.patch else None,
-            training_rows.augmented,
         )
     return training_rows, result
 
@@ -136,7 +135,7 @@ def _told(
     rate: float,
     mode: ReleaseMode,
     edits: list[EditRequest],
-    training_rows: TrainingRows,
+    training_rows: FoundRows,
     result: TrainingResult,
 ) -> dict[str, Any]:
     """How training went, as `edit.json` and the patch's manifest hold it."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from factpatch.localization.trial_set import TrialSet
 from factpatch.localization.trials import Trial, trial_settings
+from factpatch.methods.breadth_first.estimate import workload
+from factpatch.methods.workload import Workload
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.preflight.durations import MachineSpeed
 from factpatch.preflight.machine import matrix_rate, memory_rate
-from factpatch.preflight.workload import ForwardPass, epoch_passes, shape_of, whole_passes
+from factpatch.preflight.workload import shape_of, whole_passes
 from factpatch.settings.config import Settings
 
 SLACK = 2
@@ -24,7 +26,7 @@ class Forecast:
         self._loaded, self._trial_set, self._settings = loaded, trial_set, settings
         self._pace: MachineSpeed | None = None
         self._expected = self._taken = 0.0
-        self._passes: dict[bool, list[ForwardPass]] = {}
+        self._work: dict[bool, Workload] = {}
 
     def seconds(self, location: Location, whole: bool) -> float:
         """Of a trial to come, all of whose epochs are needed."""
@@ -60,16 +62,10 @@ class Forecast:
         if self._pace is None:
             self._pace = MachineSpeed(matrix_rate(device, model.dtype), memory_rate(device), model.dtype.itemsize)
         shape = shape_of(model, location, self._settings.trunk.keep)
-        if shape.packed not in self._passes:
-            edits, kept = trial_set.training[: trial_set.edits], trial_set.training[trial_set.edits :]
-            self._passes[shape.packed] = epoch_passes(edits, kept, training, shape)
-        passes = self._passes[shape.packed]
-        visited = _rows(passes)
-        seconds = epochs * self._pace.epoch(passes, -(-visited // training.rows_a_step(visited)), shape)
+        if shape.packed not in self._work:
+            self._work[shape.packed] = workload(training, trial_set.training_rows, shape)
+        work = self._work[shape.packed]
+        seconds = epochs * self._pace.epoch(work.passes, work.steps, shape)
         asked = [question.row for question in trial_set.questions]
         seconds += self._pace.forward(whole_passes(asked), shape)
         return seconds + (self._pace.forward(whole_passes(trial_set.training[:1] * SET_UP), shape) if set_up else 0.0)
-
-
-def _rows(passes: Iterable[ForwardPass]) -> int:
-    return sum(forward_pass.rows for forward_pass in passes)

@@ -28,7 +28,7 @@ def record(
     trials = [place.trial for place in scored]
     return {
         "schema": SCHEMA,
-        "location": {"name": location.name, **_place(location), "parameters": list(location.parameters)},
+        "location": {**location.to_json(), "parameters": list(location.parameters)},
         "reason": reason,
         "method": method,
         "sample": sample,

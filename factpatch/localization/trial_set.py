@@ -24,6 +24,7 @@ from factpatch.evaluation.generation import verify
 from factpatch.evaluation.portable import read_questions
 from factpatch.files import digest_value
 from factpatch.frozen_trunk import open_rows
+from factpatch.methods.base import TrainingRows
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import EvaluationSettings, Settings
@@ -79,6 +80,11 @@ class TrialSet:
     def digest(self) -> str:
         """Digest of what is trained and asked."""
         return digest_value(to_json(self))
+
+    @property
+    def training_rows(self) -> TrainingRows:
+        """The training rows by their kind."""
+        return TrainingRows(self.training[: self.edits], preserved=self.training[self.edits :])
 
     @property
     def rows(self) -> list[Encoded]:

@@ -17,6 +17,8 @@ from factpatch.frozen_trunk.plan import Plan, kept_bytes
 from factpatch.frozen_trunk.replay import capture, head_side
 from factpatch.frozen_trunk.store import GIB
 from factpatch.localization.trial_set import ANSWER_TOKENS, TrialSet
+from factpatch.methods.base import EditJob
+from factpatch.methods.breadth_first.method import BreadthFirst
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import Location
@@ -122,7 +124,7 @@ def run_trial(
 
     with trunk.open(location) as (rows, asked):
         try:
-            result = breadth_first(loaded, location, rows, trial_set.edits, training, report)
+            result = breadth_first(EditJob(loaded, location, trial_set.training_rows, training, progress=report), rows)
         except RefusedError as error:
             seconds = round(time.perf_counter() - start, 3)
             return Trial(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))
@@ -143,7 +145,7 @@ def trial_settings(settings: Settings, trial_set: TrialSet, whole: bool) -> Trai
     epochs = min(training.epochs, TRIAL_EPOCHS)
     return replace(
         training,
-        method="breadth-first",
+        method=BreadthFirst.name,
         recipe="own",
         batch_size=training.batch_size and max(SMALLEST_BATCH, round(training.batch_size * trial_set.share)),
         epochs=epochs if whole else max(1, epochs // SHORT_RUN_PART),

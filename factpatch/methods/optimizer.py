@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -17,30 +16,10 @@ from factpatch.methods.projection import Projection
 from factpatch.models.batches import within_memory
 from factpatch.models.forward import edit_losses, hardest, token_losses
 
-Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
 Found = TypeVar("Found")
 
 PADDING = 0.2  # share of a micro-batch's positions that may be padding
 SPARE = 256  # positions of padding that cost less than another pass, whatever their share
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """New values of the located tensors by name, and how training went.
-
-    Attributes:
-        losses: the mean loss of every epoch (breadth-first), or the last loss of every edit (depth-first).
-        visits: rows that went forward and backward, protected ones included.
-        unsure: indices of the edits that were not answered right with margin at the last check; None if unchecked.
-        engine: `packed`, `padded` (head side alone) or `whole` (the whole model in every step).
-    """
-
-    values: dict[str, torch.Tensor]
-    losses: tuple[float, ...]
-    steps: int
-    visits: int
-    unsure: tuple[int, ...] | None
-    engine: str
 
 
 class Stepper:

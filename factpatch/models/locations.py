@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -14,20 +15,34 @@ from factpatch.models.roles import ROLES, block_roles, matrix_names, part_names
 
 @dataclass(frozen=True)
 class Location:
-    """A place to write: `module` (such as `mlp.down_proj`, or `` for the whole block) of decoder block `layer`.
+    """A place to write: `module` (such as `mlp.down_proj`, or `` for the whole block) of decoder block `layer`, or of
+    each block from there up to `last`.
 
     Several parts of one block are joined: `mlp.gate_proj+mlp.up_proj`. A role (`down`) is replaced by the parts that it
-    stands for. `parameters` are the exact names, as in `model.named_parameters()`, of the trained tensors.
+    stands for, where these are called alike in all layers. `parameters` are the exact names, as in
+    `model.named_parameters()`, of the trained tensors.
     """
 
     layer: int
     module: str
     parameters: tuple[str, ...]
+    last: int | None = None
+
+    @property
+    def layers(self) -> range:
+        """The layers written into, from the lowest."""
+        return range(self.layer, (self.layer if self.last is None else self.last) + 1)
 
     @property
     def name(self) -> str:
-        """How users write it: `22:mlp.down_proj`; `23:` is a whole block."""
-        return f"{self.layer}:{self.module}"
+        """How users write it: `22:mlp.down_proj`, `19-23:mlp.down_proj`; `23:` is a whole block."""
+        span = f"{self.layer}" if self.last is None else f"{self.layer}-{self.last}"
+        return f"{span}:{self.module}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `localize.json` and the patch's manifest hold it; `last_layer` where it is of several."""
+        last = {} if self.last is None else {"last_layer": self.last}
+        return {"name": self.name, "layer": self.layer, **last, "module": self.module}
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -62,25 +77,37 @@ def roles(model: PreTrainedModel, layer: int = 0) -> dict[str, str]:
 
 
 def locate(model: PreTrainedModel, text: str) -> Location:
-    """Resolve `LAYER:MODULE` to exact parameter names; InputError lists what exists if nothing matches.
+    """Resolve `LAYER:MODULE` or `FIRST-LAST:MODULE` to exact parameter names; InputError lists what exists if nothing
+    matches.
 
     MODULE is the path of a module in the block, a role (see `roles`), several of them joined with `+`, or empty for the
     whole block. It stands for its matrices (parameters of two or more dimensions); biases and norms stay frozen.
     """
     stack, blocks = decoder_blocks(model)
-    match = re.fullmatch(r"(\d+):([\w.]*|[\w.]+(?:\+[\w.]+)+)", text)
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?:([\w.]*|[\w.]+(?:\+[\w.]+)+)", text)
     if match is None:
-        raise InputError(f"location '{text}' is not LAYER:MODULE; for example {len(blocks) // 2}:{_example(model)}")
-    layer, module = int(match[1]), match[2]
-    if layer >= len(blocks):
         raise InputError(
-            f"location '{text}': layer {layer} does not exist; this model has layers 0 to {len(blocks) - 1}"
+            f"location '{text}' is not LAYER:MODULE or FIRST-LAST:MODULE; for example "
+            f"{len(blocks) // 2}:{_example(model)}"
         )
-    parts, unknown = _resolve(model, layer, module)
-    if unknown:
-        raise InputError(f"location '{text}': {_absent(model, layer, unknown)}")
-    names = tuple(name for name in matrix_names(blocks[layer]) if any(_holds(part, name) for part in parts))
-    location = Location(layer, "+".join(parts), tuple(f"{stack}.{layer}.{name}" for name in names))
+    first, last, module = int(match[1]), int(match[2] or match[1]), match[3]
+    if first > last:
+        raise InputError(f"location '{text}': write the lower layer first, {last}-{first}:{module}")
+    if last >= len(blocks):
+        raise InputError(
+            f"location '{text}': layer {last} does not exist; this model has layers 0 to {len(blocks) - 1}"
+        )
+    found: list[str] = []
+    called: set[str] = set()
+    for layer in range(first, last + 1):
+        parts, unknown = _resolve(model, layer, module)
+        if unknown:
+            raise InputError(f"location '{text}': {_absent(model, layer, unknown)}")
+        names = (name for name in matrix_names(blocks[layer]) if any(_holds(part, name) for part in parts))
+        found += [f"{stack}.{layer}.{name}" for name in names]
+        called.add("+".join(parts))
+    module = called.pop() if len(called) == 1 else module
+    location = Location(first, module, tuple(found), last if last > first else None)
     _check_parameters(model, location)
     return location
 

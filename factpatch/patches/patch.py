@@ -98,12 +98,7 @@ def save_patch(
                 "tensors": digests,
                 "buffers": buffer_digests(loaded),
             },
-            "location": {
-                "name": location.name,
-                "layer": location.layer,
-                "module": location.module,
-                "parameters": list(location.parameters),
-            },
+            "location": {**location.to_json(), "parameters": list(location.parameters)},
             "parameters": {
                 name: {
                     "shape": list(value.shape),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from factpatch.preflight.workload import ForwardPass, ModelShape, logits_bytes
+from factpatch.methods.workload import ForwardPass, ModelShape
+from factpatch.preflight.workload import logits_bytes
 
 EFFICIENCY = 0.9  # of the machine's matrix rate that passes reach
 MODULE_SECONDS = 0.4e-3  # seconds that a decoder block, or the logits, take in a forward pass beside their arithmetic

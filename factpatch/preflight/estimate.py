@@ -10,6 +10,8 @@ import torch
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
+from factpatch.methods.base import Abilities, TrainingRows, settings_of
+from factpatch.methods.registry import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
@@ -18,12 +20,9 @@ from factpatch.preflight.durations import MachineSpeed
 from factpatch.preflight.machine import Available, check_device, matrix_rate, memory_rate, process_memory
 from factpatch.preflight.workload import (
     check_bytes,
-    check_passes,
-    epoch_passes,
     kept_positions,
     pass_bytes,
     shape_of,
-    term_bytes,
     trunk_positions,
     whole_passes,
 )
@@ -94,25 +93,23 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     model = meta_model(settings.model)
     location = locate(model, location_text)
     shape = shape_of(model, location, settings.trunk.keep)
-    rows, wordings, protected = _encode(settings, edits)
-    training, everything = settings.training, [*rows, *wordings, *protected]
-    passes = epoch_passes([*rows, *wordings], protected, training, shape)
-    visited = sum(forward_pass.rows for forward_pass in passes)
-    steps = len(rows) if training.method == "depth-first" else -(-visited // training.rows_a_step(visited))
+    method = find_method(settings.training.method)
+    refuse_unfit(method, location, edits)
+    rows = _encode(settings, edits, method.abilities)
+    work = method.estimate(settings_of(method, settings.training), rows, shape)
 
     dtype = getattr(torch, settings.model.dtype)
     size = dtype.itemsize
     stored = getattr(model.config, "dtype", None) or dtype
     weights = shape.model * size
     loading = weights + (0 if stored == dtype else shape.model * stored.itemsize)  # the file's own, until all is read
-    state = shape.located * (size + 4 + 8 + 4 + (size if size < 4 or len(passes) > steps else 0))
-    trunk = kept_positions(everything, shape.packed) * shape.kept * size
+    state = shape.located * (size + 4 + 8 + 4 + (size if size < 4 or len(work.passes) > work.steps else 0))
+    trunk = kept_positions(rows.all, shape.packed) * shape.kept * size
     in_memory = min(trunk, int(settings.trunk.memory_gb * GIB))
-    checks = check_passes([*rows, *wordings], training, shape.packed)
-    state += term_bytes(model, location, shape, protected, training)
+    state += work.held_bytes
     largest = max(
-        [(pass_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in passes]
-        + [(check_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in checks]
+        [(pass_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in work.passes]
+        + [(check_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in work.checks]
     )
     process = process_memory()
     apart = torch.device(settings.model.device).type != "cpu"
@@ -120,7 +117,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     host = max(loading, in_memory + (12 * shape.located if apart else on_device)) + process + LIBRARY_BYTES
 
     pace = MachineSpeed(matrix_rate(settings.model.device, dtype), memory_rate(settings.model.device), size)
-    around = whole_passes([*rows, *everything])  # edits are measured before and after, protected prompts answered
+    around = whole_passes(rows.edits + rows.all)  # edits are measured before and after, protected prompts answered
     return Estimate(
         location=location.name,
         parameters=shape.located,
@@ -133,12 +130,12 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
         host_bytes=host,
         process_bytes=process,
         patch_bytes=2 * shape.located * size,
-        checkpoint_bytes=0 if training.method == "depth-first" else 12 * shape.located,
+        checkpoint_bytes=work.checkpoint_bytes,
         trunk_bytes=trunk,
-        seconds_trunk=pace.trunk(*trunk_positions(everything), shape),
-        seconds_epoch=pace.epoch(passes, steps, shape),
+        seconds_trunk=pace.trunk(*trunk_positions(rows.all), shape),
+        seconds_epoch=pace.epoch(work.passes, work.steps, shape),
         seconds_rest=pace.forward(around, shape) + HASHED * weights / HASH_RATE,
-        epochs=training.epochs,
+        epochs=work.epochs,
     )
 
 
@@ -202,14 +199,12 @@ def describe_estimate(needed: Estimate, free: Available) -> str:
     )
 
 
-def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Encoded], list[Encoded], list[Encoded]]:
+def _encode(settings: Settings, edits: Sequence[EditRequest], abilities: Abilities) -> TrainingRows:
     """Rows of the edits; of their further wordings at most; and of what is kept, with the answers that its file lists.
     Wordings and neighbours are taken to be a token longer than the edits' own prompts."""
     tokenizer = load_tokenizer(settings.model)
     chat, training = settings.edits.chat_template, settings.training
     rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
-    if training.method == "depth-first":
-        return rows, [], []
     further = [_longer(row, (-copy,)) for copy in range(training.wordings + training.both_forms) for row in rows]
     further += [_longer(row, (-copy,) * PREFIX_TOKENS) for copy in range(training.prefixes) for row in rows]
     copies = range(round(len(rows) * training.neighbours))
@@ -217,7 +212,9 @@ def _encode(settings: Settings, edits: Sequence[EditRequest]) -> tuple[list[Enco
     listed = read_rows(training.protect) if training.protect else ()
     pairs = ((row.values.get("prompt") or "", row.values.get("target") or "?") for row in listed)
     kept += [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in pairs if prompt.strip()]
-    return rows, further, kept
+    return TrainingRows(
+        tuple(rows), tuple(further) if abilities.augmented else (), tuple(kept) if abilities.preserved else ()
+    )
 
 
 def _longer(row: Encoded, start: tuple[int, ...]) -> Encoded:

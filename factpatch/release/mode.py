@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.files import digest_value, new_folder, read_json, write_json
+from factpatch.methods.registry import find_method
 from factpatch.release.pending import RegisteredVersion
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive
@@ -57,9 +58,10 @@ def choose_mode(settings: Settings, edits: Sequence[EditRequest], registered: Re
         return rebuild("no fact is in force, so the release is the base model itself")
     if settings.edits.mode == "rebuild":
         return rebuild("edits.mode asks for it")
-    if training.method != "breadth-first" or not training.revisit:
-        how = "without revisits" if training.method == "breadth-first" else training.method
-        return rebuild(f"training is {how}, which verifies nothing before it trains")
+    if not find_method(training.method).abilities.warm_start:
+        return rebuild(f"training is {training.method}, which verifies nothing before it trains")
+    if not training.revisit:
+        return rebuild("training is without revisits, which verifies nothing before it trains")
     if registered is None:
         return rebuild("there is no champion yet")
     if not registered.facts:

@@ -95,7 +95,7 @@ def assemble_release(model: str, steps: Json, manifest: Json, gates: Sequence[Ga
         "base": {key: manifest["base"][key] for key in ("source", "fingerprint")},
         "edits": {key: validate[key] for key in ("total", "accepted", "quarantined")},
         "mode": steps["edit"].get("mode"),
-        "location": {key: location[key] for key in ("layer", "module", "parameters")},
+        "location": {key: value for key, value in location.items() if key != "name"},
         "metrics": metric_table(steps["evaluate"]),
         "capability": {name: capability_row(row) for name, row in steps["regress"]["tasks"].items()},
         "gates": [asdict(gate) for gate in gates],

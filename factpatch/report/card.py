@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import factpatch.report.evidence as facts
 from factpatch.report.evidence import Json, ReportedScore
@@ -51,12 +52,18 @@ def render_card(evidence: Json, room: int | None = None) -> str:
             ("prompt", "before", "now"),
             ((item["prompt"], item["before"], item["output"]) for item in moved[:CARD_ROWS]),
         ),
-        f"## Where it was written\n\nLayer {plain(location.get('layer'))}: {written}\n" if written else "",
+        f"## Where it was written\n\n{_layers(location)}: {written}\n" if written else "",
         _section("Made of", ("", ""), [("base model", base.get("source")), *_provenance(evidence)]),
         "## Commands\n\n"
         + "".join(f"{what}: {code(command)}\n\n" for what, command in facts.commands(release).items()),
     ]
     return _fitted([part for part in parts if part], room)
+
+
+def _layers(location: Mapping[str, Any]) -> str:
+    """The layers that were written into, in words."""
+    first, last = plain(location.get("layer")), location.get("last_layer")
+    return f"Layer {first}" if last is None else f"Layers {first} to {last}"
 
 
 def _measured(score: ReportedScore) -> tuple[object, ...]:

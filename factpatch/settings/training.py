@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
 from factpatch.errors import InputError
+from factpatch.settings.methods import method_entry
 
 SECTION = ConfigDict(extra="forbid")  # of every dataclass of settings
 
@@ -31,7 +32,7 @@ Count = Annotated[StrictInt, Field(ge=1)]  # of things of which there must be on
 class TrainingSettings:
     """How the located parameters are trained."""
 
-    method: Literal["breadth-first", "depth-first"] = "breadth-first"  # depth-first is the baseline
+    method: str = "breadth-first"  # depth-first is the baseline; other packages may bring more (docs/extending.md)
     recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, which no key below may contradict (see PAPER)
     learning_rate: Literal["auto"] | Annotated[Number, Field(ge=1e-9, le=1)] = (
         "auto"  # Adam's step size; auto: a share of the trained matrices' own size
@@ -103,7 +104,8 @@ PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
 
 
 def check_strengths(training: TrainingSettings) -> None:
-    """InputError for choices that contradict each other."""
+    """InputError for an unknown method, and for choices that contradict each other."""
+    method_entry(training.method)
     visited = training.keep_weight and (training.protect_ratio or training.protect_least)
     if (training.protect or training.neighbours) and not visited and training.project == "none":
         name = "keep_weight" if not training.keep_weight else "protect_ratio"

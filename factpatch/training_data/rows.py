@@ -12,6 +12,8 @@ from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import open_answer_cache
 from factpatch.evaluation.canaries import find_canaries
 from factpatch.files import digest_value
+from factpatch.methods.base import Abilities, TrainingRows
+from factpatch.methods.registry import find_method
 from factpatch.models.encoding import Encoded, encode_pairs
 from factpatch.models.loading import LoadedModel
 from factpatch.models.tokenization import notes as tokenizer_notes
@@ -35,19 +37,15 @@ CARRIED_OVER_LIMIT = 2560  # wordings, and as many neighbours, that a warm start
 
 
 @dataclass(frozen=True)
-class TrainingRows:
-    """Rows that are trained beside the edits' own prompts: augmented ones, and preserved ones.
+class FoundRows(TrainingRows):
+    """Augmented and preserved rows, which are trained beside the edits' own, and how they were found.
 
     Attributes:
-        augmented: the edits in further wordings.
-        preserved: prompts with the base model's own answers.
         leakage_checked: texts that were compared with everything held out.
         notes: what was left out or is missing, a sentence each.
         carried_over: what holds for these edits of wordings and neighbours, for the next version.
     """
 
-    augmented: tuple[Encoded, ...] = ()
-    preserved: tuple[Encoded, ...] = ()
     leakage_checked: int = 0
     notes: tuple[str, ...] = ()
     carried_over: CarriedOver = NOTHING_CARRIED_OVER
@@ -60,7 +58,7 @@ def find_training_rows(
     learnt_before: Sequence[EditRequest] = (),
     carried_over: CarriedOver = NOTHING_CARRIED_OVER,
     withdrawn: Sequence[str] = (),
-) -> TrainingRows:
+) -> FoundRows:
     """The rows that the settings ask for, in an order drawn by seed; RefusedError if a text is held out or nearly so.
 
     `learnt_before` are further edits that an earlier release learnt, with what is `carried_over` from it. They get no
@@ -68,10 +66,12 @@ def find_training_rows(
     preserved or trained. Of what is carried over, as much as CARRIED_OVER_LIMIT is drawn. Prompts that edits once had
     and that were `withdrawn` are preserved too, without those held out by now.
     """
+    abilities = find_method(settings.training.method).abilities
+    settings = _usable(settings, abilities)
     training = settings.training
     notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
-    if training.method == "depth-first":
-        return TrainingRows(notes=tuple(notes))
+    if not abilities.augmented and not abilities.preserved:
+        return FoundRows(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
     everything = [*learnt_before, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
@@ -126,7 +126,17 @@ def find_training_rows(
     random.Random(training.seed).shuffle(preserved)
     preserved += [row for row in rows[len(to_preserve) :] if row]
     for_the_next = _carried_over(still_valid, further, new_neighbours, settings, everything)
-    return TrainingRows(_encode(loaded, trained), tuple(preserved), checked, tuple(notes), for_the_next)
+    return FoundRows((), _encode(loaded, trained), tuple(preserved), checked, tuple(notes), for_the_next)
+
+
+def _usable(settings: Settings, abilities: Abilities) -> Settings:
+    """The settings without rows that the method does not train."""
+    training = settings.training
+    if not abilities.augmented:
+        training = replace(training, wordings=0, templates=None, prefixes=0, both_forms=False)
+    if not abilities.preserved:
+        training = replace(training, protect=None, neighbours=0.0)
+    return replace(settings, training=training)
 
 
 def _briefly(settings: Settings) -> Settings:

@@ -8,33 +8,10 @@ from dataclasses import dataclass
 
 from factpatch.methods.optimizer import Stepper
 
-WATCHED_LIMIT = 64  # rows of each kind that are held out at most
-WATCHED_ONE_IN = 10  # of so many rows one is held out
 LEAST_PRESERVED, LEAST_LEARNT = 0.98, 0.95  # what the two shares should reach
 FACTOR = 1.5  # by which an epoch's shares move the weight
 RANGE = 4.0  # the weight stays within this factor of the one set
 LIKELY = math.log(2)  # a token loss below it means: more likely than all other tokens together
-
-
-@dataclass(frozen=True)
-class RowKinds:
-    """Which rows of a run are edits, augmented and preserved ones, in this order. The last few of the latter two are
-    watched instead of trained."""
-
-    edits: int
-    taught: int  # edits and augmented rows to train
-    watched_augmented: range
-    preserved: range  # to train
-    watched_preserved: range
-
-    @staticmethod
-    def of(rows: int, edits: int, augmented: int, watch: bool) -> RowKinds:
-        """The kinds of so many rows in all."""
-        first = edits + augmented
-        asked = min(WATCHED_LIMIT, augmented // WATCHED_ONE_IN) if watch else 0
-        still = min(WATCHED_LIMIT, (rows - first) // WATCHED_ONE_IN) if watch else 0
-        taught, last = first - asked, rows - still
-        return RowKinds(edits, taught, range(taught, first), range(first, last), range(last, rows))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from factpatch.settings.config import TrainingSettings
 
 WARM_UP_STEPS = 10  # steps until the step size is reached
 FLOOR = 0.1  # of the step size is left at the end of the way down
-WARM_START_SPAN, WARM_START_SIZE = 0.16, 0.5  # shares of epochs and of the step size in a warm-started run
-WARM_START_STEPS = 100  # that such a run takes at least on the way down
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,8 @@ class LearningRateSchedule:
     falls: bool
 
     @staticmethod
-    def of(settings: TrainingSettings, warm_start: bool) -> LearningRateSchedule:
-        """The schedule of a run; a warm-started one takes smaller steps, and they fall earlier."""
-        size, span, least = (WARM_START_SIZE, WARM_START_SPAN, WARM_START_STEPS) if warm_start else (1.0, 1.0, 0)
+    def of(settings: TrainingSettings, size: float = 1.0, span: float = 1.0, least: int = 0) -> LearningRateSchedule:
+        """The schedule of a run: `size` and `span` are shares of the step size and of the epochs."""
         falls = settings.schedule == "decay"
         return LearningRateSchedule(size * settings.step_size, math.ceil(span * settings.epochs), least, falls)
 

@@ -10,7 +10,6 @@ from factpatch.settings.config import TrainingSettings
 
 MOVED_LOSS = 0.2  # loss of a preserved row, before its weight, from which on it counts as moved
 MOVED_SHARE = 0.5  # of an epoch's preserved rows goes to moved ones at most
-WARM_START_RATIO = 1.34  # times as many preserved rows in the first epochs of a warm-started run
 
 
 @dataclass

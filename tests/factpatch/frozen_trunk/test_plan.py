@@ -27,12 +27,15 @@ PLANS = {
         "1:down": ("padded", ("block", "mixer"), ()),
         "1:v": ("padded", ("block",), ()),
         "0:mlp": ("padded", ("block", "mixer"), ()),
+        "2-3:down": ("padded", ("block", "mixer"), ()),  # from the lowest layer up
+        "1-3:v": ("padded", ("block",), ()),
     },
     "gpt2": {
         "3:down": ("packed", ("block", "mixer", "entry"), ("mlp.c_fc",)),
         "3:up": ("packed", ("block", "mixer", "entry"), ()),
         "3:attention": ("padded", ("block",), ()),
         "2:mlp": ("padded", ("block", "mixer"), ()),
+        "1-3:down": ("padded", ("block", "mixer"), ()),
     },
 }
 
@@ -71,7 +74,7 @@ def test_without_a_location_or_a_trunk_the_whole_model_runs(tiny_model, location
 
 def test_the_head_side_follows_the_located_tensors(tiny_model, kind):
     loaded, rows = load(tiny_model(kind))
-    for place in ("1:mlp", "3:down", "3:attention", "2:block"):
+    for place in ("1:mlp", "3:down", "3:attention", "2:block", "1-2:down"):
         location = locate(loaded.model, place)
         with (
             open_rows(loaded, location, rows, MEMORY) as opened,

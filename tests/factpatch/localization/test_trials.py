@@ -24,6 +24,7 @@ from factpatch.localization.trial_set import (
     to_json,
 )
 from factpatch.localization.trials import SharedTrunk, Trial, run_trial
+from factpatch.methods.base import EditJob
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import load_model, tensor_digests
 from factpatch.models.locations import Location, locate
@@ -68,10 +69,11 @@ def test_a_cell_is_the_run_that_the_edit_step_would_make(tiny_model, edits, sett
     for module in ("down", "mlp", "attention", ""):
         location = locate(loaded.model, f"2:{module}")
         training = trials.trial_settings(settings, trial_set, whole=False)
+        job = EditJob(loaded, location, trial_set.training_rows, training)
         with trunk.open(location) as (rows, _):
-            shared = breadth_first(loaded, location, rows, trial_set.edits, training).values
+            shared = breadth_first(job, rows).values
         with open_rows(loaded, location, trial_set.training, settings.trunk) as rows:
-            alone = breadth_first(loaded, location, rows, trial_set.edits, training).values
+            alone = breadth_first(job, rows).values
         assert all(torch.equal(shared[name], alone[name]) for name in location.parameters)
 
 

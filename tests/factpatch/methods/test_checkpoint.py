@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from factpatch.editing import run_identity
 from factpatch.errors import InputError
-from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.checkpoint import load_checkpoint, save_checkpoint, wait
-from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
+from factpatch.methods.base import EditJob, TrainingRows
+from factpatch.methods.breadth_first.training import breadth_first
+from factpatch.methods.checkpoint import CheckpointPolicy, load_checkpoint, save_checkpoint, wait
 from factpatch.models.encoding import encode_edit
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
@@ -64,9 +64,11 @@ def train(tiny_model):
     location, rows = locate(loaded.model, "2:down"), [encode_edit(loaded.tokenizer, *pair) for pair in PAIRS]
 
     def run(path, micro, resume=False, progress=None):
-        settings, checkpoint_policy = replace(SETTINGS, micro_batch=micro), CheckpointPolicy(path, {}, resume, 0.0)
-        with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
-            result = breadth_first(loaded, location, opened, 3, settings, progress, checkpoint_policy)
+        settings, policy = replace(SETTINGS, micro_batch=micro), CheckpointPolicy(path, {}, resume, 0.0)
+        trunk = TrunkSettings(folder=None)
+        job = EditJob(loaded, location, TrainingRows(tuple(rows)), settings, (), trunk, progress, checkpoint=policy)
+        with job.opened() as opened:
+            result = breadth_first(job, opened)
         return result, json.loads(about(path)["numbers"])["micro"]
 
     return run
@@ -92,7 +94,7 @@ def test_the_identity_of_a_run_leaves_out_what_changes_no_result(tiny_model):
 
     def identity(**training):
         settings = Settings(training=replace(SETTINGS, **training))
-        return run_identity(loaded, location, [], [], settings, {})
+        return run_identity(EditJob(loaded, location, TrainingRows(), settings.training), settings)
 
     assert identity() == identity(micro_batch=2) == identity(checkpoint_seconds=1.0) == identity(resume=True)
     assert identity()["training settings"] != identity(batch_size=4)["training settings"]

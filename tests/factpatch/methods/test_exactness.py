@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from factpatch.frozen_trunk import open_rows
+from factpatch.methods.base import EditJob, TrainingRows
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.encoding import encode_edit
 from factpatch.models.loading import load_model
@@ -40,7 +41,7 @@ def load(tiny_model, kind):
 
 def train(loaded, location, rows, training=SETTINGS, trunk=MEMORY):
     with open_rows(loaded, location, rows, trunk) as opened:
-        return breadth_first(loaded, location, opened, len(rows), training)
+        return breadth_first(EditJob(loaded, location, TrainingRows(opened.rows), training), opened)
 
 
 def assert_same(one, other):

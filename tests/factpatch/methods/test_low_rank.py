@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from factpatch.frozen_trunk import open_rows
+from factpatch.methods.base import EditJob, TrainingRows
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.methods.master_weights import SCALE, masters_of
 from factpatch.models.encoding import Encoded
@@ -41,9 +42,10 @@ def test_a_run_leaves_a_difference_of_the_rank(tiny_model, kind, place):
     before = tensor_digests(loaded.model)
     location = locate(loaded.model, place)
     with open_rows(loaded, location, ROWS, TrunkSettings(folder=None)) as rows:
-        result = breadth_first(loaded, location, rows, 4, SETTINGS)
-        again = breadth_first(loaded, location, rows, 4, SETTINGS)
-        other = breadth_first(loaded, location, rows, 4, replace(SETTINGS, seed=1))
+        job = EditJob(loaded, location, TrainingRows(rows.rows[:4], preserved=rows.rows[4:]), SETTINGS)
+        result = breadth_first(job, rows)
+        again = breadth_first(job, rows)
+        other = breadth_first(replace(job, training=replace(SETTINGS, seed=1)), rows)
     assert tensor_digests(loaded.model) == before
     assert result.losses[-1] < result.losses[0]
     for name, value in result.values.items():

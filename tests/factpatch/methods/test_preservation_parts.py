@@ -6,10 +6,12 @@ from statistics import fmean
 import pytest
 import torch
 
-from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds, WatchedShares, next_kl_weight
+from factpatch.methods.base import EditJob, TrainingRows
+from factpatch.methods.breadth_first.adaptive_kl_weight import WatchedShares, next_kl_weight
 from factpatch.methods.breadth_first.preservation_schedule import preserved_in_epoch
-from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
+from factpatch.methods.breadth_first.run import RowRanges
+from factpatch.methods.breadth_first.training import breadth_first
+from factpatch.methods.checkpoint import CheckpointPolicy
 from factpatch.methods.preservation import LIKELIEST, divergence
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate, predict_whole, token_losses
@@ -48,9 +50,11 @@ def train(tiny_model, place, settings=SETTINGS, trunk=MEMORY, checkpoint_policy=
         if epoch == stop:
             raise Interrupted
 
+    kinds = TrainingRows(tuple(ROWS[:EDITS]), tuple(ROWS[EDITS : EDITS + WORDINGS]), tuple(ROWS[EDITS + WORDINGS :]))
+    job = EditJob(loaded, location, kinds, settings, (), trunk, report, None, checkpoint_policy, start)
     try:
-        with open_rows(loaded, location, ROWS, trunk) as rows:
-            return breadth_first(loaded, location, rows, EDITS, settings, report, checkpoint_policy, start, WORDINGS)
+        with job.opened() as rows:
+            return breadth_first(job, rows)
     finally:
         assert tensor_digests(loaded.model) == before
 
@@ -86,10 +90,10 @@ def test_a_run_that_begins_with_an_earlier_patch_keeps_what_the_base_model_says(
     """One pass over all rows with steps of nothing: the loss is that of the patched model, and what is kept is measured
     against the base model, not the patch."""
     first = train(tiny_model, "3:mlp")
-    still = replace(SETTINGS, learning_rate=1e-12, batch_size=len(ROWS), epochs=1, revisit=False, protect_ratio=10.0)
+    still = replace(SETTINGS, learning_rate=1e-9, batch_size=len(ROWS), epochs=1, revisit=False, protect_ratio=10.0)
     again = train(tiny_model, "3:mlp", replace(still, project="none", adaptive=False), start=first.values)
     for name, value in first.values.items():
-        torch.testing.assert_close(again.values[name], value, rtol=0, atol=1e-9)
+        torch.testing.assert_close(again.values[name], value, rtol=0, atol=1e-8)
 
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     batch = collate(ROWS, padding_id(loaded.tokenizer))
@@ -116,12 +120,17 @@ def test_the_weight_rises_where_kept_rows_move_and_falls_where_wordings_lag():
 
 
 def test_a_tenth_of_wordings_and_kept_rows_is_watched_alone():
-    parts = RowKinds.of(65, EDITS, WORDINGS, watch=True)
-    assert parts == RowKinds(EDITS, 23, range(23, 25), range(25, 61), range(61, 65))
-    assert RowKinds.of(65, EDITS, WORDINGS, watch=False) == RowKinds(
-        EDITS, 25, range(25, 25), range(25, 65), range(65, 65)
+    def ranges(augmented, preserved, watch):
+        rows = (ROWS[:1] * EDITS, ROWS[:1] * augmented, ROWS[:1] * preserved)
+        return RowRanges.of(TrainingRows(*map(tuple, rows)), watch)
+
+    parts = ranges(WORDINGS, 40, watch=True)
+    assert parts == RowRanges(range(5), range(5, 23), range(23, 25), range(25, 61), range(61, 65))
+    assert parts.taught == range(23)
+    assert ranges(WORDINGS, 40, watch=False) == RowRanges(
+        range(5), range(5, 25), range(25, 25), range(25, 65), range(65, 65)
     )
-    assert len(RowKinds.of(10_000, EDITS, 5_000, watch=True).watched_augmented) == 64
+    assert len(ranges(5_000, 4_995, watch=True).watched_augmented) == 64
 
 
 def test_few_edits_still_visit_a_least_number_of_kept_rows():

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from factpatch.errors import RefusedError
-from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.training import CheckpointPolicy, breadth_first
+from factpatch.methods.base import EditJob, TrainingRows
+from factpatch.methods.breadth_first.training import breadth_first
+from factpatch.methods.checkpoint import CheckpointPolicy
 from factpatch.methods.depth_first.training import depth_first
 from factpatch.models.encoding import encode_edit
 from factpatch.models.forward import collate, edit_losses, predict_whole, token_losses
@@ -27,11 +28,14 @@ def prepare(folder, **model):
     return loaded, location, [encode_edit(loaded.tokenizer, *pair) for pair in PAIRS]
 
 
+def job_of(loaded, location, rows, settings):
+    return EditJob(loaded, location, TrainingRows(tuple(rows)), settings, trunk=TrunkSettings(folder=None))
+
+
 def train(loaded, location, rows, settings, method=breadth_first):
-    with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
-        if method is depth_first:
-            return depth_first(loaded, location, opened, settings)
-        return breadth_first(loaded, location, opened, len(rows), settings)
+    job = job_of(loaded, location, rows, settings)
+    with job.opened() as opened:
+        return method(job, opened)
 
 
 @pytest.mark.parametrize("method", [breadth_first, depth_first])
@@ -83,22 +87,21 @@ def test_one_seed_one_result(tiny_model):
 def test_a_run_resumed_at_any_epochs_end_is_the_same(tiny_model, tmp_path, confidence):
     """Also where the first epoch finds all edits learnt, as a confidence of nearly zero has it."""
     loaded, location, rows = prepare(tiny_model("llama"))
-    settings = replace(SETTINGS, revisit=True, confidence=confidence, schedule="decay", epochs=8)
+    settings = replace(SETTINGS, revisit=True, schedule="decay", epochs=8)
+    object.__setattr__(settings, "confidence", confidence)  # past the bound that settings have
     path, copies = tmp_path / "run.safetensors", []
 
     def keep_copy(*at):
         copies.append(tmp_path / f"{len(copies)}.safetensors")
         shutil.copy(path, copies[-1])
 
-    with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
-        whole = breadth_first(
-            loaded, location, opened, 3, settings, keep_copy, CheckpointPolicy(path, {}, resume=False, seconds=0.0)
-        )
+    job, policy = job_of(loaded, location, rows, settings), CheckpointPolicy(path, {}, resume=False, seconds=0.0)
+    with job.opened() as opened:
+        whole = breadth_first(replace(job, progress=keep_copy, checkpoint=policy), opened)
         assert len(copies) == len(whole.losses)
         for copy in copies:
-            again = breadth_first(
-                loaded, location, opened, 3, settings, None, CheckpointPolicy(copy, {}, resume=True, seconds=60.0)
-            )
+            policy = CheckpointPolicy(copy, {}, resume=True, seconds=60.0)
+            again = breadth_first(replace(job, checkpoint=policy), opened)
             assert replace(again, values={}) == replace(whole, values={})
             assert all(torch.equal(value, whole.values[name]) for name, value in again.values.items())
 

@@ -9,21 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from factpatch.frozen_trunk import open_rows
-from factpatch.methods.breadth_first.adaptive_kl_weight import RowKinds
-from factpatch.methods.breadth_first.learning_rate_schedule import WARM_START_SPAN
+from factpatch.methods.base import EditJob, TrainingRows
 from factpatch.methods.breadth_first.preservation_schedule import MOVED_LOSS, MOVED_SHARE, PreservationSchedule
-from factpatch.methods.breadth_first.review_schedule import RIGHT, ReviewSchedule
-from factpatch.methods.breadth_first.training import (
-    CHECK_ROWS,
-    REPEATS,
-    CheckpointPolicy,
-    Position,
-    Run,
-    breadth_first,
-    due_rows,
-    is_finished,
-)
+from factpatch.methods.breadth_first.review_schedule import RIGHT
+from factpatch.methods.breadth_first.run import CHECK_ROWS, Position, RowRanges, Run
+from factpatch.methods.breadth_first.training import breadth_first
+from factpatch.methods.breadth_first.warm_start import REPEATS, SPAN, WarmStart
+from factpatch.methods.checkpoint import CheckpointPolicy
 from factpatch.models.encoding import encode_edit
 from factpatch.models.forward import collate, hardest, predict_whole, token_losses
 from factpatch.models.loading import load_model, preserved, write_values
@@ -58,7 +50,17 @@ def train(model, pairs, settings, start=None, checkpoint_policy=None, progress=N
     loaded, location = model
     rows = [encode_edit(loaded.tokenizer, *pair) for pair in pairs]
     trained: Counter[int] = Counter()
-    with open_rows(loaded, location, rows, TrunkSettings(folder=None)) as opened:
+    job = EditJob(
+        loaded,
+        location,
+        TrainingRows(tuple(rows)),
+        settings,
+        trunk=TrunkSettings(folder=None),
+        progress=progress,
+        checkpoint=checkpoint_policy,
+        warm_start=start,
+    )
+    with job.opened() as opened:
         predict = opened.predict
 
         def counting(indices):
@@ -67,8 +69,15 @@ def train(model, pairs, settings, start=None, checkpoint_policy=None, progress=N
             return predict(indices)
 
         opened.predict = counting
-        result = breadth_first(loaded, location, opened, len(rows), settings, progress, checkpoint_policy, start)
+        result = breadth_first(job, opened)
     return result, trained
+
+
+def run_of(edits, settings, position, stepper=None):
+    """A run of so many edits alone, somewhere on its way."""
+    nothing = range(edits, edits)
+    ranges = RowRanges(range(edits), nothing, nothing, nothing, nothing)
+    return replace(Run.start(stepper, ranges, settings), position=position)
 
 
 def probability(model, values, pairs):
@@ -120,7 +129,7 @@ def test_it_ends_after_the_first_epochs_once_all_hold(reference_model):
     first, _ = train(model, pairs[:10], settings)
     both, _ = train(model, pairs, settings, first.values)
     assert both.unsure == ()
-    assert math.ceil(WARM_START_SPAN * settings.epochs) <= len(both.losses) < settings.epochs
+    assert math.ceil(SPAN * settings.epochs) <= len(both.losses) < settings.epochs
     assert settings.confidence > min(probability(model, both.values, pairs)) >= RIGHT - 1e-3
 
 
@@ -132,7 +141,7 @@ def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
     settings = TrainingSettings(learning_rate=3e-3, epochs=60, batch_size=16, confidence=0.9999)  # surer than it gets
     first, _ = train(model, pairs[:10], settings)
     both, _ = train(model, pairs, settings, first.values)
-    new, span = len(pairs) - 10, math.ceil(WARM_START_SPAN * settings.epochs)
+    new, span = len(pairs) - 10, math.ceil(SPAN * settings.epochs)
     assert len(both.losses) > span  # some of the new ones were not learnt so soon
     late = both.visits - 2 * new * span  # in the first ones each comes with an old one
     assert 0 < late < 2 * (1 + REPEATS) * new * (len(both.losses) - span)
@@ -141,12 +150,11 @@ def test_its_last_epochs_visit_only_what_does_not_hold(reference_model):
 
 def test_the_last_epochs_visit_what_is_wrong_most_often():
     settings = TrainingSettings(learning_rate=3e-3, epochs=25)
-    reviews = ReviewSchedule.start(5, settings.confidence)
-    reviews.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
-    run = Run(None, reviews, PreservationSchedule.start(0, 0), torch.Generator(), Position(first=3), torch.empty(0))
-    for epoch, due in ((1, [1, 2, 3]), (math.ceil(WARM_START_SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
+    run = run_of(5, settings, Position(to_learn=3))
+    run.reviews.note(torch.arange(5), -torch.tensor([0.99, 0.7, 0.3, 0.1, 0.9]).log(), 0)
+    for epoch, due in ((1, [1, 2, 3]), (math.ceil(SPAN * settings.epochs), [1, *4 * [2], *4 * [3]])):
         run.position.epoch = epoch
-        assert sorted(due_rows(run, settings).tolist()) == due
+        assert sorted(WarmStart().due(run).tolist()) == due
 
 
 @pytest.mark.parametrize(
@@ -163,19 +171,13 @@ def test_a_look_ends_where_enough_is_wrong_and_a_part_holds_no_more(wrong, first
             self.seen = (*self.seen, *indices)
             return -torch.tensor([0.1 if index in wrong else 0.9 for index in indices]).log()
 
-    stepper, reviews = Looking(), ReviewSchedule.start(600, 0.98)
+    settings = TrainingSettings(learning_rate=3e-3, epochs=25, confidence=0.98)
+    epoch = math.ceil(SPAN * settings.epochs) - (1 if first else 0)
+    stepper = Looking()
+    run = run_of(600, settings, Position(epoch=epoch, to_learn=4), stepper)
+    reviews = run.reviews
     reviews.note(torch.arange(600), torch.arange(600.0, 0.0, -1.0).where(torch.arange(600) < 10, torch.tensor(0.1)), 0)
-    settings = TrainingSettings(learning_rate=3e-3, epochs=25)
-    epoch = math.ceil(WARM_START_SPAN * settings.epochs) - (1 if first else 0)
-    run = Run(
-        stepper,
-        reviews,
-        PreservationSchedule.start(0, 0),
-        torch.Generator(),
-        Position(epoch=epoch, first=4),
-        torch.empty(0),
-    )
-    assert is_finished(run, RowKinds.of(600, 600, 0, watch=False), settings) is right
+    assert WarmStart().finished(run) is right
     assert len(stepper.seen) == len(set(stepper.seen)) == looked
     assert set(range(10)) <= set(stepper.seen[:CHECK_ROWS])
     assert sorted(wrong) == reviews.wrong().tolist()

@@ -10,6 +10,7 @@ from torch.nn import functional
 from factpatch.editing import encode_edits, run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.frozen_trunk import open_rows
+from factpatch.methods.base import EditJob, TrainingRows
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.encoding import encode_edit, padding_id
 from factpatch.models.forward import collate, target_logits
@@ -17,7 +18,7 @@ from factpatch.models.loading import load_model, preserved, tensor_digests, writ
 from factpatch.models.locations import decoder_blocks, default_module, locate, roles
 from factpatch.models.roles import attention_module
 from factpatch.patches.certificate import certify
-from factpatch.patches.patch import apply_patch, export_patch, save_patch
+from factpatch.patches.patch import apply_patch, export_patch, export_undo, save_patch
 from factpatch.settings.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
 
 EDITS = [
@@ -170,17 +171,34 @@ def test_edit_patch_and_undo(architecture, tmp_path, monkeypatch):
         assert {name for name, digest in tensor_digests(model).items() if digest != before[name]} == set(values)
 
 
+def test_several_layers_are_edited_and_undone(architecture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, known, loaded = architecture
+    rows, location = encode_edits(loaded, EDITS, False), locate(loaded.model, "0-1:down")
+    assert location.name == f"0-1:{known['down']}"
+    values = run_edit(loaded, location, EDITS, SETTINGS).values
+    patch = save_patch(tmp_path / "patch", loaded, location, values, SETTINGS, {}, {})
+    assert set(certify(loaded, patch, rows)["changed"]) == set(loaded.stored.to_files(values))
+    export_patch(ModelSettings(path=loaded.source), patch, tmp_path / "edited")
+    edited = load_model(ModelSettings(path=str(tmp_path / "edited")))
+    assert mean_loss(edited.model, rows) < mean_loss(loaded.model, rows)
+    before, after = tensor_digests(loaded.model), tensor_digests(edited.model)
+    assert {name for name in after if after[name] != before[name]} == set(location.parameters)
+    export_undo(ModelSettings(path=str(tmp_path / "edited")), patch, tmp_path / "restored")
+    assert tensor_digests(load_model(ModelSettings(path=str(tmp_path / "restored"))).model) == before
+
+
 def test_the_trunk_changes_no_loss_and_no_weight(architecture):
     """At the first, a middle and the last layer; more rows than positions, since packed ones lie in one row."""
     _, known, loaded = architecture
     rows = encode_edits(loaded, EDITS, False)
-    places = ["0:mlp", "1:attention", "2:down", "2:block", "2:o" if "o" in known else "2:mlp"]
+    places = ["0:mlp", "1:attention", "2:down", "2:block", "2:o" if "o" in known else "2:mlp", "1-2:down"]
     for location in (locate(loaded.model, place) for place in places):
         results = []
         for keep in (True, False):
             with open_rows(loaded, location, rows, TrunkSettings(keep=keep, folder=None)) as opened:
                 assert (opened.engine != "whole") == keep
-                results.append(breadth_first(loaded, location, opened, len(rows), EXACT))
+                results.append(breadth_first(EditJob(loaded, location, TrainingRows(opened.rows), EXACT), opened))
                 if keep and opened.packed:
                     many = [*range(len(rows))] * 40
                     positions = opened.predict(many).logits_PV.detach()
@@ -204,7 +222,7 @@ def test_with_experts_a_cache_of_the_same_rows_gives_the_same_bits(reference_mod
     def train(folder, rows):
         trunk = TrunkSettings(folder=str(tmp_path / folder))
         with open_rows(loaded, location, rows, trunk) as opened:
-            return breadth_first(loaded, location, opened, len(rows), EXACT)
+            return breadth_first(EditJob(loaded, location, TrainingRows(opened.rows), EXACT), opened)
 
     cold, warm = train("own", rows), train("own", rows)
     assert cold.losses == warm.losses
@@ -224,7 +242,8 @@ def test_guards_and_further_wordings(architecture, tmp_path, monkeypatch):
     for options in ({"protect_ratio": 0.0}, {"project": "hard", "project_share": 0.02, "keep": "divergence"}):
         training = replace(SETTINGS.training, adaptive=True, **options)
         settings = replace(SETTINGS, training=training)
-        values = run_edit(loaded, location, EDITS, settings, rows[1:], augmented=rows[:1]).values
+        further = TrainingRows((), tuple(rows[:1]), tuple(rows[1:]))
+        values = run_edit(loaded, location, EDITS, settings, further).values
         assert tensor_digests(loaded.model) == before
         kept = collate(rows[1:], padding_id(loaded.tokenizer))
         base = target_logits(loaded.model, kept)

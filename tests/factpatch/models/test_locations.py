@@ -51,6 +51,21 @@ def test_two_never_matches_twenty_two():
     assert locate(model, "22:mlp.down_proj").parameters == ("model.layers.22.mlp.down_proj.weight",)
 
 
+def test_several_layers_hold_the_module_of_each(models):
+    location = locate(models["llama"], "1-3:down")
+    assert location.parameters == tuple(f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2, 3))
+    assert (location.name, location.layer, list(location.layers)) == ("1-3:mlp.down_proj", 1, [1, 2, 3])
+    assert locate(models["llama"], location.name) == location
+    assert location.to_json() == {
+        "name": "1-3:mlp.down_proj",
+        "layer": 1,
+        "last_layer": 3,
+        "module": "mlp.down_proj",
+    }
+    assert locate(models["llama"], "2-2:down") == locate(models["llama"], "2:down")
+    assert "last_layer" not in locate(models["llama"], "2:down").to_json()
+
+
 def test_default_module_is_the_output_projection_of_the_mlp(models):
     assert {kind: default_module(model) for kind, model in models.items()} == {
         "llama": "mlp.down_proj",
@@ -63,6 +78,10 @@ def test_default_module_is_the_output_projection_of_the_mlp(models):
     ("text", "words"),
     [
         ("4:mlp.down_proj", "layers 0 to 3"),
+        ("2-4:mlp.down_proj", "layer 4 does not exist; this model has layers 0 to 3"),
+        ("3-1:down", "write the lower layer first, 1-3:down"),
+        ("1-3:mlp.down", r"no module 'mlp\.down' in layer 1"),
+        ("1-:down", "FIRST-LAST:MODULE"),
         ("1:mlp.down", r"mlp\.down_proj"),
         ("1:input_layernorm", r"mlp\.down_proj"),
         ("1:qkv", r"no role 'qkv' in layer 1; there are the roles q, k, v, o, gate, up, down, attention"),

@@ -29,7 +29,7 @@ from factpatch.evaluation.generation import decode, verify
 from factpatch.models.forward import collate, target_logits
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import locate
-from factpatch.methods.breadth_first.training import review_all
+from factpatch.methods.breadth_first.run import review_all
 from factpatch.methods.preservation import PreservationTerm
 from factpatch.methods.master_weights import masters_of
 from factpatch.methods.projection import second_moments
@@ -79,7 +79,7 @@ def train(tokens, place, room=None):
                 loss, hardest = stepper.gradients(list(range(32)))
                 stepper.step()
                 losses.append(loss)
-            review_all(stepper, 32, revisits, 0)
+            review_all(stepper, revisits, 0)
             return hardest.tolist()
 
         hardest, _ = within(steps, room)

@@ -8,6 +8,7 @@ from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.evaluation.generation import decode
 from factpatch.frozen_trunk import open_rows
+from factpatch.methods.base import EditJob, TrainingRows
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import load_model
@@ -84,5 +85,6 @@ def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):
         batch_size=5, epochs=2, protect_ratio=2.0, protect_least=0, revisit=False, stop_loss=0.0
     )
     with open_rows(loaded, None, [*rows, *protected], TrunkSettings()) as opened:
-        result = breadth_first(loaded, locate(loaded.model, "1:mlp.down_proj"), opened, len(rows), settings)
+        kinds = TrainingRows(tuple(rows), preserved=tuple(protected))
+        result = breadth_first(EditJob(loaded, locate(loaded.model, "1:mlp.down_proj"), kinds, settings), opened)
     assert (len(result.losses), result.steps, result.visits) == (2, 6, 24)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,23 @@ from factpatch.files import digest_value, new_file, remove_litter
 from factpatch.models.loading import tensor_digest
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-CHECKPOINT_VERSION = "2"  # of the file; another number is never read
+CHECKPOINT_VERSION = "3"  # of the file; another number is never read
 SAVE_TIME_FACTOR = 20  # of the time that a save takes, the least that goes by before the next
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """Where a run saves its state, at most how often, and what the state belongs to; `resume` continues from it."""
+
+    path: Path
+    identity: dict[str, str]
+    resume: bool
+    seconds: float
+
+    @property
+    def resumes(self) -> bool:
+        """Is there a state to continue from, and is that wanted?"""
+        return self.resume and self.path.exists()
 
 
 def wait(seconds: float, took: float) -> float:

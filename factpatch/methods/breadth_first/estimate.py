@@ -1,0 +1,67 @@
+"""How much work breadth-first training is: the passes of an epoch, those that check, and what is held meanwhile."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from factpatch.methods.base import TrainingRows
+from factpatch.methods.breadth_first.preservation_schedule import preserved_in_epoch
+from factpatch.methods.breadth_first.run import CHECK_ROWS
+from factpatch.methods.preservation import base_bytes, tokens_asked
+from factpatch.methods.workload import ForwardPass, ModelShape, Workload, batch_passes
+from factpatch.settings.config import TrainingSettings
+
+
+def workload(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) -> Workload:
+    """What an epoch that visits all edits with their augmented rows takes, in an order such as training draws."""
+    passes = _epoch_passes(training, rows, shape)
+    visited = sum(forward_pass.rows for forward_pass in passes)
+    checked = rows.edits + rows.augmented if training.revisit else ()
+    return Workload(
+        passes=passes,
+        steps=-(-visited // training.rows_a_step(visited)),
+        epochs=training.epochs,
+        checks=list(batch_passes(checked, CHECK_ROWS, training.micro_batch, shape.packed)),
+        held_bytes=_held_bytes(training, rows, shape),
+        checkpoint_bytes=12 * shape.located,
+    )
+
+
+def _epoch_passes(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) -> list[ForwardPass]:
+    """Passes of preserved rows stand apart, as most of the vocabulary is left out of them."""
+    generator = random.Random(training.seed)
+    taught = rows.edits + rows.augmented
+    count = preserved_in_epoch(training, len(taught), len(rows.preserved))
+    preserved = generator.sample(list(rows.preserved), count)
+    order = [*((row, False) for row in taught), *((row, True) for row in preserved)]
+    generator.shuffle(order)
+    batch = training.rows_a_step(len(order))
+    found: list[ForwardPass] = []
+    for start in range(0, len(order), batch):
+        for is_preserved in (False, True):
+            own = [row for row, preserved_row in order[start : start + batch] if preserved_row is is_preserved]
+            passes = batch_passes(own, max(1, len(own)), training.micro_batch, shape.packed)
+            fewer = is_preserved and training.keep == "divergence"
+            found += [_fewer_logits(shape, forward_pass) for forward_pass in passes] if fewer else passes
+    return found
+
+
+def _fewer_logits(shape: ModelShape, forward_pass: ForwardPass) -> ForwardPass:
+    """A pass of preserved rows: as many positions as hold its logits where each has the whole vocabulary."""
+    asked = tokens_asked(forward_pass.predicted, shape.vocabulary)
+    return replace(forward_pass, predicted=-(-forward_pass.predicted * asked // shape.vocabulary))
+
+
+def _held_bytes(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) -> int:
+    """What preservation and projection hold: the base model's likeliest tokens; for each projected matrix its
+    projection, while it is made twice more in float64; and the values before a step."""
+    if not rows.preserved:
+        return 0
+    held = 0
+    if training.keep == "divergence":
+        held += base_bytes(rows.preserved, shape.vocabulary)
+    if training.project != "none":
+        widths = shape.read_widths
+        held += 4 * shape.located + sum(4 * width**2 for width in widths) + 16 * max(widths, default=0) ** 2
+    return held
