@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ import yaml
 
 from factpatch.edits.forms import COLUMNS
 from factpatch.errors import InputError
+from factpatch.settings.build import build
 from factpatch.settings.naming import UNFIT, fits, project_name
 from factpatch.settings.training import PAPER, TrainingSettings, check_strengths
 
@@ -270,80 +269,40 @@ def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | No
     for unknown keys, wrong types and impossible values.
     """
     origin = Path(path) if path else Path("params.yaml")
-    values: Any = {}
-    if path or origin.exists():
-        try:
-            values = yaml.safe_load(origin.read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise InputError(f"configuration '{origin}' cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"configuration '{origin}' is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"configuration '{origin}' must hold sections such as 'training:'")
-    for name, value in (overrides or {}).items():
-        section, _, key = name.partition(".")
-        own = values.get(section) or {}
-        if isinstance(own, dict):  # else it is refused below
-            values[section] = {**own, key: value}
+    values = with_overrides(read_sections(origin) if path or origin.exists() else {}, overrides or {})
     registry = values.get("registry") or {}
     if isinstance(registry, dict) and registry.get("name") is None:
         values["registry"] = {**registry, "name": project_name(origin.parent)}
     try:
-        return _build(Settings, values, "")
+        return build(Settings, values)
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file, unchecked; InputError if it is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise InputError(f"configuration '{path}' cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration '{path}' is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"configuration '{path}' must hold sections such as 'training:'")
+    return values
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections with values by dotted name (`training.seed`) in place of their own."""
+    found = dict(values)
+    for name, value in overrides.items():
+        section, _, key = name.partition(".")
+        own = found.get(section) or {}
+        if isinstance(own, Mapping):  # else it is refused when the settings are built
+            found[section] = {**own, key: value}
+    return found
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
     """The settings as plain values, for JSON and for digests."""
     return dataclasses.asdict(settings)
-
-
-def _build(kind: type, values: Any, prefix: str) -> Any:
-    """A dataclass of `kind` from a mapping, key by key."""
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise InputError(f"'{prefix.rstrip('.')}' must be a section with keys, not {values!r}")
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(hints)}"
-            raise InputError(f"unknown key '{prefix}{key}'; {hint}")
-    return kind(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the type that `hint` asks for, or InputError."""
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{name}.")
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        words = [word for argument in arguments for word in typing.get_args(argument)]  # of a Literal among them
-        if value is None or (isinstance(value, str) and value in words):
-            return value
-        return _convert(next(argument for argument in arguments if argument is not type(None)), value, name)
-    if origin is Literal:
-        if value not in arguments:
-            raise InputError(f"{name} is {value!r}; choose one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(arguments[0], item, name) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
-    if hint is float and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 3e-3 as text
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    wanted = (
-        "a list"
-        if origin is tuple
-        else "a mapping"
-        if origin is dict
-        else {"int": "a whole number", "str": "text", "bool": "true or false", "float": "a number"}[hint.__name__]
-    )
-    raise InputError(f"{name} is {value!r}; it must be {wanted}")
