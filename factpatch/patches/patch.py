@@ -80,14 +80,14 @@ class Patch:
 
         Raises InputError, with the names of the tensors that differ, for any model but the one that was edited.
         """
-        _exchange(self, _stored_as(self, model), edited=False)
+        write_values(model, _values(self, _stored_as(self, model), edited=False))
 
     def undo(self, model: PreTrainedModel) -> None:
         """Put the old values back into a model that the patch was applied to: it is then the base model, byte for byte.
 
         Raises InputError, with the names of the tensors that differ, for any other model.
         """
-        _exchange(self, _stored_as(self, model), edited=True)
+        write_values(model, _values(self, _stored_as(self, model), edited=True))
 
     def __repr__(self) -> str:
         size = sum(value.nbytes for value in self.new.values()) / 2**20
@@ -216,8 +216,13 @@ def foreign_schema(manifest: dict[str, Any]) -> str | None:
 def apply_patch(loaded: LoadedModel, folder: str | Path) -> Patch:
     """Write the patch's new values into its base model in memory; InputError names what differs on any other model."""
     patch = read_patch(folder)
-    _exchange(patch, loaded.stored, edited=False)
+    write_values(loaded.model, new_values(loaded, patch))
     return patch
+
+
+def new_values(loaded: LoadedModel, patch: Patch) -> dict[str, torch.Tensor]:
+    """The patch's new values by parameter, to be written into its base model; InputError as in `apply_patch`."""
+    return _values(patch, loaded.stored, edited=False)
 
 
 def _stored_as(patch: Patch, model: PreTrainedModel) -> StoredParameters:
@@ -229,13 +234,13 @@ def _stored_as(patch: Patch, model: PreTrainedModel) -> StoredParameters:
     return map_in_memory(model, source_of(model))
 
 
-def _exchange(patch: Patch, stored: StoredParameters, edited: bool) -> None:
-    """Write the new values into the base model, or the old ones into the `edited` one; InputError for any other."""
+def _values(patch: Patch, stored: StoredParameters, edited: bool) -> dict[str, torch.Tensor]:
+    """The new values for the base model, or the old ones for the `edited` one; InputError for any other model."""
     what, values = (EDITED, patch.old) if edited else (BASE, patch.new)
     check_files(stored.checkpoint, patch, patch.after if edited and stored.checkpoint.in_memory else patch.before, what)
     if differing := stored.differing(changed=patch.new if edited else None):
         raise _other_model(what, differing, patch)
-    write_values(stored.model, stored.from_files(values))
+    return stored.from_files(values)
 
 
 def check_files(
