@@ -85,9 +85,7 @@ def _rows(given: Iterable[EditRow], columns: Columns | None) -> Iterator[Row]:
         elif isinstance(row, (tuple, list)) and len(row) == 2:
             raw = dict(zip(("prompt", "target"), row, strict=True))
         else:
-            raise InputError(
-                f"{where}: {row!r} is no edit; give (prompt, target) pairs, dicts or EditRequests"
-            )
+            raise InputError(f"{where}: {row!r} is no edit; give (prompt, target) pairs, dicts or EditRequests")
         texts = row_as_text(where, raw)
         try:
             readings = reader.read(texts)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from factpatch.errors import InputError
@@ -14,6 +15,8 @@ from factpatch.models.checkpoints.folder import read_checkpoint
 from factpatch.models.checkpoints.mapping import StoredParameters, map_in_memory, map_parameters
 from factpatch.models.loading import HUB_FILES, LoadedModel
 from factpatch.models.tokenization import check_tokenizer, known_rows
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @contextmanager
@@ -49,6 +52,8 @@ def refuse_foreign(model: object) -> None:
         raise InputError(f"a {kind} is no transformers model; {advice}")
     if getattr(model, "hf_quantizer", None) is not None:
         raise InputError(f"the weights of this {kind} are quantized, which cannot be edited; load it in bfloat16")
+    if model.dtype not in DTYPES:
+        raise InputError(f"this {kind} is in {model.dtype}; load it in torch.float32, bfloat16 or float16")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise InputError(f"some weights of this {kind} are offloaded; load it without offloading")
 

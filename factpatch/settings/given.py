@@ -45,7 +45,7 @@ def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of all sections by dotted name; what is no section stays under its own."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and "." not in str(name):
             found |= {f"{name}.{key}": inner for key, inner in value.items()}
         elif value is not None or "." in str(name):  # a section without keys says nothing
             found[str(name)] = value
