@@ -163,6 +163,8 @@ def evaluate(
         InputError: as for `edit`; and for a patch of another model, with the names of the tensors that differ.
     """
     found = read_patch(patch) if isinstance(patch, (str, Path)) else patch
+    if not isinstance(found, Patch | None):
+        raise InputError(f"the patch is a {type(found).__name__}; give a Patch (such as result.patch) or its folder")
     with _opened(model, _settings(settings, None, seed)) as (loaded, chosen):
         requests, _ = _requests(loaded, edits, chosen, progress)
         with _shown("evaluate", progress) as report:
@@ -197,6 +199,8 @@ def _settings(given: GivenSettings, location: str | Location | None, seed: int |
     settings = settings_from(given)
     if location is not None:
         name = location.name if isinstance(location, Location) else location
+        if not isinstance(name, str):
+            raise InputError(f"location is {location!r}; give a text such as '22:mlp.down_proj', or a Location")
         settings = replace(settings, localization=replace(settings.localization, location=name))
     if seed is not None:
         settings = replace(settings, training=replace(settings.training, seed=seed))

@@ -147,5 +147,9 @@ def test_what_is_no_model_is_refused_by_what_it_is(tiny_model):
     ):
         with pytest.raises(factpatch.InputError, match=message):
             factpatch.edit(given, FACTS)
+    with pytest.raises(factpatch.InputError, match="the patch is a dict; give a Patch"):
+        factpatch.evaluate((model, tokenizer), FACTS, {})
+    with pytest.raises(factpatch.InputError, match="location is 9; give a text"):
+        factpatch.edit((model, tokenizer), FACTS, SETTINGS, location=9)
     with pytest.raises(factpatch.InputError, match="layer 9 does not exist"):
         factpatch.edit((model, tokenizer), FACTS, SETTINGS, location="9:mlp")
