@@ -17,14 +17,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.frontier import WAYS
-from factpatch.editing import run_edit
+from factpatch.editing import edit_model
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.evaluate import collect_answers, measure
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import find_training_rows
 
 BREAK = re.compile(r"(?<=[.?!)])\s+|\n+")
 DEFAULT = ("plain", "default", "default, prefixes")
@@ -50,9 +49,8 @@ def run(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, l
         for edit in edits
     ]
     before = [collect_answers(loaded, part, settings) for part in (edits, bare)]
-    training_rows = find_training_rows(loaded, edits, settings)
     place = locate(loaded.model, location)
-    result = run_edit(loaded, place, edits, settings, training_rows)
+    result = edit_model(loaded, place, edits, settings).training
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)
         found = [

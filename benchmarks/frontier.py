@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.world_edits import Sample, sample_edits, write_kept
-from factpatch.editing import run_edit
+from factpatch.editing import edit_model
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import find_training_rows
 
 PLAIN: dict[str, Any] = {
     "learning_rate": 4e-3,
@@ -103,8 +102,7 @@ def run(
         edits, place = sample.edits, locate(loaded.model, location)
         before, base = base_answers(loaded, sample, settings)
         start = time.process_time()
-        training_rows = find_training_rows(loaded, edits, settings)
-        result = run_edit(loaded, place, edits, settings, training_rows)
+        result = edit_model(loaded, place, edits, settings).training
         seconds = time.process_time() - start
     with preserved(loaded.model, place.parameters):
         write_values(loaded.model, result.values)

@@ -28,7 +28,7 @@ from benchmarks.frontier import SKILLS, right, skill_items
 from benchmarks.world_edits import Question, Sample, kept_facts, probed_facts, sample_edits
 from data.world.facts import answers
 from data.world.families import stream
-from factpatch.editing import run_edit
+from factpatch.editing import StartingPoint, edit_model
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import collect_answers
@@ -37,7 +37,6 @@ from factpatch.models.loading import LoadedModel, load_model, preserved, write_v
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import Settings, load_settings
 from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
-from factpatch.training_data.rows import find_training_rows
 
 EACH, CONTRADICTED = 100, 20  # rows of a round, and those of them that contradict an earlier one
 REVERTED, EVERY = 50, 10  # facts that every tenth round but the last withdraws
@@ -144,22 +143,18 @@ class Life:
         kept = [row for fact, rows in self.kept.items() if fact not in gone for row in rows]
         write_jsonl(Path(self.settings.training.protect or ""), map(_row, [*kept, *_exercises()]))
         known = self.learnt if start is not None else frozenset()
-        new = [edit for edit in edits if (edit.prompt, edit.target) not in known]
-        learnt_before = [edit for edit in edits if (edit.prompt, edit.target) in known]
-        left, withdrawn = self.carried_over if learnt_before else NOTHING_CARRIED_OVER, list(self.ledger.withdrawn)
-        began = time.process_time()
-        training_rows = find_training_rows(self.loaded, new, self.settings, learnt_before, left, withdrawn)
-        found = time.process_time() - began
-        result = run_edit(
-            self.loaded,
-            self.location,
-            edits,
-            self.settings,
-            training_rows,
-            warm_start=start,
-        )
-        seconds = time.process_time() - began
-        return Trained(result.values, len(result.losses), result.visits, seconds, found, training_rows.carried_over)
+        learnt = tuple(edit for edit in edits if (edit.prompt, edit.target) in known)
+        left, withdrawn = self.carried_over if learnt else NOTHING_CARRIED_OVER, tuple(self.ledger.withdrawn)
+        begin = StartingPoint(start, learnt, left, withdrawn)
+        moments = [time.process_time()]
+
+        def on_rows(_: object) -> None:
+            moments.append(time.process_time())
+
+        done = edit_model(self.loaded, self.location, edits, self.settings, begin, on_rows=on_rows)
+        seconds, found = time.process_time() - moments[0], moments[1] - moments[0]
+        result, left = done.training, done.rows.carried_over
+        return Trained(result.values, len(result.losses), result.visits, seconds, found, left)
 
     def capability(self) -> dict[str, float]:
         """Share of right answers to each kind of question, about facts that no edit touches. Kept facts are asked in

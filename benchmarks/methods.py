@@ -12,14 +12,13 @@ import tempfile
 import time
 from dataclasses import replace
 
-from factpatch.editing import run_edit
+from factpatch.editing import edit_model
 from factpatch.edits.accepted import read_accepted
 from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.evaluation.suites import chosen_tasks
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import Settings, load_settings
-from factpatch.training_data.rows import find_training_rows
 from tasks.regress import load_tasks, score
 from tasks.validate import validate
 
@@ -31,8 +30,7 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
     training = settings.training
     location = locate(loaded.model, settings.localization.location)
     start = time.perf_counter()
-    training_rows = find_training_rows(loaded, edits, settings)
-    result = run_edit(loaded, location, edits, settings, training_rows)
+    result = edit_model(loaded, location, edits, settings).training
     seconds = time.perf_counter() - start
     with preserved(loaded.model, location.parameters):
         write_values(loaded.model, result.values)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from factpatch.editing import run_edit
+from factpatch.editing import TRUNK_NOTE, edit_model
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.models.loading import load_model
@@ -29,7 +29,6 @@ from factpatch.patches.patch import save_patch
 from factpatch.preflight import machine
 from factpatch.preflight.estimate import estimate
 from factpatch.settings.config import load_settings
-from factpatch.training_data.rows import find_training_rows
 
 RUNS = 2
 NAMES = ("memory_bytes", "patch_bytes", "trunk_bytes", "seconds_trunk", "seconds_epoch")
@@ -49,19 +48,14 @@ def measured_run(model: str, location_text: str, limit: int, protect: str | None
         needed = estimate(settings, rows, location_text)
         loaded = load_model(settings.model)
         location = locate(loaded.model, location_text)
-        training_rows = find_training_rows(loaded, rows, settings)
         trunk: list[float] = []
         epochs: list[float] = []
-        result = run_edit(
-            loaded,
-            location,
-            rows,
-            settings,
-            training_rows,
-            lambda done, total, loss: epochs.append(clock()),
-            lambda done, total: trunk.append(clock()),
-        )
-        patch = save_patch(Path(folder) / "patch", loaded, location, result.values, settings, {}, {})
+
+        def report(done: int, total: int, note: str) -> None:
+            (trunk if note == TRUNK_NOTE else epochs).append(clock())
+
+        values = edit_model(loaded, location, rows, settings, progress=report).training.values
+        patch = save_patch(Path(folder) / "patch", loaded, location, values, settings, {}, {})
         measured = {
             "memory_bytes": machine.peak_memory(settings.model.device),
             "patch_bytes": _size(patch),

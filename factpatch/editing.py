@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,12 +15,43 @@ from factpatch.errors import InputError
 from factpatch.files import digest_value
 from factpatch.methods.base import EditJob, Progress, TrainingResult, TrainingRows, settings_of
 from factpatch.methods.checkpoint import CheckpointPolicy
+from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.registry import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_pairs
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.models.locations import Location
 from factpatch.settings.config import Settings
 from factpatch.settings.training import decisive
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
+from factpatch.training_data.rows import FoundRows, find_training_rows
+
+TRUNK_NOTE = "rows through the frozen layers"  # what progress says of them
+Report = Callable[[int, int, str], None]  # done, of how much, a word on it
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What an edit run continues from; by default the base model.
+
+    Attributes:
+        values: of the located tensors, such as the last release's; None for the base model's.
+        learnt: those of the edits that these values hold already.
+        carried_over: what they were trained with beside the edits' own prompts.
+        withdrawn: prompts that edits once had.
+    """
+
+    values: Mapping[str, torch.Tensor] | None = None
+    learnt: tuple[EditRequest, ...] = ()
+    carried_over: CarriedOver = NOTHING_CARRIED_OVER
+    withdrawn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EditRun:
+    """What one edit run gave: the rows trained beside the edits' own, and the new values with how training went."""
+
+    rows: FoundRows
+    training: TrainingResult
 
 
 def encode_edits(loaded: LoadedModel, edits: Sequence[EditRequest], chat_template: bool) -> list[Encoded]:
@@ -100,3 +132,68 @@ def run_identity(job: EditJob, settings: Settings) -> dict[str, str]:
 
 def _digest_rows(rows: Sequence[Encoded]) -> str:
     return digest_value([(row.ids, row.prompt_length) for row in rows])
+
+
+def edit_model(
+    loaded: LoadedModel,
+    location: Location,
+    edits: Sequence[EditRequest],
+    settings: Settings,
+    start: StartingPoint | None = None,
+    progress: Report | None = None,
+    on_rows: Callable[[FoundRows], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> EditRun:
+    """Find the rows that are trained beside the edits' own, and train; the model is left as found.
+
+    Args:
+        loaded: the base model.
+        location: where to write.
+        edits: what to write; those in `start.learnt` are among them.
+        settings: of the whole run.
+        start: what the run continues from.
+        progress: told about rows through the frozen layers (TRUNK_NOTE), then about epochs or edits done.
+        on_rows: given the rows before training begins.
+        checkpoint, resume: as in `run_edit`.
+    """
+    start, report = start or StartingPoint(), progress or (lambda done, total, note: None)
+    learnt = set(start.learnt)
+    new = [edit for edit in edits if edit not in learnt]
+    rows = find_training_rows(loaded, new, settings, start.learnt, start.carried_over, start.withdrawn)
+    if on_rows:
+        on_rows(rows)
+    result = run_edit(
+        loaded,
+        location,
+        edits,
+        settings,
+        rows,
+        lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
+        lambda done, total: report(done, total, TRUNK_NOTE),
+        checkpoint,
+        resume,
+        start.values,
+    )
+    return EditRun(rows, result)
+
+
+def describe_run(
+    loaded: LoadedModel, location: Location, edits: Sequence[EditRequest], settings: Settings, run: EditRun
+) -> dict[str, Any]:
+    """How training went, as `edit.json` and a patch's manifest hold it."""
+    result = run.training
+    return {
+        "method": settings.training.method,
+        "learning_rate": with_step_size(settings.training, loaded.model, location).step_size,
+        "epochs": len(result.losses),
+        "steps": result.steps,
+        "visits": result.visits,
+        "engine": result.engine,
+        "protected": len(run.rows.preserved),
+        "wordings": len(run.rows.augmented),
+        "leakage": {"checked": run.rows.leakage_checked, "found": 0},
+        "notes": list(run.rows.notes),
+        "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
+        "last_loss": result.losses[-1] if result.losses else None,  # none where all was held already
+    }

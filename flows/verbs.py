@@ -155,7 +155,7 @@ def import_model(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def apply(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save the patched model as a folder."""
-    from factpatch.patches.patch import export_patch
+    from factpatch.patches.export import export_patch
 
     print(export_patch(load_settings(args.config, overrides).model, args.patch, Path(args.output)))
     return 0
@@ -163,7 +163,7 @@ def apply(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def undo(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save the model without its patch as a folder."""
-    from factpatch.patches.patch import export_undo
+    from factpatch.patches.export import export_undo
 
     print(export_undo(load_settings(args.config, overrides).model, args.patch, Path(args.output)))
     return 0

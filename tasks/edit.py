@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect import task
 
@@ -17,11 +17,11 @@ from factpatch.progress import show_progress
 from factpatch.settings.config import Settings
 
 if TYPE_CHECKING:  # other verbs start without torch
-    from factpatch.methods.base import TrainingResult
+    from factpatch.editing import EditRun
     from factpatch.models.loading import LoadedModel
     from factpatch.models.locations import Location
     from factpatch.preflight.estimate import Estimate
-    from factpatch.release.mode import ReleaseMode, ReleaseStart
+    from factpatch.release.mode import ReleaseStart
     from factpatch.training_data.rows import FoundRows
 
 
@@ -32,9 +32,8 @@ def edit(output: str, settings: Settings) -> str:
     While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
-    from factpatch.editing import encode_edits
+    from factpatch.editing import describe_run, encode_edits
     from factpatch.methods.checkpoint import CHECKPOINT_FILE, remove_checkpoint
-    from factpatch.methods.learning_rate import with_step_size
     from factpatch.models.loading import load_model, preserved, write_values
     from factpatch.models.locations import locate
     from factpatch.patches.certificate import certify, output_digest, tokenizer_digests
@@ -54,9 +53,9 @@ def edit(output: str, settings: Settings) -> str:
     tokenizer = tokenizer_digests(loaded)
     location = locate(loaded.model, text)
     loaded.stored.refuse_unmapped(location.parameters)
-    training_rows, result = _train(loaded, location, edits, settings, begun, folder / CHECKPOINT_FILE, resume)
-    rate = with_step_size(settings.training, loaded.model, location).step_size
-    training = _told(settings.training.method, rate, begun.mode, edits, training_rows, result)
+    run = _train(loaded, location, edits, settings, begun, folder / CHECKPOINT_FILE, resume)
+    result = run.training
+    training = {**describe_run(loaded, location, edits, settings, run), "mode": begun.mode.to_json()}
     summary = {"digest": digest_edits(edits), "count": len(edits)}
     rows = encode_edits(loaded, edits, settings.edits.chat_template)
     with preserved(loaded.model, location.parameters):
@@ -65,7 +64,7 @@ def edit(output: str, settings: Settings) -> str:
     patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
-    write_carried_over(folder, training_rows.carried_over)
+    write_carried_over(folder, run.rows.carried_over)
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
         "schema": 1,
@@ -105,52 +104,16 @@ def _train(
     begun: ReleaseStart,
     checkpoint: Path,
     resume: bool,
-) -> tuple[FoundRows, TrainingResult]:
+) -> EditRun:
     """What joins the edits, and the values that training gives; told while it goes on."""
-    from factpatch.editing import run_edit
-    from factpatch.training_data.rows import find_training_rows
+    from factpatch.editing import StartingPoint, edit_model
+
+    values = loaded.stored.from_files(begun.patch.new) if begun.patch else None
+    start = StartingPoint(values, tuple(begun.parted(edits)[1]), begun.carried_over, begun.withdrawn)
+
+    def tell(rows: FoundRows) -> None:
+        for note in rows.notes:
+            print(note, file=sys.stderr)
 
     with show_progress(f"edit {location.name}") as report:
-        new, learnt_before = begun.parted(edits)
-        training_rows = find_training_rows(loaded, new, settings, learnt_before, begun.carried_over, begun.withdrawn)
-        for note in training_rows.notes:
-            print(note, file=sys.stderr)
-        result = run_edit(
-            loaded,
-            location,
-            edits,
-            settings,
-            training_rows,
-            lambda done, total, loss: report(done, total, f"loss {loss:.4f}"),
-            lambda done, total: report(done, total, "rows through the frozen layers"),
-            checkpoint,
-            resume,
-            loaded.stored.from_files(begun.patch.new) if begun.patch else None,
-        )
-    return training_rows, result
-
-
-def _told(
-    method: str,
-    rate: float,
-    mode: ReleaseMode,
-    edits: list[EditRequest],
-    training_rows: FoundRows,
-    result: TrainingResult,
-) -> dict[str, Any]:
-    """How training went, as `edit.json` and the patch's manifest hold it."""
-    return {
-        "method": method,
-        "learning_rate": rate,
-        "mode": mode.to_json(),
-        "epochs": len(result.losses),
-        "steps": result.steps,
-        "visits": result.visits,
-        "engine": result.engine,
-        "protected": len(training_rows.preserved),
-        "wordings": len(training_rows.augmented),
-        "leakage": {"checked": training_rows.leakage_checked, "found": 0},
-        "notes": list(training_rows.notes),
-        "unsure": None if result.unsure is None else [edits[index].id for index in result.unsure],
-        "last_loss": result.losses[-1] if result.losses else None,  # none where all was held already
-    }
+        return edit_model(loaded, location, edits, settings, start, report, tell, checkpoint, resume)

@@ -261,7 +261,7 @@ def log_numbers(
 
 def log_model(client: MlflowClient, experiment: str, run: str, folder: Path, settings: Settings) -> LoggedModel:
     """Upload the whole edited model with the script that serves it; no pickle."""
-    from factpatch.patches.patch import export_patch
+    from factpatch.patches.export import export_patch
 
     model = client.create_logged_model(experiment, name="model", source_run_id=run)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".register.") as temporary:

@@ -145,7 +145,7 @@ def test_the_page_of_the_architecture_tells_the_packages_and_their_imports():
 def test_the_top_of_the_library_is_packages_and_a_few_modules():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     names = {file.stem for file in (ROOT / "factpatch").glob("*.py")} - {"__init__"}
-    assert len(names) < MAX_TOP_MODULES
+    assert len(names) <= MAX_TOP_MODULES
     assert not {name for name in names if f"`{name}`" not in page}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,13 @@ def read_accepted(output: str | Path) -> list[EditRequest]:
     path, made = Path(output) / ACCEPTED_FILE, Path(output) / PROBES_FILE
     if not path.exists():
         raise InputError(f"'{output}' holds no {ACCEPTED_FILE}; run validate first, or give --edits")
-    rows = {row["id"]: row for row in _rows(made)} if made.exists() else {}
     edits = map(EditRequest.from_row, _rows(path))
+    return with_made_probes(edits, _rows(made) if made.exists() else [])
+
+
+def with_made_probes(edits: Iterable[EditRequest], made: Iterable[dict[str, Any]]) -> list[EditRequest]:
+    """The edits with the paraphrases and locality probes that the run made for some, by `id`."""
+    rows = {row["id"]: row for row in made}
     return [_joined(edit, EditRequest.from_row({**edit.to_row(), **rows.get(edit.id, {})})) for edit in edits]
 
 

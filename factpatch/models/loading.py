@@ -238,8 +238,9 @@ def preserved(model: PreTrainedModel, names: Sequence[str]) -> Iterator[list[tor
 
 def write_values(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> None:
     """Copy new values into the named parameters, in place."""
-    for name, value in values.items():
-        model.get_parameter(name).requires_grad_(False).copy_(value)
+    with torch.no_grad():
+        for name, value in values.items():
+            model.get_parameter(name).copy_(value)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

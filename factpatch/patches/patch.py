@@ -5,10 +5,9 @@ All three speak of the base model's files: tensors by the names and in the types
 
 from __future__ import annotations
 
-import logging
 import platform
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,33 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_file, digest_value, new_folder, read_json, write_json
-from factpatch.models.checkpoints.copying import copy_checkpoint
-from factpatch.models.checkpoints.folder import Checkpoint, read_checkpoint
+from factpatch.models.borrowing import refuse_foreign, source_of, stored_in_files
+from factpatch.models.checkpoints.folder import Checkpoint
+from factpatch.models.checkpoints.mapping import StoredParameters, map_in_memory
 from factpatch.models.checkpoints.tensors import entry_digest, file_digests, read_tensor, same_bits, tensor_digest
-from factpatch.models.loading import LoadedModel, find_source, fingerprint, open_checkpoint, write_values
+from factpatch.models.loading import LoadedModel, fingerprint, write_values
 from factpatch.models.locations import Location
-from factpatch.settings.config import ModelSettings, Settings
+from factpatch.settings.config import Settings
 from factpatch.settings.shown import shown_settings
 
-log = logging.getLogger(__name__)
-
 PATCH_SCHEMA = 2
+NEW_FILE, OLD_FILE = "patch.safetensors", "undo.safetensors"
 BASE, EDITED = "the base model of the patch", "the model that the patch made"
 RECORDED_LIBRARIES = ("factpatch", "torch", "transformers", "safetensors")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Patch:
-    """A patch read from its folder: tensors by their names in the base model's files, and the manifest."""
+    """New and old values of a few tensors, by their names in the base model's files, and what is known of that model.
 
-    folder: Path
+    `folder` is where it was read from or saved to; None while it lies in memory alone.
+    """
+
+    folder: Path | None
     new: dict[str, torch.Tensor]
     old: dict[str, torch.Tensor]
     manifest: dict[str, Any]
@@ -58,17 +61,49 @@ class Patch:
         """The same with the patch applied."""
         return self.before | {name: entry["sha256_after"] for name, entry in self.located.items()}
 
+    def save(self, folder: str | Path) -> Patch:
+        """Write `patch.safetensors`, `undo.safetensors` and `manifest.json` into a folder, all or none of them.
 
-def save_patch(
-    folder: Path,
+        A patch that is there is replaced. Returns the patch with its folder.
+        """
+        folder = Path(folder)
+        with new_folder(folder, replace=True) as temporary:
+            save_file(self.new, temporary / NEW_FILE)
+            save_file(self.old, temporary / OLD_FILE)
+            files = {name: digest_file(temporary / name) for name in (NEW_FILE, OLD_FILE)}
+            manifest = self.manifest | {"files": files}
+            write_json(temporary / "manifest.json", manifest)
+        return replace(self, folder=folder, manifest=manifest)
+
+    def apply(self, model: PreTrainedModel) -> None:
+        """Write the new values into the base model, in place.
+
+        Raises InputError, with the names of the tensors that differ, for any model but the one that was edited.
+        """
+        write_values(model, _values(self, _stored_as(self, model), edited=False))
+
+    def undo(self, model: PreTrainedModel) -> None:
+        """Put the old values back into a model that the patch was applied to: it is then the base model, byte for byte.
+
+        Raises InputError, with the names of the tensors that differ, for any other model.
+        """
+        write_values(model, _values(self, _stored_as(self, model), edited=True))
+
+    def __repr__(self) -> str:
+        size = sum(value.nbytes for value in self.new.values()) / 2**20
+        place, edits = self.manifest["location"]["name"], self.manifest["edits"].get("count", "unknown")
+        return f"Patch({edits} edits at {place} of {self.manifest['base']['source']}, {size:.1f} MiB, {_named(self)})"
+
+
+def make_patch(
     loaded: LoadedModel,
     location: Location,
-    values: dict[str, torch.Tensor],
+    values: Mapping[str, torch.Tensor],
     settings: Settings,
     edits: dict[str, Any],
     training: dict[str, Any],
-) -> Path:
-    """Write a patch folder, whole or not at all.
+) -> Patch:
+    """A patch in memory.
 
     `values` are those of the located parameters, rounded to what the files can hold (`StoredParameters.rounded`).
     `edits` is a summary of the edit set (digest, count), `training` of the run. Raises RefusedError for values that
@@ -86,36 +121,45 @@ def save_patch(
         )
     digests = file_digests(stored.checkpoint)  # whether the model was loaded from them, the certificate proves
     old = {name: read_tensor(stored.checkpoint.tensors[name]) for name in new}
-    with new_folder(folder, replace=True) as temporary:
-        save_file(new, temporary / "patch.safetensors")
-        save_file(old, temporary / "undo.safetensors")
-        manifest = {
-            "schema": PATCH_SCHEMA,
-            "base": {
-                "source": settings.model.path,
-                "fingerprint": fingerprint(digests),
-                "dtype": str(loaded.model.dtype).removeprefix("torch."),
-                "tensors": digests,
-                "buffers": buffer_digests(loaded),
-            },
-            "location": {**location.to_json(), "parameters": list(location.parameters)},
-            "parameters": {
-                name: {
-                    "shape": list(value.shape),
-                    "dtype": str(value.dtype).removeprefix("torch."),
-                    "sha256_before": digests[name],
-                    "sha256_after": tensor_digest(value),
-                }
-                for name, value in new.items()
-            },
-            "files": {name: digest_file(temporary / name) for name in ("patch.safetensors", "undo.safetensors")},
-            "edits": edits,
-            "config": shown_settings(settings),
-            "config_digest": digest_value(shown_settings(settings)),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in RECORDED_LIBRARIES},
-            "training": training,
-        }
-        write_json(temporary / "manifest.json", manifest)
+    manifest = {
+        "schema": PATCH_SCHEMA,
+        "base": {
+            "source": settings.model.path,
+            "fingerprint": fingerprint(digests),
+            "dtype": str(loaded.model.dtype).removeprefix("torch."),
+            "tensors": digests,
+            "buffers": buffer_digests(loaded),
+        },
+        "location": {**location.to_json(), "parameters": list(location.parameters)},
+        "parameters": {
+            name: {
+                "shape": list(value.shape),
+                "dtype": str(value.dtype).removeprefix("torch."),
+                "sha256_before": digests[name],
+                "sha256_after": tensor_digest(value),
+            }
+            for name, value in new.items()
+        },
+        "edits": edits,
+        "config": shown_settings(settings),
+        "config_digest": digest_value(shown_settings(settings)),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in RECORDED_LIBRARIES},
+        "training": training,
+    }
+    return Patch(None, new, old, manifest)
+
+
+def save_patch(
+    folder: Path,
+    loaded: LoadedModel,
+    location: Location,
+    values: Mapping[str, torch.Tensor],
+    settings: Settings,
+    edits: dict[str, Any],
+    training: dict[str, Any],
+) -> Path:
+    """Make a patch, as `make_patch` does, and write it into a folder, whole or not at all; the folder."""
+    make_patch(loaded, location, values, settings, edits, training).save(folder)
     return folder
 
 
@@ -132,7 +176,7 @@ def read_patch(folder: str | Path) -> Patch:
     if manifest.get("schema") != PATCH_SCHEMA:
         raise InputError(f"patch '{folder}': {foreign_schema(manifest)}; edit again to get one that can be used")
     tensors = []
-    for name in ("patch.safetensors", "undo.safetensors"):
+    for name in (NEW_FILE, OLD_FILE):
         try:
             if digest_file(folder / name) != manifest["files"][name]:
                 raise InputError(f"patch '{folder}': {name} is not the file that its manifest describes")
@@ -167,54 +211,39 @@ def foreign_schema(manifest: dict[str, Any]) -> str | None:
 def apply_patch(loaded: LoadedModel, folder: str | Path) -> Patch:
     """Write the patch's new values into its base model in memory; InputError names what differs on any other model."""
     patch = read_patch(folder)
-    _check_files(loaded.stored.checkpoint, patch, patch.before, BASE)
-    if differing := loaded.stored.differing():
-        raise _other_model(BASE, differing, patch)
-    write_values(loaded.model, loaded.stored.from_files(patch.new))
+    write_values(loaded.model, new_values(loaded, patch))
     return patch
 
 
-def export_patch(settings: ModelSettings, folder: str | Path, output: Path) -> Path:
-    """Copy the base model's folder with the patch's new values in place of the old: every other byte is the base's."""
-    patch = read_patch(folder)
-    return _export(settings, patch, output, (patch.before, BASE), (patch.after, patch.new))
+def new_values(loaded: LoadedModel, patch: Patch) -> dict[str, torch.Tensor]:
+    """The patch's new values by parameter, to be written into its base model; InputError as in `apply_patch`."""
+    return _values(patch, loaded.stored, edited=False)
 
 
-def export_undo(settings: ModelSettings, folder: str | Path, output: Path) -> Path:
-    """Copy an edited model's folder with the old values put back: its weights are then the base's, byte for byte."""
-    patch = read_patch(folder)
-    return _export(settings, patch, output, (patch.after, EDITED), (patch.before, patch.old))
+def _stored_as(patch: Patch, model: PreTrainedModel) -> StoredParameters:
+    """The model by the files that it came from, if these are the patch's base; else by what lies in memory."""
+    refuse_foreign(model)
+    files = stored_in_files(model)
+    if files is not None and file_digests(files.checkpoint) == patch.before:
+        return files
+    return map_in_memory(model, source_of(model))
 
 
-def _export(
-    settings: ModelSettings,
-    patch: Patch,
-    output: Path,
-    source: tuple[dict[str, str], str],
-    result: tuple[dict[str, str], dict[str, torch.Tensor]],
-) -> Path:
-    """Copy the folder whose tensors have the digests in `source`, to one whose tensors have those in `result`.
-
-    No model is loaded. The located tensors are checked first; the rest in the copy, which is hashed as it was written
-    and kept only if every tensor is the expected one.
-    """
-    (present, what), (expected, values) = source, result
-    checkpoint = open_checkpoint(find_source(settings.path))
-    _check_files(checkpoint, patch, present, what, patch.located)
-    with new_folder(output) as temporary:
-        left = copy_checkpoint(checkpoint, temporary, values)
-        _check_files(read_checkpoint(temporary), patch, expected, what)
-    if left:
-        log.warning("left out of '%s', as they hold the same weights in other forms: %s", output, ", ".join(left))
-    return output
+def _values(patch: Patch, stored: StoredParameters, edited: bool) -> dict[str, torch.Tensor]:
+    """The new values for the base model, or the old ones for the `edited` one; InputError for any other model."""
+    what, values = (EDITED, patch.old) if edited else (BASE, patch.new)
+    check_files(stored.checkpoint, patch, patch.after if edited and stored.checkpoint.in_memory else patch.before, what)
+    if differing := stored.differing(changed=patch.new if edited else None):
+        raise _other_model(what, differing, patch)
+    return stored.from_files(values)
 
 
-def _check_files(
+def check_files(
     checkpoint: Checkpoint, patch: Patch, expected: dict[str, str], what: str, only: Collection[str] | None = None
 ) -> None:
     """InputError if the files name other tensors than expected, or those of `only` (None: all) have other digests."""
     if lacking := sorted(expected.keys() - checkpoint.tensors.keys()):
-        raise InputError(f"this is not {what}: its files lack {_some(lacking)}, which '{patch.folder}' knows")
+        raise InputError(f"this is not {what}: its files lack {_some(lacking)}, which {_named(patch)} knows")
     differing = sorted(checkpoint.tensors.keys() - expected.keys())
     if not differing:
         actual = file_digests(checkpoint) if only is None else {n: entry_digest(checkpoint.tensors[n]) for n in only}
@@ -224,10 +253,14 @@ def _check_files(
 
 
 def _other_model(what: str, differing: Sequence[str], patch: Patch) -> InputError:
-    return InputError(f"this is not {what}: {_some(differing)} differ from '{patch.folder}'")
+    return InputError(f"this is not {what}: {_some(differing)} differ from {_named(patch)}")
 
 
 def _some(names: Sequence[str]) -> str:
     """The first few."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+def _named(patch: Patch) -> str:
+    return "the patch in memory" if patch.folder is None else f"'{patch.folder}'"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import typing
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, StrictBool, StrictInt, TypeAdapter, ValidationError
+from pydantic import Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
 from factpatch.edits.forms import COLUMNS
 from factpatch.errors import InputError
+from factpatch.settings.build import as_yaml, build
 from factpatch.settings.naming import UNFIT, fits, project_name
 from factpatch.settings.training import (
     PAPER,
@@ -30,18 +29,6 @@ from factpatch.settings.training import (
 )
 
 AUTO = "auto"  # where a setting lets the run choose by itself
-KINDS = {  # of values, by pydantic's word for one that is none
-    "int_type": "a whole number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-}
-BOUNDS = {  # what pydantic's word for a value beyond a bound says, and where it keeps the bound
-    "greater_than_equal": ("at least", "ge"),
-    "greater_than": ("more than", "gt"),
-    "less_than_equal": ("at most", "le"),
-}
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -249,33 +236,46 @@ def load_settings(path: str | Path | None = None, overrides: dict[str, Any] | No
     for unknown keys, wrong types and impossible values.
     """
     origin = Path(path) if path else Path("params.yaml")
-    values: Any = {}
-    if path or origin.exists():
-        try:
-            values = yaml.safe_load(origin.read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise InputError(f"configuration '{origin}' cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"configuration '{origin}' is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"configuration '{origin}' must hold sections such as 'training:'")
-    for name, value in (overrides or {}).items():
-        section, _, key = name.partition(".")
-        own = values.get(section) or {}
-        if isinstance(own, dict):  # else it is refused below
-            values[section] = {**own, key: value}
-    values = {name: {} if own is None else own for name, own in values.items()}
-    registry = values.get("registry", {})
+    values = with_overrides(read_sections(origin) if path or origin.exists() else {}, overrides or {})
+    registry = values.get("registry") or {}
     if isinstance(registry, dict) and registry.get("name") is None:
         values["registry"] = {**registry, "name": project_name(origin.parent)}
     try:
-        settings = TypeAdapter(Settings).validate_python(values)
-        _check_recipe(settings, values.get("training", {}))
-    except ValidationError as error:
-        raise InputError(f"{origin}: {_told(error)}") from error
+        return build_settings(values)
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
+
+
+def build_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings from the sections' plain values; InputError, with a suggestion, for keys and values that do not fit."""
+    sections = {name: {} if own is None else own for name, own in values.items()}
+    settings: Settings = build(Settings, sections)
+    _check_recipe(settings, sections.get("training", {}))
     return settings
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file, unchecked; InputError if it is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise InputError(f"configuration '{path}' cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration '{path}' is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"configuration '{path}' must hold sections such as 'training:'")
+    return values
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections with values by dotted name (`training.seed`) in place of their own."""
+    found = dict(values)
+    for name, value in overrides.items():
+        section, _, key = name.partition(".")
+        own = found.get(section) or {}
+        if isinstance(own, Mapping):  # else it is refused when the settings are built
+            found[section] = {**own, key: value}
+    return found
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
@@ -291,47 +291,6 @@ def _check_recipe(settings: Settings, written: dict[str, Any]) -> None:
         asked = getattr(Settings(training=TrainingSettings(**{key: written[key]})).training, key)
         if asked != PAPER[key]:
             raise InputError(
-                f"training.recipe is '{settings.training.recipe}', which sets training.{key} to {_shown(PAPER[key])}, "
-                f"but it is {_shown(asked)}; leave training.{key} out, or set training.recipe to own"
+                f"training.recipe is '{settings.training.recipe}', which sets training.{key} to {as_yaml(PAPER[key])}, "
+                f"but it is {as_yaml(asked)}; leave training.{key} out, or set training.recipe to own"
             )
-
-
-def _told(error: ValidationError) -> str:
-    """What is wrong with the first value that is refused, in one line with the fix."""
-    found = error.errors(include_url=False)[-1]
-    path = [part for part in found["loc"] if str(part).isidentifier()]
-    name, value, context = ".".join(map(str, path)), found["input"], found.get("ctx", {})
-    match found["type"]:
-        case "unexpected_keyword_argument":
-            return _unknown(path)
-        case "dataclass_type":
-            return f"'{name}' must be a section with keys, not {value!r}"
-        case "literal_error":
-            return f"{name} is {value!r}; choose one of {_listed(context['expected'])}"
-        case "greater_than_equal" | "greater_than" | "less_than_equal" as kind:
-            words, bound = BOUNDS[kind]
-            return f"{name} is {_shown(value)}; it must be {words} {context[bound]:g}"
-    return f"{name} is {value!r}; it must be {KINDS.get(found['type'], 'a number')}"
-
-
-def _listed(expected: str) -> str:
-    """Pydantic's list of choices, without quotes."""
-    return expected.replace(" or ", ", ").replace("'", "")
-
-
-def _unknown(path: Sequence[Any]) -> str:
-    """That there is no such key, with the one that was meant."""
-    kind: Any = Settings
-    for part in path[:-1]:
-        kind = typing.get_type_hints(kind)[part]
-    *_, key = path
-    prefix = "".join(f"{part}." for part in path[:-1])
-    names = [known.name for known in dataclasses.fields(kind)]
-    near = difflib.get_close_matches(str(key), names, n=1)
-    hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(names)}"
-    return f"unknown key '{prefix}{key}'; {hint}"
-
-
-def _shown(value: Any) -> str:
-    """A value as YAML would hold it."""
-    return f"{value:g}" if isinstance(value, float) else yaml.safe_dump(value).split("\n")[0]

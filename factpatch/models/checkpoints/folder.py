@@ -24,10 +24,14 @@ CONVERSION = "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder and every tensor in its weight files, by the name that it has there."""
+    """A model folder and every tensor in its weight files, by the name that it has there.
+
+    `in_memory` ones have no files: their tensors are those of a loaded model, and `folder` is a name to be told.
+    """
 
     folder: Path
     tensors: Mapping[str, TensorEntry]
+    in_memory: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -26,6 +26,7 @@ from transformers.core_model_loading import (
 
 from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint
+from factpatch.models.checkpoints.in_memory import memory_checkpoint
 from factpatch.models.checkpoints.tensors import number_type, read_tensor, same_bits
 
 READING_THREADS = 4  # threads that read files; each holds one parameter with what it is made of
@@ -188,6 +189,12 @@ def map_parameters(model: PreTrainedModel, checkpoint: Checkpoint) -> StoredPara
         group = Group(tensors, tuple(_converted(model, group, shapes)), group.converter, patterns)
         groups |= dict.fromkeys(group.parameters, group)
     return StoredParameters(model, checkpoint, groups)
+
+
+def map_in_memory(model: PreTrainedModel, name: str) -> StoredParameters:
+    """A loaded model that stands for its own files, under the names and in the types that it has in memory."""
+    checkpoint = memory_checkpoint(model, name)
+    return StoredParameters(model, checkpoint, {key: Group((key,), (key,)) for key in checkpoint.tensors})
 
 
 def _converted(model: PreTrainedModel, group: Group, tensors: Tensors) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,13 +13,10 @@ import torch
 from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint
 from factpatch.models.checkpoints.headers import TensorEntry
+from factpatch.models.checkpoints.in_memory import TYPE_NAMES, MemoryTensor
 
 CHUNK_BYTES = 4 * 2**20  # bytes read at once while a file is hashed
-NUMBER_TYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
-    "I32": torch.int32, "U32": torch.uint32, "I64": torch.int64, "U64": torch.uint64, "C64": torch.complex64,
-    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
-}  # fmt: skip
+NUMBER_TYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
 
 _known: dict[Path, tuple[tuple[int, ...], dict[str, str]]] = {}  # a weight file's state when it was hashed, and digests
 
@@ -53,6 +51,8 @@ def main_type(checkpoint: Checkpoint) -> torch.dtype:
 
 def read_tensor(entry: TensorEntry) -> torch.Tensor:
     """A tensor as it stands in its file, in memory of its own."""
+    if isinstance(entry, MemoryTensor):
+        return entry.value.cpu().clone()
     content = bytearray(entry.end - entry.start)
     with entry.file.open("rb", buffering=0) as file:
         file.seek(entry.start)
@@ -72,18 +72,25 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
 
     Read in small pieces, never whole. A file that is the same by size, times and place is not hashed again.
     """
+    if checkpoint.in_memory:
+        return _hash(checkpoint.tensors)
     states = {file: _state(file) for file in checkpoint.files}
     fresh = {file for file, state in states.items() if _known.get(file, ((), {}))[0] != state}
-    entries = {name: entry for name, entry in checkpoint.tensors.items() if entry.file in fresh}
-    with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
-        digests = dict(zip(entries, pool.map(entry_digest, entries.values()), strict=True))
+    digests = _hash({name: entry for name, entry in checkpoint.tensors.items() if entry.file in fresh})
     for file in fresh:
-        _known[file] = states[file], {name: digests[name] for name, entry in entries.items() if entry.file == file}
+        _known[file] = states[file], {name: digests[name] for name in digests if checkpoint.tensors[name].file == file}
     return {name: _known[entry.file][1][name] for name, entry in checkpoint.tensors.items()}
+
+
+def _hash(entries: Mapping[str, TensorEntry]) -> dict[str, str]:
+    with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
+        return dict(zip(entries, pool.map(entry_digest, entries.values()), strict=True))
 
 
 def entry_digest(entry: TensorEntry) -> str:
     """The digest of one tensor in a file, hashed now."""
+    if isinstance(entry, MemoryTensor):
+        return tensor_digest(entry.value)
     digest = hashlib.sha256(f"{NUMBER_TYPES.get(entry.dtype, entry.dtype)}{entry.shape}".encode())
     left = entry.end - entry.start
     with entry.file.open("rb", buffering=0) as file:

@@ -18,7 +18,8 @@ from factpatch.models.loading import load_model, preserved, tensor_digests, writ
 from factpatch.models.locations import decoder_blocks, default_module, locate, roles
 from factpatch.models.roles import attention_module
 from factpatch.patches.certificate import certify
-from factpatch.patches.patch import apply_patch, export_patch, export_undo, save_patch
+from factpatch.patches.export import export_patch, export_undo
+from factpatch.patches.patch import apply_patch, save_patch
 from factpatch.settings.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
 
 EDITS = [

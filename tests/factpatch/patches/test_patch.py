@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from factpatch.errors import InputError, RefusedError
 from factpatch.models.loading import load_model, tensor_digests
 from factpatch.models.locations import default_module, locate
-from factpatch.patches.patch import apply_patch, export_patch, export_undo, read_patch, save_patch
+from factpatch.patches.export import export_patch, export_undo
+from factpatch.patches.patch import apply_patch, read_patch, save_patch
 from factpatch.settings.config import ModelSettings, Settings
 
 

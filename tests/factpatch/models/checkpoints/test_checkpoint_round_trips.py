@@ -22,7 +22,8 @@ from factpatch.errors import InputError, RefusedError
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.patches.certificate import certify, check_certificate
-from factpatch.patches.patch import apply_patch, export_patch, export_undo, read_patch, save_patch
+from factpatch.patches.export import export_patch, export_undo
+from factpatch.patches.patch import apply_patch, read_patch, save_patch
 from factpatch.settings.config import ModelSettings, Settings
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
