@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import is_dataclass
-from typing import TYPE_CHECKING, cast
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from factpatch.edits.request import EditRequest
 from factpatch.edits.subjects import with_subjects
 from factpatch.errors import InputError
 from factpatch.methods.base import Abilities, EditMethod
+from factpatch.settings.config import TrainingSettings
 from factpatch.settings.methods import method_entry
 
 if TYPE_CHECKING:  # what a method can do is asked without torch
@@ -39,9 +40,21 @@ def _wrong(method: object, name: str) -> str | None:
         return f"calls itself '{found.name}'"
     if not (isinstance(found.settings_type, type) and is_dataclass(found.settings_type)):
         return "has a settings_type that is no dataclass"
+    if unknown := _without_value(found.settings_type):
+        return f"has settings that training lacks and that have no default: {', '.join(unknown)}"
     if not isinstance(found.abilities, Abilities):
         return "has abilities that are no Abilities"
     return next((f"has {part} that is no function" for part in parts[3:] if not callable(getattr(found, part))), None)
+
+
+def _without_value(settings_type: Any) -> list[str]:
+    """Fields of a method's settings that `settings_of` could not fill."""
+    known = {own.name for own in fields(TrainingSettings)}
+    return [
+        own.name
+        for own in fields(settings_type)
+        if own.name not in known and own.default is MISSING and own.default_factory is MISSING
+    ]
 
 
 def refuse_unfit(method: EditMethod, location: Location, edits: Sequence[EditRequest]) -> None:

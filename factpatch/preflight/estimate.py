@@ -10,7 +10,7 @@ import torch
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
-from factpatch.methods.base import Abilities, TrainingRows, settings_of
+from factpatch.methods.base import TrainingRows, settings_of
 from factpatch.methods.registry import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
@@ -28,6 +28,7 @@ from factpatch.preflight.workload import (
 )
 from factpatch.settings.config import ModelSettings, Settings, TrunkSettings
 from factpatch.training_data.augmentation import PREFIX_TOKENS
+from factpatch.training_data.rows import without_unused_rows
 
 GIB = 2**30
 LIBRARY_BYTES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
@@ -95,7 +96,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     shape = shape_of(model, location, settings.trunk.keep)
     method = find_method(settings.training.method)
     refuse_unfit(method, location, edits)
-    rows = _encode(settings, edits, method.abilities)
+    rows = _encode(without_unused_rows(settings, method.abilities), edits)
     work = method.estimate(settings_of(method, settings.training), rows, shape)
 
     dtype = getattr(torch, settings.model.dtype)
@@ -199,7 +200,7 @@ def describe_estimate(needed: Estimate, free: Available) -> str:
     )
 
 
-def _encode(settings: Settings, edits: Sequence[EditRequest], abilities: Abilities) -> TrainingRows:
+def _encode(settings: Settings, edits: Sequence[EditRequest]) -> TrainingRows:
     """Rows of the edits; of their further wordings at most; and of what is kept, with the answers that its file lists.
     Wordings and neighbours are taken to be a token longer than the edits' own prompts."""
     tokenizer = load_tokenizer(settings.model)
@@ -212,9 +213,7 @@ def _encode(settings: Settings, edits: Sequence[EditRequest], abilities: Abiliti
     listed = read_rows(training.protect) if training.protect else ()
     pairs = ((row.values.get("prompt") or "", row.values.get("target") or "?") for row in listed)
     kept += [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in pairs if prompt.strip()]
-    return TrainingRows(
-        tuple(rows), tuple(further) if abilities.augmented else (), tuple(kept) if abilities.preserved else ()
-    )
+    return TrainingRows(tuple(rows), tuple(further), tuple(kept))
 
 
 def _longer(row: Encoded, start: tuple[int, ...]) -> Encoded:

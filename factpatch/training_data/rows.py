@@ -67,7 +67,7 @@ def find_training_rows(
     and that were `withdrawn` are preserved too, without those held out by now.
     """
     abilities = find_method(settings.training.method).abilities
-    settings = _usable(settings, abilities)
+    settings = without_unused_rows(settings, abilities)
     training = settings.training
     notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
     if not abilities.augmented and not abilities.preserved:
@@ -129,7 +129,7 @@ def find_training_rows(
     return FoundRows((), _encode(loaded, trained), tuple(preserved), checked, tuple(notes), for_the_next)
 
 
-def _usable(settings: Settings, abilities: Abilities) -> Settings:
+def without_unused_rows(settings: Settings, abilities: Abilities) -> Settings:
     """The settings without rows that the method does not train."""
     training = settings.training
     if not abilities.augmented:

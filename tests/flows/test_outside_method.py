@@ -99,6 +99,7 @@ def test_it_is_released(prefect_home, folder, example, capsys):
         ('name = "few-steps"', 'name = "some-steps"', "calls itself 'some-steps'"),
         ("settings_type = FewStepsSettings", "settings_type = dict", "has a settings_type that is no dataclass"),
         ("Abilities(needs_subject=True, several_layers=True)", "None", "has abilities that are no Abilities"),
+        ("step_size: float = 0.01", "step_size: float", "training lacks and that have no default: step_size"),
         ("class FewSteps:", "class Steps:", "cannot be loaded"),
     ],
 )
