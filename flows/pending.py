@@ -13,7 +13,8 @@ from factpatch.release.pending import PendingChanges, RegisteredVersion, pending
 from factpatch.release.provenance import Provenance, provenance_of, why_changed
 from factpatch.release.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
 from factpatch.settings.config import Settings
-from tasks.promote import read_champion, read_newest, stopping_gates
+from tasks.promote import stopping_gates
+from tasks.tools.mlflow_registry import read_champion, read_newest
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import RefusedError
 from factpatch.release.mode import ReleaseMode, decide_mode
 from factpatch.settings.config import Settings
-from tasks.promote import fetch_patch, read_champion
+from tasks.tools.mlflow_registry import fetch_patch, read_champion
 
 
 def choose_release_mode(output: str, settings: Settings, refused: Sequence[str] = ()) -> ReleaseMode:

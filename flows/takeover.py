@@ -7,7 +7,7 @@ from factpatch.edits.origin import continues
 from factpatch.errors import InputError
 from factpatch.settings.config import Settings
 from flows.console import quoted
-from tasks.promote import read_champion, read_newest
+from tasks.tools.mlflow_registry import read_champion, read_newest
 
 
 def check_ledger(settings: Settings, adopt: bool = False) -> None:

@@ -180,7 +180,7 @@ def ask(args: argparse.Namespace, overrides: Overrides) -> int:
 def export(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save a registered version as a folder."""
     registry = _registry("export", args, overrides)
-    from tasks.promote import export_version
+    from tasks.tools.mlflow_registry import export_version
 
     print(export_version(registry, args.version, Path(args.output)))
     return 0

@@ -46,7 +46,7 @@ from factpatch.patches.patch import apply_patch
 from factpatch.progress import show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
-from tasks.harness import Progress, QuietModel, set_aside, tamed
+from tasks.tools.harness import Progress, QuietModel, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
