@@ -38,6 +38,7 @@ from tasks.probes import probes
 from tasks.promote import promote_release, promote_version
 from tasks.register import register
 from tasks.regress import load_tasks, regress
+from tasks.tools.base_model import share_base_model
 from tasks.unedited import unedited
 from tasks.validate import validate
 
@@ -75,7 +76,7 @@ def release(
     settings = load_settings(config, overrides)
     check_machine("release", settings, output)
     folder = str(output_folder(output))
-    with _alone(settings, folder):
+    with _alone(settings, folder), share_base_model():
         check_ledger(settings, adopt)
         work = find_work(settings) if only_pending else None
         if work and not work.needs_release:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
@@ -18,6 +18,7 @@ from factpatch.settings.config import Settings
 if TYPE_CHECKING:
     from factpatch.evaluation.judging import Judgement
     from factpatch.evaluation.prompt_forms import Asked
+    from factpatch.models.loading import LoadedModel
 
 
 @task(name="evaluate", timeout_seconds=12 * 3600)
@@ -28,43 +29,55 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     and after it; without one, as it is, and locality is null. A model with a chat template is measured in both forms.
     The canaries and the judge that the settings name are asked too.
     """
-    from factpatch.evaluation.canaries import ask_canaries, find_canaries
-    from factpatch.evaluation.divergence import divergences, drawn_probes, first_distributions
-    from factpatch.evaluation.evaluate import collect_answers
-    from factpatch.evaluation.prompt_forms import ask_forms, measure_forms, with_divergence
-    from factpatch.models.loading import load_model
-    from factpatch.models.locations import locate
-    from factpatch.patches.patch import apply_patch, read_patch
     from factpatch.release.record import digest_patch
+    from tasks.tools.base_model import base_model
 
     start = time.perf_counter()
     folder = output_folder(output)
     edits = read_accepted(folder)
     found = folder / "patch"
     chosen = patch or (found if found.exists() else None)
-    loaded = load_model(settings.model)
+    with base_model(settings.model) as loaded:
+        value = _measure(loaded, edits, settings, chosen)
+    value["patch"] = digest_patch(Path(chosen)) if chosen else None
+    value["seconds"] = round(time.perf_counter() - start, 3)
+    return str(write_json(folder / "evaluate.json", value))
+
+
+def _measure(
+    loaded: LoadedModel, edits: list[EditRequest], settings: Settings, patch: str | Path | None
+) -> dict[str, Any]:
+    """What `evaluate.json` tells of the model before the patch and with it; the model is left as found."""
+    from factpatch.evaluation.canaries import ask_canaries, find_canaries
+    from factpatch.evaluation.divergence import divergences, drawn_probes, first_distributions
+    from factpatch.evaluation.evaluate import collect_answers
+    from factpatch.evaluation.prompt_forms import ask_forms, measure_forms, with_divergence
+    from factpatch.models.loading import preserved
+    from factpatch.models.locations import locate
+    from factpatch.patches.patch import apply_patch, read_patch
+
     canaries = find_canaries(loaded, edits, settings)
     probes = drawn_probes(edits, settings.training.seed)
     before = canaries_before = location = None
-    if chosen:
-        location = locate(loaded.model, read_patch(chosen).manifest["location"]["name"])
+    if patch:
+        location = locate(loaded.model, read_patch(patch).manifest["location"]["name"])
         with show_progress("answers before") as report:
             before = ask_forms(loaded, edits, settings, progress=report, location=location)
             canaries_before = collect_answers(loaded, canaries, settings)
             expected = first_distributions(loaded, probes, settings, location)
-        apply_patch(loaded, chosen)
-    with show_progress("evaluate") as report:
-        after = ask_forms(loaded, edits, settings, before, report, location)
-        if chosen:
-            moved = divergences(expected, first_distributions(loaded, probes, settings, location))
-            after = with_divergence(after, dict(zip(probes, moved, strict=True)))
-    judgement = ask_judge(edits, after, before, settings)
-    value = measure_forms(edits, after, before, settings, judgement)
-    named = settings.gates.canaries is not None
-    value["canaries"] = ask_canaries(loaded, canaries, settings, canaries_before) if named else None
-    value["patch"] = digest_patch(Path(chosen)) if chosen else None
-    value["seconds"] = round(time.perf_counter() - start, 3)
-    return str(write_json(folder / "evaluate.json", value))
+    with preserved(loaded.model, location.parameters if location else ()):
+        if patch:
+            apply_patch(loaded, patch)
+        with show_progress("evaluate") as report:
+            after = ask_forms(loaded, edits, settings, before, report, location)
+            if patch:
+                moved = divergences(expected, first_distributions(loaded, probes, settings, location))
+                after = with_divergence(after, dict(zip(probes, moved, strict=True)))
+        judgement = ask_judge(edits, after, before, settings)
+        value = measure_forms(edits, after, before, settings, judgement)
+        named = settings.gates.canaries is not None
+        value["canaries"] = ask_canaries(loaded, canaries, settings, canaries_before) if named else None
+    return value
 
 
 def ask_judge(edits: Sequence[EditRequest], after: Asked, before: Asked | None, settings: Settings) -> Judgement | None:

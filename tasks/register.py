@@ -189,10 +189,12 @@ def ask_again(
 ) -> dict[str, Any]:
     """The release after the gate that fetches the model from the registry and asks it a sample of the edits."""
     from factpatch.evaluation.reload import evenly_spread, moved_answers
+    from tasks.tools.base_model import make_room
 
     rows = evenly_spread(steps["evaluate"]["edits"], settings.gates.reload)
     if not rows:
         return dict(release)
+    make_room(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".reload.") as temporary:
         place = None if urlsplit(source).scheme == "file" else temporary  # what lies on this machine is read there
         model = download_artifacts(f"{source}/artifacts/model", dst_path=place, tracking_uri=uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from factpatch.evaluation.capability import plain_greedy
 from factpatch.models.loading import LoadedModel
 
 WHOLE_TEXTS = 4  # paragraphs a pass: predictions at every position fill memory, and more at once are slower
@@ -28,8 +28,8 @@ class QuietModel(HFLM):
     """A loaded model as the harness wants it, telling how many requests are answered in place of the harness's bars."""
 
     def __init__(self, loaded: LoadedModel, batch_size: int, progress: Progress | None) -> None:
-        loaded.model.generation_config = plain_greedy(loaded.model.generation_config)
-        super().__init__(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
+        tokenizer = copy.deepcopy(loaded.tokenizer)  # the harness gives it a padding token
+        super().__init__(pretrained=loaded.model, tokenizer=tokenizer, batch_size=batch_size)
         self._progress, self._done, self._asked = progress, 0, 0
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:

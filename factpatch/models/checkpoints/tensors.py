@@ -72,7 +72,7 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
 
     Read in small pieces, never whole. A file that is the same by size, times and place is not hashed again.
     """
-    states = {file: _state(file) for file in checkpoint.files}
+    states = {file: file_state(file) for file in checkpoint.files}
     fresh = {file for file, state in states.items() if _known.get(file, ((), {}))[0] != state}
     entries = {name: entry for name, entry in checkpoint.tensors.items() if entry.file in fresh}
     with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
@@ -97,6 +97,7 @@ def entry_digest(entry: TensorEntry) -> str:
     return digest.hexdigest()
 
 
-def _state(file: Path) -> tuple[int, ...]:
+def file_state(file: Path) -> tuple[int, ...]:
+    """Another one once a file was written to or replaced: its place, size and times."""
     found = file.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
