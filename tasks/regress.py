@@ -36,7 +36,6 @@ from factpatch.evaluation.capability import (
     compare_items,
     compare_scores,
     keep_score,
-    plain_greedy,
     read_score,
     scoring_identity,
 )
@@ -48,7 +47,7 @@ from factpatch.progress import show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
 from tasks.tools.base_model import base_model
-from tasks.tools.harness import Progress, QuietModel, set_aside, tamed
+from tasks.tools.harness import Progress, QuietModel, quiet_model, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
@@ -292,9 +291,7 @@ def score(
     """Run the tasks on a model as it is in memory: greedy, the same worked examples and the same batches every time."""
     if not units:
         return {}
-    plain = plain_greedy(loaded.model.generation_config)
-    with tamed(), set_aside(loaded.model, "generation_config", plain):
-        model = QuietModel(loaded, capability.batch_size, progress)
+    with quiet_model(loaded, capability.batch_size, progress) as model:
         return {unit.name: _score_unit(model, unit) for unit in units}
 
 

@@ -16,6 +16,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from factpatch.evaluation.capability import plain_greedy
 from factpatch.models.loading import LoadedModel
 
 WHOLE_TEXTS = 4  # paragraphs a pass: predictions at every position fill memory, and more at once are slower
@@ -81,6 +82,14 @@ def _shared_start(ids_BT: torch.Tensor) -> int:
     """How many tokens all rows begin with, less the one whose prediction may differ."""
     alike = (ids_BT == ids_BT[:1]).all(0).tolist()
     return max(0, (alike.index(False) if False in alike else len(alike)) - 1) if len(ids_BT) > 1 else 0
+
+
+@contextlib.contextmanager
+def quiet_model(loaded: LoadedModel, batch_size: int, progress: Progress | None) -> Iterator[QuietModel]:
+    """A loaded model for the harness, which has its own ways of generating again when the block ends."""
+    plain = plain_greedy(loaded.model.generation_config)
+    with tamed(), set_aside(loaded.model, "generation_config", plain):
+        yield QuietModel(loaded, batch_size, progress)
 
 
 @contextlib.contextmanager
