@@ -138,7 +138,7 @@ def find_ledger_source(source: str) -> dict[str, Any]:
     it, and whether it was changed since.
 
     The last three are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file. Raises
-    FactpatchError if DVC cannot tell.
+    FactpatchError while another DVC command holds the lock, InputError if DVC cannot tell.
     """
     path = Path(source).absolute()
     pointer = path.with_name(f"{path.name}.dvc")
@@ -151,7 +151,8 @@ def find_ledger_source(source: str) -> dict[str, Any]:
             with _open(path.parent) as repo:
                 changes = str(repo.status([str(pointer)]) or "")
         except DvcException as error:
-            raise FactpatchError(f"DVC cannot tell the state of '{source}': {_line(error)}") from error
+            kind = FactpatchError if isinstance(error, LockError) else InputError
+            raise kind(f"DVC cannot tell the state of '{source}': {_line(error)}") from error
     dirty = None if changes is None else bool(changes)
     place = {"path": source, "place": place_of(source), "inside": path_in_repository(path)}
     return {**place, "revision": revision or None, "dirty": dirty}
