@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
+from factpatch.edits.accepted import read_accepted
 from factpatch.files import read_json
 from factpatch.preflight.machine import matrix_rate, memory_rate
 from factpatch.settings.config import Settings, load_settings
+from flows.plan import read_release_plan
 from flows.release import STEPS
 from flows.release_mode import choose_release_mode
 
@@ -78,13 +80,13 @@ def run_steps(folder: Path, settings: Settings) -> None:
     rates = f"matrix rate {matrix / 1e9:.0f} GFLOP/s, memory rate {memory / 1e9:.1f} GB/s"
     print(f"{rates}, {torch.get_num_threads()} threads")
     print("| step | seconds | processor seconds | floor, seconds | floor / processor |\n|---|---|---|---|---|")
-    total = [0.0, 0.0, 0.0]
+    total, plan = [0.0, 0.0, 0.0], read_release_plan(settings, None, str(folder), compare=False)
     for step in STEPS:
         floor, clock, processor = Floor(matrix, memory), time.perf_counter(), time.process_time()
         with floor.counting():
             step.fn(str(folder), settings)
         if step is STEPS[0]:
-            choose_release_mode(str(folder), settings)
+            choose_release_mode(replace(plan, edits=tuple(read_accepted(folder))))
         spent = [time.perf_counter() - clock, time.process_time() - processor, floor.seconds]
         total = [one + more for one, more in zip(total, spent, strict=True)]
         _line(step.name, *spent)

@@ -26,10 +26,12 @@ def list_active(args: argparse.Namespace, settings: Settings) -> int:
 def list_pending(args: argparse.Namespace, settings: Settings) -> int:
     """What the next release would write (+) and withdraw (-)."""
     from flows.pending import find_work
+    from flows.plan import read_plan
     from flows.takeover import check_ledger
 
-    check_ledger(settings)
-    work = find_work(settings)
+    plan = read_plan(settings, compare=True)
+    check_ledger(plan)
+    work = find_work(plan)
     _print_rows([("+", *_described(entry)) for entry in work.pending.new])
     _print_rows([("-", _said(prompt, target)) for prompt, target in work.pending.withdrawn])
     print(work)

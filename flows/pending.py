@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factpatch.edits.folder import read_ledger
-from factpatch.edits.ledger import LedgerEntry
 from factpatch.files import read_json
-from factpatch.release.pending import PendingChanges, RegisteredVersion, pending_changes, refuse_late_files
-from factpatch.release.provenance import Provenance, provenance_of, why_changed
-from factpatch.release.refusals import Refusal, attempt_digest, find_refusal, remember_refusal
-from factpatch.settings.config import Settings
-from tasks.promote import read_champion, read_newest, stopping_gates
+from factpatch.release.pending import PendingChanges, RegisteredVersion, refuse_late_files
+from factpatch.release.plan import ReleasePlan
+from factpatch.release.refusals import Refusal, find_refusal, remember_refusal
+from tasks.promote import stopping_gates
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,6 @@ class Work:
         changed: why all its facts are to be written anew, such as another base model; None if they are not.
         waiting: the newest version, if that holds the ledger as it is without being the champion: a release would only
             make it again, and undo a rollback or a person's decision.
-        attempt: names what a release would be tried with.
         refused: the same attempt, if gates have refused it and the registry does not hold it.
     """
 
@@ -32,7 +27,6 @@ class Work:
     champion: str | None
     changed: str | None
     waiting: RegisteredVersion | None
-    attempt: str
     refused: Refusal | None
 
     @property
@@ -57,37 +51,20 @@ class Work:
         return told
 
 
-def find_work(settings: Settings) -> Work:
-    """Compare the ledger with the champion. InputError for a new file that stands before one already released."""
-    entries, limit = read_ledger(settings.edits.path, columns=settings.edits.columns), settings.edits.limit
-    registered, provenance = read_champion(settings.registry), provenance_of(settings)
-    refuse_late_files(entries, registered)
-    pending = pending_changes(entries, registered, limit)
-    changed = why_changed(provenance, registered.provenances) if registered else None
-    newest = read_newest(settings.registry) if pending or changed else None
-    waiting = newest if newest and not pending_changes(entries, newest, limit) else None
-    if waiting and why_changed(provenance, waiting.provenances):
-        waiting = None
-    attempt = _attempt(settings, entries, provenance)
-    refused = find_refusal(settings.registry, attempt)
-    return Work(pending, registered.version if registered else None, changed, waiting, attempt, refused)
+def find_work(plan: ReleasePlan) -> Work:
+    """What there is to do. InputError for a new file that stands before one already released."""
+    refuse_late_files(plan.ledger, plan.champion)
+    version = plan.champion.version if plan.champion else None
+    refused = find_refusal(plan.settings.registry, plan.attempt)
+    waiting = plan.waiting if plan.pending or plan.changed else None
+    return Work(plan.pending, version, plan.changed, waiting, refused)
 
 
-def attempt_of(settings: Settings) -> str:
-    """Names what a release would be tried with now; the registry is not asked."""
-    return _attempt(settings, read_ledger(settings.edits.path, columns=settings.edits.columns), provenance_of(settings))
-
-
-def _attempt(settings: Settings, entries: Sequence[LedgerEntry], provenance: Provenance) -> str:
-    rows = [entry.row.values for entry in entries if entry.state == "active"]
-    return attempt_digest(settings, rows[: settings.edits.limit], provenance)
-
-
-def note_refusal(settings: Settings, attempt: str, output: str) -> None:
-    """Remember the attempt behind the release in `output` if gates refused it and the registry does not hold it."""
-    gates = refusing_gates(output)
-    if gates and read_json(Path(output) / "release.json")["version"] is None:
-        remember_refusal(settings.registry, attempt, gates)
+def note_refusal(plan: ReleasePlan) -> None:
+    """Remember the attempt behind a release if gates refused it and the registry does not hold it."""
+    gates = refusing_gates(plan.output)
+    if gates and read_json(Path(plan.output) / "release.json")["version"] is None:
+        remember_refusal(plan.settings.registry, plan.attempt, gates)
 
 
 def refusing_gates(output: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,23 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, State
+from prefect.utilities.annotations import quote
 
 from factpatch.edits.accepted import read_accepted
-from factpatch.errors import InputError, RefusedError
+from factpatch.errors import RefusedError
 from factpatch.evaluation.canaries import read_canaries
 from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
 from factpatch.preflight.environment import user_name
+from factpatch.release.plan import ReleasePlan
 from factpatch.release.provenance import write_provenance
 from factpatch.release.registry import lock_file, locked
 from factpatch.report import read_evidence, render_card
 from factpatch.settings.config import Settings, load_settings
 from flows.doctor import check_machine
-from flows.pending import attempt_of, find_work, note_refusal, refusing_gates
+from flows.pending import find_work, note_refusal, refusing_gates
+from flows.plan import read_release_plan
 from flows.release_mode import choose_release_mode
 from flows.takeover import check_ledger
 from tasks.edit import edit
@@ -38,12 +42,15 @@ from tasks.probes import probes
 from tasks.promote import promote_release, promote_version
 from tasks.register import register
 from tasks.regress import load_tasks, regress
+from tasks.tools.base_model import share_base_model
 from tasks.unedited import unedited
 from tasks.validate import validate
 
 # The order of the steps is written here and nowhere else; each reads what the earlier ones left in the output folder.
 STEPS: tuple[Task[..., str], ...] = (validate, probes, localize, edit, evaluate, regress, lineage, register)
 UNEDITED: tuple[Task[..., str], ...] = (unedited, lineage, register)  # where no fact is in force, after validate
+# What a step gets of the plan besides output folder and settings; run by itself, it looks that up.
+FROM_PLAN = {"validate": ("ledger",), "lineage": ("ledger_source",)}
 SECONDS_TO_DECIDE = 7 * 86400  # that a person has, where registry.promote is `wait`
 SECONDS_TO_LOOK = 10  # between two looks whether the person has decided
 REFUSED = "Refused"  # the name of a flow run's state where a gate stopped its version
@@ -75,32 +82,33 @@ def release(
     settings = load_settings(config, overrides)
     check_machine("release", settings, output)
     folder = str(output_folder(output))
-    with _alone(settings, folder):
-        check_ledger(settings, adopt)
-        work = find_work(settings) if only_pending else None
+    with _alone(settings, folder), share_base_model():
+        plan = read_release_plan(settings, config, folder, compare=only_pending)
+        check_ledger(plan, adopt)
+        work = find_work(plan) if only_pending else None
         if work and not work.needs_release:
             return Completed(name="Skipped", message=str(work))
         if work:
             print(f"release: {work}", flush=True)
-        attempt = work.attempt if work else attempt_of(settings)
         canaries = read_canaries(settings.gates.canaries)
         check_judge(settings.judge)
         load_tasks(settings.capability)  # what cannot be scored or judged is told before hours of editing
         first, second, *others = STEPS
-        first(folder, settings)
-        edits = read_accepted(folder)
-        if edits:
-            second(folder, settings)
-            check_readiness(read_accepted(folder), canaries, settings.gates)
-        mode = choose_release_mode(folder, settings)
-        write_provenance(Path(folder), settings, _configured(config, settings))
-        steps = others if edits else UNEDITED
-        _run(steps, folder, settings)
+        _run([first], plan)
+        if read_accepted(folder):
+            _run([second], plan)
+        plan = replace(plan, edits=tuple(read_accepted(folder)))
+        if plan.edits:
+            check_readiness(plan.edits, canaries, settings.gates)
+        plan = choose_release_mode(plan)
+        write_provenance(Path(folder), plan.provenance, plan.configured or plan.provenance)
+        steps = others if plan.edits else UNEDITED
+        _run(steps, plan)
         refused = refusing_gates(folder)
-        if refused and mode.name == "incremental" and settings.edits.mode == "auto":
-            choose_release_mode(folder, settings, refused)
-            _run(steps, folder, settings)
-        note_refusal(settings, attempt, folder)
+        if refused and plan.mode and plan.mode.name == "incremental" and settings.edits.mode == "auto":
+            plan = choose_release_mode(plan, refused)
+            _run(steps, plan)
+        note_refusal(plan)
         if settings.registry.promote == "auto":
             promote_release(folder, settings, f"{user_name()}, automatically", "every gate passed")
         path, gates = str(Path(folder) / "release.json"), refusing_gates(folder)
@@ -123,17 +131,11 @@ def _show(folder: str) -> str:
     return card
 
 
-def _run(steps: Sequence[Task[..., str]], folder: str, settings: Settings) -> None:
+def _run(steps: Sequence[Task[..., str]], plan: ReleasePlan) -> None:
+    """Steps that follow each other, each with its part of the plan."""
     for step in steps:
-        step(folder, settings)
-
-
-def _configured(config: str | None, settings: Settings) -> Settings:
-    """What the file says by itself, if it stands by itself."""
-    try:
-        return load_settings(config)
-    except InputError:
-        return settings
+        own = {name: quote(getattr(plan, name)) for name in FROM_PLAN.get(step.name, ())}  # not searched by Prefect
+        step(plan.output, plan.settings, **own)
 
 
 def _promote_when_approved(folder: str, settings: Settings, version: dict[str, Any], card: str) -> None:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from factpatch.edits.accepted import read_accepted
-from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import RefusedError
-from factpatch.release.mode import ReleaseMode, decide_mode
-from factpatch.settings.config import Settings
-from tasks.promote import fetch_patch, read_champion
+from factpatch.release.mode import decide_mode
+from factpatch.release.plan import ReleasePlan
+from tasks.tools.mlflow_registry import fetch_patch
 
 
-def choose_release_mode(output: str, settings: Settings, refused: Sequence[str] = ()) -> ReleaseMode:
-    """Leave the decision, and the patch to begin with, in `start/` of the output folder, and print it with its reason.
-    `refused` are gates that have just refused an increment.
+def choose_release_mode(plan: ReleasePlan, refused: Sequence[str] = ()) -> ReleasePlan:
+    """The plan with its mode. Leaves the decision, and the patch to begin with, in `start/` of the output folder, and
+    prints it with its reason. `refused` are gates that have just refused an increment.
 
     InputError where `edits.mode` asks for what cannot be, RefusedError where there is neither a fact nor a champion.
     """
-    registry = settings.registry
-    fetch = partial(fetch_patch, registry)
-    edits, entries = read_accepted(output), read_ledger(settings.edits.path, columns=settings.edits.columns)
-    gone = {entry.row.values["prompt"] for entry in entries if entry.state in ("reverted", "expired")}
-    withdrawn = sorted(gone - {fact(entry)[0] for entry in entries if entry.state == "active"})
-    champion = read_champion(registry)
-    if not edits and champion is None:
+    settings, champion = plan.settings, plan.champion
+    if not plan.edits and champion is None:
         raise RefusedError(f"no fact is in force in '{settings.edits.path}', and there is no champion to take one from")
-    mode = decide_mode(Path(output), settings, edits, champion, fetch, withdrawn, refused)
+    fetch = partial(fetch_patch, settings.registry)
+    mode = decide_mode(Path(plan.output), settings, plan.edits, champion, fetch, plan.withdrawn_prompts, refused)
     print(f"release: {mode}", flush=True)
-    return mode
+    return replace(plan, mode=mode)

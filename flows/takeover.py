@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from factpatch.edits.folder import fact, read_ledger
+from factpatch.edits.folder import fact
 from factpatch.edits.origin import continues
 from factpatch.errors import InputError
-from factpatch.settings.config import Settings
+from factpatch.release.plan import ReleasePlan
 from flows.console import quoted
-from tasks.promote import read_champion, read_newest
 
 
-def check_ledger(settings: Settings, adopt: bool = False) -> None:
+def check_ledger(plan: ReleasePlan, adopt: bool = False) -> None:
     """InputError, naming what would be withdrawn, if the champion comes from another ledger and holds facts that the
     present one has never known; with `adopt` that is printed instead. Without a champion the newest version counts.
 
     A ledger keeps every row, so one that was moved or checked out elsewhere still knows what it once said. Versions
     that do not tell their ledger are anybody's.
     """
-    held = read_champion(settings.registry) or read_newest(settings.registry)
+    settings, held = plan.settings, plan.champion or plan.newest
     if held is None or held.origin is None or continues(settings.edits.path, held.origin):
         return
-    known = {fact(entry) for entry in read_ledger(settings.edits.path) if entry.state != "revert"}
+    known = {fact(entry) for entry in plan.ledger if entry.state != "revert"}
     unknown = sorted(held.facts - known)
     if not unknown:
         return

@@ -38,11 +38,10 @@ def run(args: argparse.Namespace, overrides: Overrides) -> int:
     quiet_prefect()
     from flows.release import release
 
-    path = release(args.config, args.output, overrides, args.pending, args.adopt)
+    state = release(args.config, args.output, overrides, args.pending, args.adopt, return_state=True)
+    path = state.result()
     if not isinstance(path, str):  # skipped
-        from flows.pending import find_work
-
-        print(find_work(settings))
+        print(state.message)
         return 0
     result = read_json(Path(path))
     from flows.summary import show, show_next
@@ -180,7 +179,7 @@ def ask(args: argparse.Namespace, overrides: Overrides) -> int:
 def export(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save a registered version as a folder."""
     registry = _registry("export", args, overrides)
-    from tasks.promote import export_version
+    from tasks.tools.mlflow_registry import export_version
 
     print(export_version(registry, args.version, Path(args.output)))
     return 0

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from factpatch.preflight.environment import bypass_proxies, name_user, place_database
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 # The outside tools read these when they are imported, so they stand before any of them. Telemetry is off by default.
 for _name, _value in {
@@ -26,16 +20,3 @@ for _name, _value in {
 name_user(os.environ)
 bypass_proxies(os.environ)
 place_database(os.environ)
-
-
-def mlflow_client(uri: str) -> MlflowClient:
-    """A client of MLflow's store at that address, whatever the current folder is called."""
-    from mlflow import MlflowClient
-
-    root = Path("mlruns").resolve()
-    if re.search("[':]", str(root)) and not uri.startswith("http"):
-        # MLflow pastes the folder into the SQL that writes a new database's first experiment, unless it is given one
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        SqlAlchemyStore(uri, root.as_uri())
-    return MlflowClient(uri, uri)

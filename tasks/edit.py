@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
@@ -32,26 +32,45 @@ def edit(output: str, settings: Settings) -> str:
     While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
     there to the very patch that it would have left. Not retried: a failure would repeat.
     """
-    from factpatch.editing import describe_run, encode_edits
     from factpatch.methods.checkpoint import CHECKPOINT_FILE, remove_checkpoint
-    from factpatch.models.loading import load_model, preserved, write_values
-    from factpatch.models.locations import locate
-    from factpatch.patches.certificate import certify, output_digest, tokenizer_digests
-    from factpatch.patches.patch import save_patch
     from factpatch.preflight.machine import peak_memory
-    from factpatch.release.mode import read_start
-    from factpatch.training_data.carry_over import write_carried_over
+    from tasks.tools.base_model import base_model, within_memory
 
     start = time.perf_counter()
     folder = Path(output)
     edits = accepted_to_write(folder)
-    begun = read_start(folder, edits, settings)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
+    needed = within_memory(lambda: _preflight(settings, edits, text, folder))
+    with base_model(settings.model) as loaded:
+        value, patch = _write_patch(folder, loaded, edits, text, settings)
+    value |= {
+        "patch_bytes": sum(file.stat().st_size for file in patch.iterdir()),
+        "preflight": asdict(needed),
+        "measured": {"memory_bytes": peak_memory(settings.model.device)},
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    path = write_json(folder / "edit.json", value)
+    remove_checkpoint(folder / CHECKPOINT_FILE)
+    return str(path)
+
+
+def _write_patch(
+    folder: Path, loaded: LoadedModel, edits: list[EditRequest], place: str, settings: Settings
+) -> tuple[dict[str, Any], Path]:
+    """Train the edits and leave patch, certificate and losses; what `edit.json` tells of them, and the patch."""
+    from factpatch.editing import describe_run, encode_edits
+    from factpatch.methods.checkpoint import CHECKPOINT_FILE
+    from factpatch.models.loading import preserved, write_values
+    from factpatch.models.locations import locate
+    from factpatch.patches.certificate import certify, output_digest, tokenizer_digests
+    from factpatch.patches.patch import save_patch
+    from factpatch.release.mode import read_start
+    from factpatch.training_data.carry_over import write_carried_over
+
+    begun = read_start(folder, edits, settings)
     resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
-    needed = _preflight(settings, edits, text, folder)
-    loaded = load_model(settings.model)
     tokenizer = tokenizer_digests(loaded)
-    location = locate(loaded.model, text)
+    location = locate(loaded.model, place)
     loaded.stored.refuse_unmapped(location.parameters)
     run = _train(loaded, location, edits, settings, begun, folder / CHECKPOINT_FILE, resume)
     result = run.training
@@ -74,14 +93,8 @@ def edit(output: str, settings: Settings) -> str:
         "parameters": list(location.parameters),
         "losses": list(result.losses),
         "certificate": certificate,
-        "patch_bytes": sum(file.stat().st_size for file in patch.iterdir()),
-        "preflight": asdict(needed),
-        "measured": {"memory_bytes": peak_memory(settings.model.device)},
-        "seconds": round(time.perf_counter() - start, 3),
     }
-    path = write_json(folder / "edit.json", value)
-    remove_checkpoint(folder / CHECKPOINT_FILE)
-    return str(path)
+    return value, patch
 
 
 def _preflight(settings: Settings, edits: list[EditRequest], location: str, folder: Path) -> Estimate:

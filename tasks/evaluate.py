@@ -22,17 +22,16 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     The canaries and the judge that the settings name are asked too.
     """
     from factpatch.evaluation.before_after import evaluate as measure
-    from factpatch.models.loading import load_model
     from factpatch.patches.patch import read_patch
     from factpatch.release.record import digest_patch
+    from tasks.tools.base_model import base_model
 
     start = time.perf_counter()
     folder = output_folder(output)
     edits = read_accepted(folder)
     found = folder / "patch"
     chosen = patch or (found if found.exists() else None)
-    loaded = load_model(settings.model)
-    with show_progress("evaluate") as report:
+    with base_model(settings.model) as loaded, show_progress("evaluate") as report:
         value = measure(loaded, edits, settings, read_patch(chosen) if chosen else None, report)
     value["patch"] = digest_patch(Path(chosen)) if chosen else None
     value["seconds"] = round(time.perf_counter() - start, 3)

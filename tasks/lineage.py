@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ def _worth_repeating(task: Any, run: Any, state: Any) -> bool:
     timeout_seconds=3600,
     persist_result=False,
 )
-def lineage(output: str, settings: Settings) -> str:
+def lineage(output: str, settings: Settings, ledger_source: Mapping[str, Any] | None = None) -> str:
     """Give the run's edits and patch in `output` to DVC and push them if a remote is set; path of lineage.json.
+
+    `ledger_source` says which state of the ledger the edits came from; it is looked up if not given.
 
     The files themselves stay as they are: writable, and never links into DVC's cache. Raises FactpatchError if DVC's
     lock or its remote cannot be had, InputError for what repeating cannot mend.
@@ -57,7 +60,6 @@ def lineage(output: str, settings: Settings) -> str:
             pushed = _push(repo, stages)
             files = {Path(stage.outs[0].fs_path).name: _digest(stage) for stage in stages}
             root = os.path.relpath(repo.root_dir, folder)
-        edits = _source(Path(settings.edits.path).absolute())
     except ImportError as error:  # of the package that reaches the remote
         raise InputError(f"DVC cannot push '{output}': {_line(error)}") from error
     except (LockError, UploadError) as error:
@@ -71,7 +73,7 @@ def lineage(output: str, settings: Settings) -> str:
         "files": files,
         "pushed": pushed,
         "base_fingerprint": manifest["base"]["fingerprint"],
-        "edits": {"path": settings.edits.path, "place": place_of(settings.edits.path), **edits},
+        "edits": dict(ledger_source or find_ledger_source(settings.edits.path)),
     }
     return str(write_json(folder / "lineage.json", record))
 
@@ -131,22 +133,29 @@ def _digest(stage: Stage) -> dict[str, Any]:
     return {**digest, "nfiles": out.meta.nfiles} if out.meta.isdir else digest
 
 
-def _source(path: Path) -> dict[str, Any]:
-    """Which state of the ledger the edits came from: its path in a git repository, the last revision that changed it,
-    and whether it was changed since.
+def find_ledger_source(source: str) -> dict[str, Any]:
+    """Which state of the ledger its rows are: its place, its path in a git repository, the last revision that changed
+    it, and whether it was changed since.
 
-    All are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file.
+    The last three are None outside git. For a ledger kept by DVC it is the revision of its `.dvc` file. Raises
+    FactpatchError while another DVC command holds the lock, InputError if DVC cannot tell.
     """
+    path = Path(source).absolute()
     pointer = path.with_name(f"{path.name}.dvc")
     kept_by_dvc = pointer.exists()
     name = pointer.name if kept_by_dvc else path.name
     revision = git(path.parent, "log", "-1", "--format=%H", "--", name)
     changes = git(path.parent, "status", "--porcelain", "--", name)
     if not changes and kept_by_dvc:
-        with _open(path.parent) as repo:
-            changes = str(repo.status([str(pointer)]) or "")
+        try:
+            with _open(path.parent) as repo:
+                changes = str(repo.status([str(pointer)]) or "")
+        except DvcException as error:
+            kind = FactpatchError if isinstance(error, LockError) else InputError
+            raise kind(f"DVC cannot tell the state of '{source}': {_line(error)}") from error
     dirty = None if changes is None else bool(changes)
-    return {"inside": path_in_repository(path), "revision": revision or None, "dirty": dirty}
+    place = {"path": source, "place": place_of(source), "inside": path_in_repository(path)}
+    return {**place, "revision": revision or None, "dirty": dirty}
 
 
 def _line(error: Exception) -> str:

@@ -6,15 +6,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
 
 from factpatch.edits.accepted import accepted_to_write
+from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.files import write_json
 from factpatch.progress import show_progress
 from factpatch.settings.config import Settings
+
+if TYPE_CHECKING:
+    from factpatch.models.loading import LoadedModel
 
 
 @task(name="localize", timeout_seconds=24 * 3600)
@@ -23,33 +27,38 @@ def localize(output: str, settings: Settings) -> str:
     places, `localize.png`. `localization.workers` processes share a grid."""
 
     from factpatch.localization.heat_maps import draw
-    from factpatch.localization.record import record
-    from factpatch.localization.search import localize as search
-    from factpatch.models.loading import load_model
-    from factpatch.models.locations import locate
     from factpatch.preflight.estimate import check_model_room
     from factpatch.preflight.machine import available
-    from factpatch.release.mode import read_start
+    from tasks.tools.base_model import base_model, within_memory
 
     start = time.perf_counter()
     folder = Path(output)
     edits = accepted_to_write(folder)
-    check_model_room(settings.model, available(settings.model.device, folder, None))
-    loaded = load_model(settings.model)
-    fixed = settings.localization.location
-    begun = read_start(folder, edits, settings)
-    if begun.patch is not None:
-        place = locate(loaded.model, begun.patch.manifest["location"]["name"])
-        value = record("champion", place, f"that of version {begun.mode.version}, whose patch the release begins with")
-    elif fixed is not None:
-        value = record("fixed", locate(loaded.model, fixed), "named in the settings")
-    else:
-        with show_progress("localize") as report:
-            value = search(loaded, edits, settings, report, _spread(settings))
-        for note in value["notes"]:
-            print(f"localize: {note}", file=sys.stderr)
+    within_memory(lambda: check_model_room(settings.model, available(settings.model.device, folder, None)))
+    with base_model(settings.model) as loaded:
+        value = _find_location(loaded, edits, settings, folder)
     draw(value, folder)
     return str(write_json(folder / "localize.json", {**value, "seconds": round(time.perf_counter() - start, 3)}))
+
+
+def _find_location(loaded: LoadedModel, edits: list[EditRequest], settings: Settings, folder: Path) -> dict[str, Any]:
+    """The champion's location where the release begins with its patch, else the settings', else one that is found."""
+    from factpatch.localization.record import record
+    from factpatch.localization.search import localize as search
+    from factpatch.models.locations import locate
+    from factpatch.release.mode import read_start
+
+    begun, fixed = read_start(folder, edits, settings), settings.localization.location
+    if begun.patch is not None:
+        place = locate(loaded.model, begun.patch.manifest["location"]["name"])
+        return record("champion", place, f"that of version {begun.mode.version}, whose patch the release begins with")
+    if fixed is not None:
+        return record("fixed", locate(loaded.model, fixed), "named in the settings")
+    with show_progress("localize") as report:
+        value = search(loaded, edits, settings, report, _spread(settings))
+    for note in value["notes"]:
+        print(f"localize: {note}", file=sys.stderr)
+    return value
 
 
 @task(name="try places")

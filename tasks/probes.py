@@ -29,10 +29,10 @@ def probes(output: str, settings: Settings) -> str:
     edits = read_accepted(folder)
     made = MadeProbes((), ())
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
-        from factpatch.models.loading import load_model
+        from tasks.tools.base_model import base_model
 
-        with show_progress("probes") as report:
-            made = make_probes(load_model(settings.model), edits, settings, report)
+        with base_model(settings.model) as loaded, show_progress("probes") as report:
+            made = make_probes(loaded, edits, settings, report)
         for note in made.notes:
             print(f"probes: {note}", file=sys.stderr)
     write_jsonl(folder / PROBES_FILE, made.rows)

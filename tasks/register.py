@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
 import socket
 import tempfile
@@ -25,7 +24,6 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from prefect import task
@@ -33,7 +31,6 @@ from prefect import task
 import factpatch
 from factpatch.addresses import sqlite_file, without_password
 from factpatch.edits.origin import Origin
-from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.gates import judge_reload
 from factpatch.files import output_folder, read_json
 from factpatch.release.publishing import RELEASE_FILES, write_release
@@ -46,34 +43,22 @@ from factpatch.release.record import (
     release_id,
     with_gate,
 )
-from factpatch.release.registry import reaching, tracking_uri
+from factpatch.release.registry import tracking_uri
 from factpatch.report import read_evidence, render_report
 from factpatch.settings.config import Settings
 from factpatch.settings.shown import shown_settings
-from tasks import mlflow_client
+from tasks.tools.mlflow_registry import LEDGER_TAG, RETRIES, STATUS_TAG, connect_registry
 
 EXPERIMENT = "factpatch"
 SCRIPT = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml", "regex")
 ARTIFACTS = ("*.json", "*.jsonl", "*.csv")
-RELEASE_TAG, STATUS_TAG, LEDGER_TAG = "factpatch.release", "factpatch.status", "factpatch.ledger"  # of runs, versions
+RELEASE_TAG = "factpatch.release"  # tag of runs and versions: what the release is made of, by digest
 PLACE = "factpatch.place"  # tag of a run: the model it is a release of, and the machine that makes it
 ENTRIES_AT_ONCE = 100  # entries that MLflow takes at once, whatever their kind
 
 
-def _worth_repeating(task: Any, run: Any, state: Any) -> bool:
-    """A store that is busy or away comes back; bad input and refusals stay."""
-    return not isinstance(state.result(raise_on_failure=False), (InputError, RefusedError))
-
-
-@task(
-    name="register",
-    retries=3,
-    retry_delay_seconds=[2, 10, 30],
-    retry_condition_fn=_worth_repeating,
-    timeout_seconds=2 * 3600,
-    persist_result=False,
-)
+@task(name="register", timeout_seconds=2 * 3600, persist_result=False, **RETRIES)
 def register(output: str, settings: Settings) -> str:
     """Judge the release in `output`, register it as `candidate`; path of release.json. Writes report.html too.
 
@@ -88,10 +73,7 @@ def register(output: str, settings: Settings) -> str:
     uri = tracking_uri(settings.registry)
     if not worth_keeping(release, settings):
         return leave_unregistered(folder, release, uri)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
-    with reaching(uri, MlflowException):
-        client = mlflow_client(uri)
+    with connect_registry(settings.registry) as client:
         identity = release_id(folder, gates)
         found = find_version(client, release["model"], identity)
         if found:
@@ -207,10 +189,12 @@ def ask_again(
 ) -> dict[str, Any]:
     """The release after the gate that fetches the model from the registry and asks it a sample of the edits."""
     from factpatch.evaluation.reload import evenly_spread, moved_answers
+    from tasks.tools.base_model import make_room
 
     rows = evenly_spread(steps["evaluate"]["edits"], settings.gates.reload)
     if not rows:
         return dict(release)
+    make_room(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".reload.") as temporary:
         place = None if urlsplit(source).scheme == "file" else temporary  # what lies on this machine is read there
         model = download_artifacts(f"{source}/artifacts/model", dst_path=place, tracking_uri=uri)

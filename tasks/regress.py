@@ -41,12 +41,13 @@ from factpatch.evaluation.capability import (
 )
 from factpatch.evaluation.suites import COMPRESSED, FEW_SHOT_SEED, SuiteTask, chosen_tasks
 from factpatch.files import digest_value, output_folder, write_json, write_jsonl
-from factpatch.models.loading import LoadedModel, load_model
-from factpatch.patches.patch import apply_patch
+from factpatch.models.loading import LoadedModel, preserved
+from factpatch.patches.patch import apply_patch, read_patch
 from factpatch.progress import show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
-from tasks.harness import Progress, QuietModel, set_aside, tamed
+from tasks.tools.base_model import base_model
+from tasks.tools.harness import Progress, QuietModel, quiet_model, set_aside, tamed
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
@@ -92,12 +93,13 @@ def regress(output: str, settings: Settings) -> str:
     unmeasured: dict[str, str] = {}
     units = load_tasks(settings.capability)
     if units:
-        loaded = load_model(settings.model)
-        units, unmeasured = _askable(loaded, units)
-        before, cached = score_base(loaded, units, settings)
-        apply_patch(loaded, folder / "patch")
-        with show_progress("capability after") as report:
-            after = score(loaded, units, settings.capability, report)
+        located = read_patch(folder / "patch").manifest["location"]["parameters"]
+        with base_model(settings.model) as loaded:
+            units, unmeasured = _askable(loaded, units)
+            before, cached = score_base(loaded, units, settings)
+            with preserved(loaded.model, located), show_progress("capability after") as report:
+                apply_patch(loaded, folder / "patch")
+                after = score(loaded, units, settings.capability, report)
     write_jsonl(folder / "regress_items.jsonl", compare_items(before, after))
     edits = read_accepted(folder) if (folder / ACCEPTED).exists() else []
     rows = {unit.name: compare_scores(before[unit.name], after[unit.name], _counting(unit, edits)) for unit in units}
@@ -289,8 +291,7 @@ def score(
     """Run the tasks on a model as it is in memory: greedy, the same worked examples and the same batches every time."""
     if not units:
         return {}
-    model = QuietModel(loaded, capability.batch_size, progress)
-    with tamed():
+    with quiet_model(loaded, capability.batch_size, progress) as model:
         return {unit.name: _score_unit(model, unit) for unit in units}
 
 

@@ -13,5 +13,7 @@ from factpatch.settings.config import Settings
 def unedited(output: str, settings: Settings) -> str:
     """Leave the base model itself as the release in the output folder; path of edit.json."""
     from factpatch.release.base_model import write_base_model
+    from tasks.tools.base_model import base_model
 
-    return str(write_base_model(Path(output), settings))
+    with base_model(settings.model) as loaded:
+        return str(write_base_model(Path(output), loaded, settings))

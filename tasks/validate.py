@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
 from factpatch.edits.accepted import PROBES_FILE
 from factpatch.edits.checks import CHECKS, FORM_CHECKS
 from factpatch.edits.findings import ValidationOutcome, count_faults, settle
 from factpatch.edits.folder import read_ledger
-from factpatch.edits.ledger import live_rows
+from factpatch.edits.ledger import LedgerEntry, live_rows
 from factpatch.edits.loading import Row, read_as
 from factpatch.edits.request import digest_edits
 from factpatch.edits.survey import survey_rows
@@ -56,16 +57,17 @@ _REMOTE = re.compile(
 )
 
 
-@task(name="validate", timeout_seconds=3600)
-def validate(output: str, settings: Settings) -> str:
-    """Check the edits at `settings.edits.path`; returns the path of validate.json.
+@task(name="validate", timeout_seconds=3600, cache_policy=NO_CACHE)
+def validate(output: str, settings: Settings, ledger: Sequence[LedgerEntry] | None = None) -> str:
+    """Check the edits of the ledger, which is read at `settings.edits.path` if not given; path of validate.json.
 
     Writes `accepted.jsonl`, `quarantined.jsonl`, `validate.json` and `data_docs/`. Raises InputError, with nothing
     written, for input that cannot be read; RefusedError, with everything written, if none of the edits in force is
     accepted or, when strict, if anything was found. Not retried: the same rows would fail again.
     """
     start = time.perf_counter()
-    ledger = read_ledger(settings.edits.path, columns=settings.edits.columns)
+    if ledger is None:
+        ledger = read_ledger(settings.edits.path, columns=settings.edits.columns)
     active = live_rows(ledger)
     reading = read_as(entry.row for entry in ledger)  # per file and form: rows, edits, unused fields
     counts = {"total": len(ledger), "inactive": len(ledger) - len(active)}  # superseded, reverted or expired

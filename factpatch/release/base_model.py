@@ -12,7 +12,7 @@ from typing import Any
 from factpatch.edits.request import digest_edits
 from factpatch.evaluation.evaluate import Answers, measure
 from factpatch.files import write_json, write_text
-from factpatch.models.loading import load_model
+from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.patches.certificate import certify, output_digest, tokenizer_digests
 from factpatch.patches.patch import save_patch
@@ -25,10 +25,9 @@ REASON = "no fact is in force, so nothing is written"
 NOWHERE: dict[str, Any] = {"name": "none", "layer": None, "module": None, "parameters": []}
 
 
-def write_base_model(folder: Path, settings: Settings) -> Path:
+def write_base_model(folder: Path, loaded: LoadedModel, settings: Settings) -> Path:
     """Leave in the output folder what the steps from localize to regress leave, for no edits; path of edit.json."""
     start = time.perf_counter()
-    loaded = load_model(settings.model)
     training = {
         "method": settings.training.method,
         "mode": read_start(folder, [], settings).mode.to_json(),

@@ -45,12 +45,16 @@ class Provenance:
         return f"the base model is '{self.name}' and was '{released.name}'"
 
 
-def provenance_of(settings: Settings) -> Provenance:
-    """The provenance that a release with these settings has."""
+def provenance_of(settings: Settings, known: Provenance | None = None) -> Provenance:
+    """The provenance that a release with these settings has; the files of a model that is `known` are not read."""
     location, source = settings.localization.location, settings.model.path
+    if known is not None and known.name == source:
+        identity = known.identity
+    else:
+        identity = None if source is None else model_identity(source)
     return Provenance(
         source or "",
-        None if source is None else model_identity(source),
+        identity,
         settings.model.dtype,
         settings.edits.chat_template,
         () if location is None else (location,),
@@ -67,9 +71,9 @@ def why_changed(now: Provenance, released: tuple[Provenance, ...]) -> str | None
     return reasons[0] if reasons and all(reasons) else None
 
 
-def write_provenance(output: Path, used: Settings, configured: Settings) -> Path:
+def write_provenance(output: Path, used: Provenance, configured: Provenance) -> Path:
     """Write the provenance of the run's settings and of the configured ones for the registry; the file's path."""
-    value = {"schema": 1, "used": asdict(provenance_of(used)), "configured": asdict(provenance_of(configured))}
+    value = {"schema": 1, "used": asdict(used), "configured": asdict(configured)}
     return write_json(output / PROVENANCE_FILE, value)
 
 

@@ -17,7 +17,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from flows.__main__ import main
-from tasks.promote import read_champion, read_history
+from tasks.promote import read_history
+from tasks.tools.mlflow_registry import read_champion
 
 PARAMS = """\
 model: {path: base}

@@ -74,7 +74,7 @@ def file_digests(checkpoint: Checkpoint) -> dict[str, str]:
     """
     if checkpoint.in_memory:
         return _hash(checkpoint.tensors)
-    states = {file: _state(file) for file in checkpoint.files}
+    states = {file: file_state(file) for file in checkpoint.files}
     fresh = {file for file, state in states.items() if _known.get(file, ((), {}))[0] != state}
     digests = _hash({name: entry for name, entry in checkpoint.tensors.items() if entry.file in fresh})
     for file in fresh:
@@ -104,6 +104,7 @@ def entry_digest(entry: TensorEntry) -> str:
     return digest.hexdigest()
 
 
-def _state(file: Path) -> tuple[int, ...]:
+def file_state(file: Path) -> tuple[int, ...]:
+    """Another one once a file was written to or replaced: its place, size and times."""
     found = file.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -32,7 +32,9 @@ def settings_with(model, **changes) -> Settings:
 
 
 def released(tmp_path, used, configured, place="5:mlp"):
-    value = json.loads(write_provenance(tmp_path, used, configured).read_text(encoding="utf-8"))
+    value = json.loads(
+        write_provenance(tmp_path, provenance_of(used), provenance_of(configured)).read_text(encoding="utf-8")
+    )
     return parse_provenance(value, place)
 
 

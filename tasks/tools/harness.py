@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -28,8 +29,8 @@ class QuietModel(HFLM):
     """A loaded model as the harness wants it, telling how many requests are answered in place of the harness's bars."""
 
     def __init__(self, loaded: LoadedModel, batch_size: int, progress: Progress | None) -> None:
-        loaded.model.generation_config = plain_greedy(loaded.model.generation_config)
-        super().__init__(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
+        tokenizer = copy.deepcopy(loaded.tokenizer)  # the harness gives it a padding token
+        super().__init__(pretrained=loaded.model, tokenizer=tokenizer, batch_size=batch_size)
         self._progress, self._done, self._asked = progress, 0, 0
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
@@ -81,6 +82,14 @@ def _shared_start(ids_BT: torch.Tensor) -> int:
     """How many tokens all rows begin with, less the one whose prediction may differ."""
     alike = (ids_BT == ids_BT[:1]).all(0).tolist()
     return max(0, (alike.index(False) if False in alike else len(alike)) - 1) if len(ids_BT) > 1 else 0
+
+
+@contextlib.contextmanager
+def quiet_model(loaded: LoadedModel, batch_size: int, progress: Progress | None) -> Iterator[QuietModel]:
+    """A loaded model for the harness, which has its own ways of generating again when the block ends."""
+    plain = plain_greedy(loaded.model.generation_config)
+    with tamed(), set_aside(loaded.model, "generation_config", plain):
+        yield QuietModel(loaded, batch_size, progress)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Outside tools as the steps need them; the steps import from here, and never each other."""
