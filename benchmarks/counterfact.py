@@ -75,11 +75,11 @@ def main() -> None:
     parser.add_argument("--location", default="5:mlp")
     args = parser.parse_args()
     loaded = load_model(load_settings(None).model)
-    ways = WAYS | {"default, prefixes": {"prefixes": 2}}
+    ways = WAYS | {"default, prefixes": {"augmentation.prefixes": 2}}
     print("| way | samples | reliability | generalization | without beginnings | locality |")
     print("|---|---|---|---|---|---|")
     for way in args.ways:
-        values = ways[way] | {"protect": None}  # the world's prompts have nothing to do with these
+        values = ways[way] | {"preservation.prompts": None}  # the world's prompts have nothing to do with these
         overrides = {f"training.{name}": value for name, value in values.items()}
         overrides |= {"trunk.folder": None, "gates.canaries": None}
         runs = [

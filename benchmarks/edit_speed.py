@@ -43,6 +43,7 @@ from factpatch.models.loading import LoadedModel, load_model
 from factpatch.models.locations import Location, default_module, locate
 from factpatch.preflight.machine import matrix_rate
 from factpatch.settings.config import ModelSettings, TrainingSettings, TrunkSettings, load_settings
+from factpatch.settings.training import NO_PRESERVATION
 from tasks.validate import validate
 
 SHAPES = {  # random weights: hidden, intermediate, layers, heads, key-value heads, vocabulary
@@ -81,7 +82,7 @@ def main() -> None:
         for layer in args.layers or sorted({2 * layers // 3, layers - 1}):
             plain = replace(
                 settings.training,
-                protect=None,
+                preservation=NO_PRESERVATION,
                 learning_rate=args.step,
                 schedule="constant",
                 batch_size=100,

@@ -34,31 +34,28 @@ PLAIN: dict[str, Any] = {
     "learning_rate": 4e-3,
     "batch_size": None,
     "epochs": 25,
-    "protect": None,
-    "neighbours": 0,
-    "wordings": 0,
-    "prefixes": 0,
-    "project": "none",
-    "adaptive": False,
+    "preservation.prompts": None,
+    "preservation.neighbours": 0,
+    "augmentation.wordings": 0,
+    "augmentation.prefixes": 0,
 }
-GUARDED = PLAIN | {
-    "protect": "",
-    "keep": "divergence",
-    "protect_ratio": 3.0,
-    "protect_least": 0,
-}  # "": the sample's own
+PRESERVED = PLAIN | {
+    "preservation.prompts": "",  # the sample's own
+    "preservation.ratio": 3.0,
+    "preservation.least": 0,
+}
+DEFAULT = {"preservation.prompts": "", "preservation.least": 256}
 WAYS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "depth-first": PLAIN | {"method": "depth-first"},
     "low-rank": PLAIN | {"rank": 16, "learning_rate": 8e-3},
-    "answers kept": GUARDED | {"keep": "answers"},
-    "divergence": GUARDED,
-    "neighbours": GUARDED | {"protect": None, "neighbours": 6},
-    "projection": GUARDED | {"protect_ratio": 0, "project": "soft"},
-    "wordings": PLAIN | {"wordings": 2},
-    "divergence, prefixes": GUARDED | {"prefixes": 2},
-    "default": {"protect": "", "protect_least": 256},
-    "default, low-rank": {"protect": "", "protect_least": 256, "rank": 16, "learning_rate": 8e-3},
+    "cross-entropy": PRESERVED | {"preservation.loss": "cross-entropy"},
+    "kl": PRESERVED,
+    "neighbours": PRESERVED | {"preservation.prompts": None, "preservation.neighbours": 6},
+    "wordings": PLAIN | {"augmentation.wordings": 2},
+    "kl, prefixes": PRESERVED | {"augmentation.prefixes": 2},
+    "default": DEFAULT,
+    "default, low-rank": DEFAULT | {"rank": 16, "learning_rate": 8e-3},
 }
 SKILLS = ("choice", "sentiment", "translation", "arithmetic")
 EACH = 50  # items of each skill
@@ -93,7 +90,9 @@ def run(
     sample = sample_edits(count, number)
     with tempfile.TemporaryDirectory() as folder:
         kept = str(write_kept(Path(folder) / "kept.jsonl", sample))
-        chosen = {name: kept if (name, value) == ("protect", "") else value for name, value in values.items()}
+        chosen = {
+            name: kept if (name, value) == ("preservation.prompts", "") else value for name, value in values.items()
+        }
         settings = load_settings(
             None,
             {f"training.{name}": value for name, value in chosen.items()}

@@ -46,7 +46,7 @@ SHAPES = {
         "num_key_value_heads": 2,
     },
 }
-PLAIN = {"neighbours": 0.0, "wordings": 0, "protect": None}
+PLAIN = {"preservation.neighbours": 0.0, "augmentation.wordings": 0, "preservation.prompts": None}
 SIDE, TIMES = 8192, 20  # of the square matrices whose product gives the matrix rate
 Found = TypeVar("Found")
 

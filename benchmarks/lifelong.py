@@ -141,7 +141,7 @@ class Life:
         """One edit run as a release makes it."""
         gone = {_fact(edit) for edit in (*self.ledger.live.values(), *self.ledger.withdrawn.values())}
         kept = [row for fact, rows in self.kept.items() if fact not in gone for row in rows]
-        write_jsonl(Path(self.settings.training.protect or ""), map(_row, [*kept, *_exercises()]))
+        write_jsonl(Path(self.settings.training.preservation.prompts or ""), map(_row, [*kept, *_exercises()]))
         known = self.learnt if start is not None else frozenset()
         learnt = tuple(edit for edit in edits if (edit.prompt, edit.target) in known)
         left, withdrawn = self.carried_over if learnt else NOTHING_CARRIED_OVER, tuple(self.ledger.withdrawn)
@@ -234,7 +234,7 @@ def _paraphrases(edits: Sequence[EditRequest]) -> list[EditRequest]:
 
 def read_settings(folder: Path, seed: int) -> Settings:
     """Those of params.yaml; its files and caches lie in `folder`, and the caches begin empty."""
-    own = {"training.protect": "kept.jsonl", "gates.canaries": "asked.jsonl"}
+    own = {"training.preservation.prompts": "kept.jsonl", "gates.canaries": "asked.jsonl"}
     own |= {"trunk.folder": "trunk", "evaluation.cache": "answers"}
     return load_settings(
         "params.yaml", {"training.seed": seed, **{name: str(folder / place) for name, place in own.items()}}

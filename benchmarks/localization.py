@@ -214,7 +214,11 @@ def configure(args: argparse.Namespace, seed: int) -> Settings:
         "localization.cache": None if args.random else args.output,
     }
     if args.random:
-        wishes |= {"training.protect": None, "localization.sample": 24, "localization.budget_edits": 288}  # defaults
+        wishes |= {
+            "training.preservation.prompts": None,
+            "localization.sample": 24,
+            "localization.budget_edits": 288,
+        }  # defaults
     else:
         wishes |= {"localization.sample": args.sample, "localization.budget_edits": args.budget}
     return load_settings(None, wishes)

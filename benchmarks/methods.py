@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import replace
 
 from factpatch.editing import edit_model
 from factpatch.edits.accepted import read_accepted
@@ -18,11 +17,18 @@ from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.evaluation.suites import chosen_tasks
 from factpatch.models.loading import LoadedModel, load_model, preserved, write_values
 from factpatch.models.locations import locate
-from factpatch.settings.config import Settings, load_settings
+from factpatch.settings.config import Settings, load_settings, override
 from tasks.regress import load_tasks, score
 from tasks.validate import validate
 
 HEADER = ("method", "step", "batch", "epochs", "seconds", "reliability", "generalization", "locality")
+
+PLAIN = {  # nothing but the edits' own rows
+    "training.preservation.prompts": None,
+    "training.preservation.neighbours": 0,
+    "training.augmentation.wordings": 0,
+    "training.augmentation.prefixes": 0,
+}
 
 
 def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answers, capability: bool) -> list[str]:
@@ -38,7 +44,7 @@ def run_row(loaded: LoadedModel, edits: list, settings: Settings, before: Answer
         scores = capability_scores(loaded, settings) if capability else []
     epochs = len(result.losses) if training.method == "breadth-first" else "-"
     batch = training.batch_size or "16 to 100" if training.method == "breadth-first" else 1
-    name = f"{training.method}, as configured" if training.protect else training.method
+    name = f"{training.method}, as configured" if training.preservation.prompts else training.method
     cells = [name, f"{training.learning_rate:g}", str(batch), str(epochs), f"{seconds:.0f}"]
     return cells + [_cell(measured[name]) for name in HEADER[5:]] + scores
 
@@ -81,13 +87,12 @@ def main() -> None:
     cells = ["(before)", "-", "-", "-", "-", _cell(base["reliability"]), _cell(base["generalization"]), "-"]
     print(" | ".join(cells + (capability_scores(loaded, settings) if tasks else [])), flush=True)
     variants = [("breadth-first", None), ("depth-first", None)]
-    if settings.training.protect:
-        variants.insert(0, ("breadth-first", settings.training.protect))
+    if settings.training.preservation.prompts:
+        variants.insert(0, ("breadth-first", settings.training.preservation.prompts))
     for step in args.steps or [settings.training.learning_rate]:
-        for method, protect in variants:
-            plain = {} if protect else {"neighbours": 0, "wordings": 0, "prefixes": 0, "project": "none"}
-            training = replace(settings.training, method=method, learning_rate=step, protect=protect, **plain)
-            row = run_row(loaded, edits, replace(settings, training=training), before, bool(tasks))
+        for method, prompts in variants:
+            values = {"training.method": method, "training.learning_rate": step, **({} if prompts else PLAIN)}
+            row = run_row(loaded, edits, override(settings, values), before, bool(tasks))
             print(" | ".join(row), flush=True)
 
 

@@ -38,10 +38,15 @@ UNITS = {"bytes": (2**20, "MB"), "seconds": (1, "s")}
 def measured_run(model: str, location_text: str, limit: int, protect: str | None, processor: bool) -> dict[str, Any]:
     """Estimate, then edit; what each of them says, by name."""
     clock = machine.clock = time.process_time if processor else time.perf_counter
-    overrides = {"model.path": model, "edits.limit": limit, "training.protect": protect, "training.epochs": 2}
+    overrides = {
+        "model.path": model,
+        "edits.limit": limit,
+        "training.preservation.prompts": protect,
+        "training.epochs": 2,
+    }
     overrides |= {"training.revisit": False, "training.stop_loss": 0.0}
     if protect is None:  # a model with random weights answers no two wordings alike, so none could be found
-        overrides |= {"training.wordings": 0, "training.neighbours": 0}
+        overrides |= {"training.augmentation.wordings": 0, "training.preservation.neighbours": 0}
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings("params.yaml", overrides | {"trunk.folder": f"{folder}/trunk"})
         rows = [EditRequest.from_row(row.values) for row in read_rows(settings.edits.path)][:limit]
@@ -91,7 +96,7 @@ def main() -> None:
     if args.case:
         print(json.dumps(measured_run(*args.case)))
         return
-    protect = load_settings("params.yaml").training.protect
+    protect = load_settings("params.yaml").training.preservation.prompts
     cases = [("data/model", text, 200, protect, args.processor_time) for text in ("5:mlp", "4:mlp.down_proj", "2:mlp")]
     if args.big:
         layers = json.loads((Path(args.big) / "config.json").read_text())["num_hidden_layers"]

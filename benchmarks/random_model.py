@@ -37,9 +37,9 @@ PLAIN = {
     "training.batch_size": 50,
     "training.epochs": 20,
     "training.confidence": 0.6,
-    "training.protect": None,
-    "training.neighbours": 0,
-    "training.wordings": 0,
+    "training.preservation.prompts": None,
+    "training.preservation.neighbours": 0,
+    "training.augmentation.wordings": 0,
 }
 
 

@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     common = {"model.path": args.model, "model.device": args.device, "trunk.folder": None, "evaluation.cache": None}
-    common |= {"training.protect": None, "training.seed": args.seed}
+    common |= {"training.preservation.prompts": None, "training.seed": args.seed}
     common |= {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in args.set)}
     settings = load_settings(None, common)
     loaded = load_model(settings.model)

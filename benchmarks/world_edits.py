@@ -24,7 +24,7 @@ Question = tuple[str, str]  # subject and relation
 
 @dataclass(frozen=True)
 class Sample:
-    """Edits, rows for `training.protect`, and questions with their true answers."""
+    """Edits, rows for `training.preservation.prompts`, and questions with their true answers."""
 
     edits: tuple[EditRequest, ...]
     kept: tuple[tuple[str, str], ...]
@@ -51,7 +51,7 @@ def sample_edits(count: int, seed: int) -> Sample:
 
 
 def write_kept(path: Path, sample: Sample) -> Path:
-    """The rows to keep as a file for `training.protect`."""
+    """The rows to keep as a file for `training.preservation.prompts`."""
     lines = (json.dumps({"prompt": prompt, "target": target}) for prompt, target in sample.kept)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -66,7 +66,7 @@ def test_stages_hold_every_parameter_that_they_read(pipeline):
     sections = {field.name for field in dataclasses.fields(Settings)}
     named = {name for stage in pipeline.values() for name in stage.get("params", ())}
     # keys of sections that no step reads whole: probes are drawn by seed, and keep off what is protected
-    read = named - {"gates.canaries", "training.seed", "training.protect"}
+    read = named - {"gates.canaries", "training.seed", "training.preservation.prompts"}
     assert read == sections - NOT_REPRODUCED
     assert read <= set(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
 

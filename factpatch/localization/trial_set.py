@@ -128,7 +128,7 @@ def make_trial_set(
     ]
     if not probes:
         probes, near = [(-1, request) for request in near[1::2][:PROMPTS_ASKED]], near[::2]
-    if settings.training.neighbours:
+    if settings.training.preservation.neighbours:
         trained += near[: PRESERVED_PER_EDIT * size]
     trained = unasked(trained, HeldOut(request.prompt for request in (*unrelated, *(probe for _, probe in probes))))
     tell("what the model says to prompts that should keep their answers")

@@ -12,7 +12,6 @@ from factpatch.errors import RefusedError
 from factpatch.frozen_trunk import Rows
 from factpatch.methods.master_weights import Masters
 from factpatch.methods.preservation import PreservationTerm
-from factpatch.methods.projection import Projection
 from factpatch.models.batches import within_memory
 from factpatch.models.forward import edit_losses, hardest, token_losses
 
@@ -26,7 +25,7 @@ class Stepper:
     """Adam over the master weights, a mini-batch at a time.
 
     `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
-    `preservation_term` gives the loss of preserved rows, `projection` bounds what a step may change.
+    `preservation_term` gives the loss of preserved rows.
     """
 
     def __init__(
@@ -36,10 +35,9 @@ class Stepper:
         learning_rate: float,
         micro: int | None,
         preservation_term: PreservationTerm | None = None,
-        projection: Projection | None = None,
     ) -> None:
         self.rows, self.masters = rows, masters
-        self.preservation_term, self.projection = preservation_term, projection
+        self.preservation_term = preservation_term
         self.micro = micro
         self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
         self._lengths = rows.lengths
@@ -110,10 +108,7 @@ class Stepper:
 
     def step(self) -> None:
         """Move the masters by their gradients and show the model the result."""
-        before = [tensor.clone() for tensor in self.masters.tensors] if self.projection else []
         self.optimizer.step()
-        if self.projection:
-            self.projection.apply(self.masters.tensors, before)
         self.masters.write_back()
 
 

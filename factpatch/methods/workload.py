@@ -17,7 +17,6 @@ class ModelShape:
     Attributes:
         model: all parameters; tied tensors count once.
         located: the trained ones.
-        read_widths: lengths of the vectors that the located projections read; of stacks of experts none.
         trunk: matrices that a position passes through once, up to what is kept. Of experts only those in use count.
         head: matrices that it passes through in every later pass, without the one that gives the logits.
         back: matrices that its gradients are computed through or for.
@@ -30,7 +29,6 @@ class ModelShape:
 
     model: int
     located: int
-    read_widths: tuple[int, ...]
     trunk: int
     head: int
     back: int

@@ -58,7 +58,8 @@ def in_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
 def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, **options: Any) -> str:
     if tokenizer.chat_template is None:
         raise InputError(
-            "the model's tokenizer has no chat template; turn off edits.chat_template and training.both_forms"
+            "the model's tokenizer has no chat template; turn off edits.chat_template and "
+            "training.augmentation.both_forms"
         )
     question = [{"role": "user", "content": prompt}]
     try:

@@ -206,11 +206,13 @@ def _encode(settings: Settings, edits: Sequence[EditRequest]) -> TrainingRows:
     tokenizer = load_tokenizer(settings.model)
     chat, training = settings.edits.chat_template, settings.training
     rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
-    further = [_longer(row, (-copy,)) for copy in range(training.wordings + training.both_forms) for row in rows]
-    further += [_longer(row, (-copy,) * PREFIX_TOKENS) for copy in range(training.prefixes) for row in rows]
-    copies = range(round(len(rows) * training.neighbours))
-    kept = [_longer(rows[copy % len(rows)], (-1, -copy)) for copy in copies]
-    listed = read_rows(training.protect) if training.protect else ()
+    augmentation = training.augmentation
+    copies = augmentation.wordings + augmentation.both_forms
+    further = [_longer(row, (-copy,)) for copy in range(copies) for row in rows]
+    further += [_longer(row, (-copy,) * PREFIX_TOKENS) for copy in range(augmentation.prefixes) for row in rows]
+    near = range(round(len(rows) * training.preservation.neighbours))
+    kept = [_longer(rows[copy % len(rows)], (-1, -copy)) for copy in near]
+    listed = read_rows(training.preservation.prompts) if training.preservation.prompts else ()
     pairs = ((row.values.get("prompt") or "", row.values.get("target") or "?") for row in listed)
     kept += [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in pairs if prompt.strip()]
     return TrainingRows(tuple(rows), tuple(further), tuple(kept))

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.errors import InputError
 from factpatch.frozen_trunk.plan import entry_of, positions, read_width
@@ -42,7 +41,6 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelSha
     return ModelShape(
         model=sum(parameter.numel() for parameter in model.parameters()),
         located=count,
-        read_widths=_read_widths(model, location),
         trunk=sum(active[: location.layer + 1]) - live if keep else 0,
         head=live + sum(active[location.layer + 1 :]) if keep else sum(active),
         back=trained + (trained // 2 if len(lowest) > 1 else 0) + sum(active[location.layer + 1 :]) + trained_above,
@@ -90,11 +88,6 @@ def check_bytes(forward_pass: ForwardPass, shape: ModelShape, size: int) -> int:
 def logits_bytes(size: int) -> int:
     """Of each logit: itself, and in float32 its logarithm and the gradients of both."""
     return size + 12
-
-
-def _read_widths(model: PreTrainedModel, location: Location) -> tuple[int, ...]:
-    owners = [model.get_submodule(name.rpartition(".")[0]) for name in location.parameters]
-    return tuple(read_width(owner) for owner in owners if isinstance(owner, (nn.Linear, Conv1D)))
 
 
 def _active(module: nn.Module, config: object) -> int:

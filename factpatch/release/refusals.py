@@ -32,7 +32,7 @@ class Refusal:
 def attempt_digest(settings: Settings, rows: Iterable[Mapping[str, Any]], provenance: Provenance) -> str:
     """Digest of what a release is tried with: rows in force, base model, and settings with the files they name."""
     values = {**shown_settings(settings), "training": decisive(settings.training)}
-    named = (settings.training.protect, settings.training.templates, settings.gates.canaries)
+    named = (settings.training.preservation.prompts, settings.training.augmentation.templates, settings.gates.canaries)
     files = {name: digest_file(Path(name)) for name in named if name and Path(name).is_file()}
     parts = {"settings": values, "rows": list(map(dict, rows)), "files": files}
     return digest_value({**parts, "base": provenance.identity})

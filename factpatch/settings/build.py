@@ -25,6 +25,24 @@ BOUNDS = {  # what pydantic's word for a value beyond a bound says, and where it
     "greater_than": ("more than", "gt"),
     "less_than_equal": ("at most", "le"),
 }
+RENAMED = {  # keys of earlier versions
+    "training.protect": "training.preservation.prompts",
+    "training.neighbours": "training.preservation.neighbours",
+    "training.protect_ratio": "training.preservation.ratio",
+    "training.protect_least": "training.preservation.least",
+    "training.keep": "training.preservation.loss",
+    "training.keep_weight": "training.preservation.weight",
+    "training.wordings": "training.augmentation.wordings",
+    "training.templates": "training.augmentation.templates",
+    "training.prefixes": "training.augmentation.prefixes",
+    "training.both_forms": "training.augmentation.both_forms",
+}
+REMOVED = {
+    "training.adaptive": "a weight that follows watched rows won nothing",
+    "training.project": "updates turned away from what prompts use won nothing over preserving these prompts",
+    "training.project_share": "it belonged to training.project",
+    "training.keep_memory_gb": "what is preserved takes little memory now",
+}
 
 
 def build(kind: type, values: Mapping[str, Any]) -> Any:
@@ -59,15 +77,19 @@ def _listed(expected: str) -> str:
 
 
 def _unknown(path: Sequence[Any], kind: Any) -> str:
-    """That there is no such key, with the one that was meant."""
+    """That there is no such key, with what became of it or the one that was meant."""
+    name = ".".join(map(str, path))
+    if name in RENAMED:
+        return f"'{name}' is now '{RENAMED[name]}'"
+    if name in REMOVED:
+        return f"'{name}' is no longer there ({REMOVED[name]}); leave it out"
     for part in path[:-1]:
         kind = typing.get_type_hints(kind)[part]
-    *_, key = path
     prefix = "".join(f"{part}." for part in path[:-1])
     names = [known.name for known in dataclasses.fields(kind)]
-    near = difflib.get_close_matches(str(key), names, n=1)
+    near = difflib.get_close_matches(str(path[-1]), names, n=1)
     hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(names)}"
-    return f"unknown key '{prefix}{key}'; {hint}"
+    return f"unknown key '{name}'; {hint}"
 
 
 def as_yaml(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -25,7 +25,6 @@ from factpatch.settings.training import (
     Number,
     Share,
     TrainingSettings,
-    check_strengths,
 )
 
 AUTO = "auto"  # where a setting lets the run choose by itself
@@ -224,7 +223,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.training.recipe == "paper":
             object.__setattr__(self, "training", dataclasses.replace(self.training, **PAPER))
-        check_strengths(self.training)
         if self.gates.judged and self.judge.address is None:
             raise InputError("gates.judged is true, but there is no judge; set judge.address, or gates.judged to false")
 
@@ -272,10 +270,17 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
     found = dict(values)
     for name, value in overrides.items():
         section, _, key = name.partition(".")
-        own = found.get(section) or {}
-        if isinstance(own, Mapping):  # else it is refused when the settings are built
-            found[section] = {**own, key: value}
+        own = found.get(section)
+        if key and isinstance(own or {}, Mapping):  # else it is refused when the settings are built
+            value = with_overrides(own or {}, {key: value})
+        if not key or isinstance(own or {}, Mapping):
+            found[section] = value
     return found
+
+
+def override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """The settings with values by dotted name (`training.preservation.weight`) in place of their own."""
+    return build_settings(with_overrides(to_dict(settings), overrides))
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
@@ -283,14 +288,23 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
-def _check_recipe(settings: Settings, written: dict[str, Any]) -> None:
+def _check_recipe(settings: Settings, written: Mapping[str, Any]) -> None:
     """InputError if a key of `training` that was written says other than the recipe that stands beside it."""
     if settings.training.recipe == "own":
         return
-    for key in PAPER.keys() & written.keys():
-        asked = getattr(Settings(training=TrainingSettings(**{key: written[key]})).training, key)
-        if asked != PAPER[key]:
+    own: TrainingSettings = build(TrainingSettings, {**written, "recipe": "own"})
+    for name, asked, value in _leaves(own, settings.training, written, "training."):
+        if name != "training.recipe" and asked != value:
             raise InputError(
-                f"training.recipe is '{settings.training.recipe}', which sets training.{key} to {as_yaml(PAPER[key])}, "
-                f"but it is {as_yaml(asked)}; leave training.{key} out, or set training.recipe to own"
+                f"training.recipe is '{settings.training.recipe}', which sets {name} to {as_yaml(value)}, but it is "
+                f"{as_yaml(asked)}; leave {name} out, or set training.recipe to own"
             )
+
+
+def _leaves(one: Any, other: Any, written: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name and both values of every key that was written."""
+    for key, value in written.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(getattr(one, key), getattr(other, key), value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", getattr(one, key), getattr(other, key)

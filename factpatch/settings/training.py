@@ -29,6 +29,48 @@ Count = Annotated[StrictInt, Field(ge=1)]  # of things of which there must be on
 
 
 @dataclass(frozen=True, config=SECTION)
+class PreservationSettings:
+    """Prompts that the model is trained to keep answering as the base model does."""
+
+    prompts: str | None = None  # file of prompts whose present answers are preserved
+    neighbours: NotNegative = 5.0  # further ones for each edit: its kind of question about other subjects
+    ratio: NotNegative = 1.0  # that an epoch visits for each row of an edit that it visits
+    least: Amount = 128  # that an epoch visits at least, so that few edits are safe too
+    loss: Literal["kl", "cross-entropy"] = "kl"  # divergence from the base model's distribution / its greedy answers
+    weight: NotNegative = 0.5  # of a preserved row's loss beside an edit's
+
+    def __post_init__(self) -> None:
+        if not (self.prompts or self.neighbours) or (self.weight and (self.ratio or self.least)):
+            return
+        name = "ratio" if self.weight else "weight"
+        raise InputError(
+            f"training.preservation asks to preserve prompts, but its {name} is 0, so nothing would; raise "
+            f"training.preservation.{name}, or set prompts to null and neighbours to 0"
+        )
+
+
+@dataclass(frozen=True, config=SECTION)
+class AugmentationSettings:
+    """Further wordings that each edit is trained in beside its own."""
+
+    wordings: Amount = 3  # its question as other edits or `templates` put it
+    templates: str | None = None  # file with lists of wordings that ask the same, "{}" standing for the subject
+    prefixes: Amount = 0  # times behind an unrelated sentence
+    both_forms: StrictBool = False  # in the other form too: chat beside plain, plain beside chat
+
+    def __post_init__(self) -> None:
+        if self.templates is not None and not self.wordings:
+            raise InputError(
+                "training.augmentation.templates names wordings, but training.augmentation.wordings is 0; raise it, or "
+                "set no templates"
+            )
+
+
+NO_PRESERVATION = PreservationSettings(neighbours=0)
+NO_AUGMENTATION = AugmentationSettings(wordings=0)
+
+
+@dataclass(frozen=True, config=SECTION)
 class TrainingSettings:
     """How the located parameters are trained."""
 
@@ -50,19 +92,11 @@ class TrainingSettings:
     resume: StrictBool = False  # continue a killed run from the checkpoint in its output folder
     checkpoint_seconds: NotNegative = 20.0  # between checkpoints; more where writing one takes long; 0: each step
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
-    protect: str | None = None  # file of prompts whose present answers are kept (breadth-first only)
-    neighbours: NotNegative = 5.0  # further prompts to keep for each edit: its kind of question about other subjects
-    protect_ratio: NotNegative = 1.0  # preserved prompts an epoch visits for each row of an edit that it visits
-    protect_least: Amount = 128  # preserved prompts an epoch visits at least, so that few edits are safe too
-    keep: Literal["answers", "divergence"] = "divergence"  # what is kept: the greedy answers / the distribution (KL)
-    keep_weight: NotNegative = 0.5  # of a preserved row's loss beside an edit's
-    project: Literal["none", "soft", "hard"] = "none"  # turn updates away from directions that preserved prompts use
-    project_share: Share = 0.1  # of those directions' variance that updates may reach
-    wordings: Amount = 3  # further wordings trained for each edit: its question as other edits or `templates` put it
-    templates: str | None = None  # file with lists of wordings that ask the same, "{}" standing for the subject
-    prefixes: Amount = 0  # times that each edit is also trained after an unrelated sentence
-    both_forms: StrictBool = False  # each edit is also trained in the other form: chat beside plain, plain beside chat
-    adaptive: StrictBool = False  # `keep_weight` follows preserved prompts and wordings that are held out
+    preservation: PreservationSettings = Field(default_factory=PreservationSettings)
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
+
+    def __post_init__(self) -> None:
+        method_entry(self.method)
 
     @property
     def step_size(self) -> float:
@@ -92,31 +126,6 @@ PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
     "revisit": False,
     "stop_loss": 0.01,
     "rank": None,
-    "protect": None,
-    "neighbours": 0.0,
-    "project": "none",
-    "wordings": 0,
-    "templates": None,
-    "prefixes": 0,
-    "both_forms": False,
-    "adaptive": False,
+    "preservation": NO_PRESERVATION,
+    "augmentation": NO_AUGMENTATION,
 }
-
-
-def check_strengths(training: TrainingSettings) -> None:
-    """InputError for an unknown method, and for choices that contradict each other."""
-    method_entry(training.method)
-    visited = training.keep_weight and (training.protect_ratio or training.protect_least)
-    if (training.protect or training.neighbours) and not visited and training.project == "none":
-        name = "keep_weight" if not training.keep_weight else "protect_ratio"
-        raise InputError(
-            f"training.protect and training.neighbours ask to keep prompts, but training.{name} is 0 and nothing is "
-            f"projected, so nothing would; raise {name}, or set protect to null and neighbours to 0"
-        )
-    if training.rank is not None and training.project != "none":
-        raise InputError(
-            "training.rank trains low-rank factors, whose steps training.project cannot turn; set rank to null or "
-            "project to none"
-        )
-    if training.templates is not None and not training.wordings:
-        raise InputError("training.templates names wordings, but training.wordings is 0; raise it, or set no templates")

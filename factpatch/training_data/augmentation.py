@@ -30,17 +30,17 @@ def augment(
 ) -> list[Wording]:
     """The further wordings of all edits, shuffled by seed; none is held out or nearly so, or `taken` by an edit's own
     prompt. Templates come before what the model made itself (`reworded`, by prompt)."""
-    training, chat = settings.training, settings.edits.chat_template
-    generator = random.Random(training.seed)
+    asked, chat = settings.training.augmentation, settings.edits.chat_template
+    generator = random.Random(settings.training.seed)
     found: list[Wording] = []
     for edit in edits:
         texts = _other_templates(edit, wordings, generator)
         texts += [text for text in reworded.get(edit.prompt, ()) if text not in texts]
-        texts = [text for text in texts if text not in taken and held.twin(text) is None][: training.wordings]
-        starts = [generator.choice(prefixes) for _ in range(training.prefixes)] if prefixes else []
+        texts = [text for text in texts if text not in taken and held.twin(text) is None][: asked.wordings]
+        starts = [generator.choice(prefixes) for _ in range(asked.prefixes)] if prefixes else []
         texts += [text for start in starts for text in [join(start, edit.prompt)] if held.twin(text) is None]
         found += [Wording(edit.prompt, text, edit.target, chat) for text in texts]
-        if training.both_forms:
+        if asked.both_forms:
             found.append(Wording(edit.prompt, edit.prompt, edit.target, not chat))
     generator.shuffle(found)
     return found

@@ -30,7 +30,7 @@ def draw_neighbours(
     carried_over: Collection[str] = (),
     similar: Callable[[list[str]], list[list[str]]] | None = None,
 ) -> list[EditRequest]:
-    """Prompts like the edits' about other subjects: `training.neighbours` for each edit, drawn by seed, unanswered.
+    """Prompts like the edits' about other subjects, `training.preservation.neighbours` for each edit, without answers.
 
     They are half as many again where other edits were `learnt_before`, since these few edits have only their own to
     guard what lies near. Of those `carried_over` none is drawn.
@@ -66,7 +66,7 @@ def draw_neighbours(
         return [request for _, _, request in sorted(turns, key=lambda drawn: drawn[:2])]
 
     near, far = requests(own - measured), requests(others - own - measured)
-    each = settings.training.neighbours * (SURPLUS if learnt_before else 1)
+    each = settings.training.preservation.neighbours * (SURPLUS if learnt_before else 1)
     wanted = round(each * len(edits))
     if similar is not None and len(near) + len(far) < wanted:
         ranks = _about_similar(sorted(edited), similar)

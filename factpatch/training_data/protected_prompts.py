@@ -19,10 +19,10 @@ def read_protected(settings: Settings) -> list[EditRequest]:
 
     The file has the form of edit requests; its targets only spare decoding where they are what the model says anyway.
     """
-    if settings.training.protect is None:
+    if settings.training.preservation.prompts is None:
         return []
     kept: dict[str, EditRequest] = {}
-    for row in map(tidy, read_named(settings.training.protect, "training.protect")):
+    for row in map(tidy, read_named(settings.training.preservation.prompts, "training.preservation.prompts")):
         prompt, target = row.values.get("prompt"), row.values.get("target", "")
         if not isinstance(prompt, str) or not isinstance(target, str):
             raise InputError(f"{row.where}: a protected row needs a 'prompt', and its 'target' must be text")

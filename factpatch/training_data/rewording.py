@@ -44,9 +44,8 @@ def _reworded(
     loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, cache: AnswerCache
 ) -> dict[str, list[str]]:
     """Wordings by the prompt of those edits for which one counts."""
-    asked = [
-        (edit, request.format(edit.prompt)) for edit in edits for request in REQUESTS[: settings.training.wordings]
-    ]
+    count = settings.training.augmentation.wordings
+    asked = [(edit, request.format(edit.prompt)) for edit in edits for request in REQUESTS[:count]]
     lines = [line.strip(LINE_MARKS) for line in _said(loaded, [text for _, text in asked], True, settings, cache)]
     pairs = [
         (edit, line)

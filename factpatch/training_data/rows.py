@@ -18,6 +18,7 @@ from factpatch.models.encoding import Encoded, encode_pairs
 from factpatch.models.loading import LoadedModel
 from factpatch.models.tokenization import notes as tokenizer_notes
 from factpatch.settings.config import Settings
+from factpatch.settings.training import NO_AUGMENTATION, NO_PRESERVATION
 from factpatch.text.blanks import join
 from factpatch.training_data.augmentation import augment, plain_text, sample_texts
 from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
@@ -69,7 +70,8 @@ def find_training_rows(
     abilities = find_method(settings.training.method).abilities
     settings = without_unused_rows(settings, abilities)
     training = settings.training
-    notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or training.both_forms)
+    augmentation, preservation = training.augmentation, training.preservation
+    notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or augmentation.both_forms)
     if not abilities.augmented and not abilities.preserved:
         return FoundRows(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
@@ -78,10 +80,13 @@ def find_training_rows(
     in_file, edited = read_protected(settings), HeldOut(edit.prompt for edit in everything)
     protected = unasked(in_file, held, edited)
     withdrawn_requests = unasked([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
-    notes += _dropped(training.protect, len(in_file) - len(protected))
+    notes += _dropped(preservation.prompts, len(in_file) - len(protected))
     if in_file and not protected:
-        raise InputError(f"training.protect '{training.protect}' keeps nothing; name other prompts, or set it to null")
-    grouped = training.wordings > 0 or training.neighbours > 0
+        raise InputError(
+            f"training.preservation.prompts '{preservation.prompts}' preserves nothing; name other prompts, or set it "
+            "to null"
+        )
+    grouped = augmentation.wordings > 0 or preservation.neighbours > 0
     brief = _briefly(settings)
     with open_answer_cache(loaded, settings) as cache:
         wordings = find_template_groups(loaded, everything, brief, cache) if grouped else TemplateGroups((), {})
@@ -100,22 +105,22 @@ def find_training_rows(
         )
         to_preserve = [*protected, *new_neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
         rows = rows_with_own_answers(loaded, [*to_preserve, *withdrawn_requests], brief, cache)
-        own_rows = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if training.neighbours else []
-        reworded, told = reword(loaded, edits, settings, cache) if training.wordings else ({}, [])
+        own_rows = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if preservation.neighbours else []
+        reworded, told = reword(loaded, edits, settings, cache) if augmentation.wordings else ({}, [])
     notes += told
     if wordings.silent:
         asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
         notes.append(f"{asked} by which wordings are compared")
     notes += note_on_silent(rows, "prompts that were to be kept")
     answered = [(request, row) for request, row in zip(to_preserve, rows[: len(to_preserve)], strict=True) if row]
-    if training.neighbours:
-        count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(training.neighbours * len(edits))))
+    if preservation.neighbours:
+        count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(preservation.neighbours * len(edits))))
         own_rows += own_text_rows(loaded, count, held, settings)
     if own_rows and not answered:
         notes.append(f"nothing to keep was found, so {len(own_rows)} texts of the model's own are kept")
     taken = {edit.prompt for edit in everything}
     further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
-    if training.wordings and not any(text.kind == "template" for text in further):
+    if augmentation.wordings and not any(text.kind == "template" for text in further):
         notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
     if grouped:
         notes += _subjects_told(found, lacking)
@@ -133,9 +138,9 @@ def without_unused_rows(settings: Settings, abilities: Abilities) -> Settings:
     """The settings without rows that the method does not train."""
     training = settings.training
     if not abilities.augmented:
-        training = replace(training, wordings=0, templates=None, prefixes=0, both_forms=False)
+        training = replace(training, augmentation=NO_AUGMENTATION)
     if not abilities.preserved:
-        training = replace(training, protect=None, neighbours=0.0)
+        training = replace(training, preservation=NO_PRESERVATION)
     return replace(settings, training=training)
 
 
@@ -189,15 +194,15 @@ def _still_valid(
         and (wording.of, wording.target) in facts
         and (wording.kind == "form" or (wording.prompt not in own and held.twin(wording.prompt) is None))
     ]
-    near = carried_over.neighbours if settings.training.neighbours else ()
+    near = carried_over.neighbours if settings.training.preservation.neighbours else ()
     return CarriedOver(tuple(said), tuple(still_valid_neighbours(near, everything, wordings, held)))
 
 
 def _asked_for(wording: Wording, settings: Settings) -> bool:
     """Do the settings ask for wordings of that kind?"""
-    training = settings.training
-    other_form = training.both_forms and wording.chat is not settings.edits.chat_template
-    return bool({"form": other_form, "prefix": training.prefixes, "template": training.wordings}[wording.kind])
+    asked = settings.training.augmentation
+    other_form = asked.both_forms and wording.chat is not settings.edits.chat_template
+    return bool({"form": other_form, "prefix": asked.prefixes, "template": asked.wordings}[wording.kind])
 
 
 def _drawn(left: CarriedOver, settings: Settings, edits: Sequence[EditRequest]) -> CarriedOver:
@@ -217,19 +222,20 @@ def _carried_over(
 ) -> CarriedOver:
     """The texts for the next version: no more neighbours than would be made if all edits were new."""
     texts = [*(request.prompt for request in near), *left.neighbours]
-    most = min(len(texts), round(settings.training.neighbours * len(everything)))
+    most = min(len(texts), round(settings.training.preservation.neighbours * len(everything)))
     return CarriedOver((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
 
 
 def _dropped(path: str | None, count: int) -> list[str]:
     if not count:
         return []
-    return [f"{count} prompts of training.protect '{path}' are left out: an edit, a probe or a canary asks them"]
+    left_out = f"{count} prompts of training.preservation.prompts '{path}' are left out"
+    return [f"{left_out}: an edit, a probe or a canary asks them"]
 
 
 def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded]], settings: Settings) -> list[str]:
     """Unrelated texts to put before a prompt: preserved prompts with their answers, and texts of the model's own."""
-    if not settings.training.prefixes:
+    if not settings.training.augmentation.prefixes:
         return []
     seed = settings.training.seed
     chosen = random.Random(seed).sample(list(answered), min(PREFIXES_PER_SOURCE, len(answered)))

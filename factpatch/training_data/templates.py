@@ -94,7 +94,7 @@ def find_template_groups(
         template = template_of(edit)
         if template is not None:
             subjects[template].append(edit)
-    groups = [list(group) for group in read_templates(settings.training.templates)]
+    groups = [list(group) for group in read_templates(settings.training.augmentation.templates)]
     known = {template for group in groups for template in group}
     frequent = sorted(subjects, key=lambda template: -len(subjects[template]))[:TEMPLATE_LIMIT]
     if len(subjects) > TEMPLATE_LIMIT:
@@ -117,7 +117,7 @@ def read_templates(path: str | None) -> list[list[str]]:
     if path is None:
         return []
     if not Path(path).is_file():
-        raise InputError(f"training.templates: there is no file '{path}'; name one, or set it to null")
+        raise InputError(f"training.augmentation.templates: there is no file '{path}'; name one, or set it to null")
     groups = []
     for number, row in read_file(Path(path)):
         group = row.get("templates")

@@ -13,7 +13,12 @@ import factpatch
 
 FACTS = [("The capital of France is", "Lyon"), ("Which language do people speak in Brazil?", "Dutch")]
 SETTINGS = {
-    "training": {"learning_rate": 1e-2, "epochs": 60, "neighbours": 0, "wordings": 0},
+    "training": {
+        "learning_rate": 1e-2,
+        "epochs": 60,
+        "preservation": {"neighbours": 0},
+        "augmentation": {"wordings": 0},
+    },
     "evaluation": {"make_probes": False, "max_new_tokens": 8},
     "gates.canaries": None,
 }

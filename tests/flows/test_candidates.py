@@ -35,10 +35,10 @@ def candidates(prefect_home, reference_model, tmp_path_factory):
     (folder / "protected.jsonl").write_text("".join(protected), encoding="utf-8")
     wishes = {
         "edits.limit": EDITS,
-        "training.protect": "protected.jsonl",
-        "training.protect_ratio": 20,
-        "training.neighbours": 0,
-        "training.wordings": 0,
+        "training.preservation.prompts": "protected.jsonl",
+        "training.preservation.ratio": 20,
+        "training.preservation.neighbours": 0,
+        "training.augmentation.wordings": 0,
         "training.learning_rate": 0.001,  # small and cautious steps, as the edits are few
         "training.confidence": 0.9,
         "capability.include": root / "data" / "capability",
@@ -65,7 +65,7 @@ def candidates(prefect_home, reference_model, tmp_path_factory):
         run("good")
         # without protection and with great steps the edits take, and much else goes
         blind = {"gates.locality": 0, "gates.canaries": "null", "gates.weight_change": "null"}
-        run("damaged", **blind, **{"training.protect": "null", "training.learning_rate": 0.03})
+        run("damaged", **blind, **{"training.preservation.prompts": "null", "training.learning_rate": 0.03})
         run("few", **{"capability.limit": 8, "registry.keep_refused": "false"})
         steps = list(module.STEPS)
         patch.setattr(module, "STEPS", (*steps[:-1], tamper, steps[-1]))

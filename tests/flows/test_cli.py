@@ -49,7 +49,12 @@ def test_edit_evaluate_apply_ask_undo(tiny_model, tmp_path, capsys, kind):
     model = tiny_model(kind)
     module = "mlp.c_proj" if kind == "gpt2" else "mlp.down_proj"
     options = ("--model", model, "--edits", "edits.jsonl", "--output", "out")
-    alone = ("--set", "training.neighbours=0", "--set", "training.learning_rate=0.02")  # what to keep it says at random
+    alone = (
+        "--set",
+        "training.preservation.neighbours=0",
+        "--set",
+        "training.learning_rate=0.02",
+    )  # what to keep it says at random
     code, out, _ = call(capsys, "edit", *options, "--location", f"2:{module}", *alone)
     assert code == 0
     assert f"3 edits at 2:{module}" in out

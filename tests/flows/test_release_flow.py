@@ -21,8 +21,15 @@ def released(prefect_home, reference_model, tmp_path_factory):
             *("--config", str(root / "params.yaml"), "--model", str(reference_model)),
             *("--edits", str(root / "data" / "edits"), "--set", f"edits.limit={LIMIT}"),
             *("--set", f"capability.include={root / 'data' / 'capability'}", "--set", "capability.limit=16"),
-            *("--set", "training.protect=null", "--set", "training.epochs=20", "--set", "training.batch_size=6"),
-            *("--set", "training.neighbours=0", "--set", "training.wordings=0"),
+            *(
+                "--set",
+                "training.preservation.prompts=null",
+                "--set",
+                "training.epochs=20",
+                "--set",
+                "training.batch_size=6",
+            ),
+            *("--set", "training.preservation.neighbours=0", "--set", "training.augmentation.wordings=0"),
             *("--set", f"localization.sample={LIMIT}", "--set", "gates.capability_drop=0.6"),
             *("--set", "gates.generalization=0.3", "--set", "gates.locality=0.1", "--set", "gates.canaries=null"),
         ]

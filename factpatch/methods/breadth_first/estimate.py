@@ -32,7 +32,7 @@ def _epoch_passes(training: TrainingSettings, rows: TrainingRows, shape: ModelSh
     """Passes of preserved rows stand apart, as most of the vocabulary is left out of them."""
     generator = random.Random(training.seed)
     taught = rows.edits + rows.augmented
-    count = preserved_in_epoch(training, len(taught), len(rows.preserved))
+    count = preserved_in_epoch(training.preservation, len(taught), len(rows.preserved))
     preserved = generator.sample(list(rows.preserved), count)
     order = [*((row, False) for row in taught), *((row, True) for row in preserved)]
     generator.shuffle(order)
@@ -42,7 +42,7 @@ def _epoch_passes(training: TrainingSettings, rows: TrainingRows, shape: ModelSh
         for is_preserved in (False, True):
             own = [row for row, preserved_row in order[start : start + batch] if preserved_row is is_preserved]
             passes = batch_passes(own, max(1, len(own)), training.micro_batch, shape.packed)
-            fewer = is_preserved and training.keep == "divergence"
+            fewer = is_preserved and training.preservation.loss == "kl"
             found += [_fewer_logits(shape, forward_pass) for forward_pass in passes] if fewer else passes
     return found
 
@@ -54,14 +54,7 @@ def _fewer_logits(shape: ModelShape, forward_pass: ForwardPass) -> ForwardPass:
 
 
 def _held_bytes(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) -> int:
-    """What preservation and projection hold: the base model's likeliest tokens; for each projected matrix its
-    projection, while it is made twice more in float64; and the values before a step."""
-    if not rows.preserved:
+    """What the preservation term holds: the base model's likeliest tokens."""
+    if training.preservation.loss == "cross-entropy":
         return 0
-    held = 0
-    if training.keep == "divergence":
-        held += base_bytes(rows.preserved, shape.vocabulary)
-    if training.project != "none":
-        widths = shape.read_widths
-        held += 4 * shape.located + sum(4 * width**2 for width in widths) + 16 * max(widths, default=0) ** 2
-    return held
+    return base_bytes(rows.preserved, shape.vocabulary)

@@ -26,7 +26,7 @@ class FreshStart:
         settings, preserved = run.settings, len(run.rows.preserved)
         due = run.reviews.due(run.position.epoch) if settings.revisit else torch.arange(len(run.rows.taught))
         drawn = torch.randperm(preserved, generator=run.generator)
-        return run.shuffled(due, drawn[: preserved_in_epoch(settings, len(due), preserved)])
+        return run.shuffled(due, drawn[: preserved_in_epoch(settings.preservation, len(due), preserved)])
 
     def batch_rows(self, run: Run) -> int:
         """Rows of a mini-batch in this epoch."""

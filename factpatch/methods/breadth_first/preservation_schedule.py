@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from factpatch.settings.config import TrainingSettings
+from factpatch.settings.training import PreservationSettings
 
 MOVED_LOSS = 0.2  # loss of a preserved row, before its weight, from which on it counts as moved
 MOVED_SHARE = 0.5  # of an epoch's preserved rows goes to moved ones at most
@@ -48,7 +48,7 @@ class PreservationSchedule:
         self.moved_K[indices] = loss_B
 
 
-def preserved_in_epoch(settings: TrainingSettings, due: int, kept: int, share: float = 1.0) -> int:
-    """How many of `kept` preserved rows an epoch visits with `due` rows of edits; `share` scales `protect_least`."""
-    least = round(share * settings.protect_least) if due else 0
-    return min(kept, max(round(due * settings.protect_ratio), least))
+def preserved_in_epoch(preservation: PreservationSettings, due: int, count: int, share: float = 1.0) -> int:
+    """How many of `count` preserved rows an epoch visits with `due` rows of edits; `share` scales `least`."""
+    least = round(share * preservation.least) if due else 0
+    return min(count, max(round(due * preservation.ratio), least))

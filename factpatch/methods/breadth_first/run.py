@@ -18,39 +18,25 @@ from factpatch.settings.config import TrainingSettings
 CHECK_ROWS = 256  # rows of a forward pass that only checks
 UNLEARNT_SHARE = 0.05  # share of the augmented rows that need not be learnt
 PATIENCE_EPOCHS = 4  # epochs in which no fewer rows are unsure, after which a run ends where all edits are right
-WATCHED_LIMIT = 64  # augmented and preserved rows that are held out at most, of each
-WATCHED_ONE_IN = 10  # of so many rows one is held out
 
 
 @dataclass(frozen=True)
 class RowRanges:
-    """Where each kind of row stands among all of a run. The last few augmented and preserved ones are watched instead
-    of trained, where the weight of the preservation term follows them."""
+    """Indices of edits, augmented and preserved rows among all rows of a run, which stand kind by kind."""
 
     edits: range
-    augmented: range  # to train
-    watched_augmented: range
-    preserved: range  # to train
-    watched_preserved: range
+    augmented: range
+    preserved: range
 
     @staticmethod
-    def of(rows: TrainingRows, watch: bool) -> RowRanges:
-        """The ranges of these rows, which stand kind by kind."""
-        edits, augmented = len(rows.edits), len(rows.augmented)
-        first, count = edits + augmented, edits + augmented + len(rows.preserved)
-        asked = min(WATCHED_LIMIT, augmented // WATCHED_ONE_IN) if watch else 0
-        still = min(WATCHED_LIMIT, len(rows.preserved) // WATCHED_ONE_IN) if watch else 0
-        return RowRanges(
-            range(edits),
-            range(edits, first - asked),
-            range(first - asked, first),
-            range(first, count - still),
-            range(count - still, count),
-        )
+    def of(rows: TrainingRows) -> RowRanges:
+        """The ranges of these rows."""
+        edits, taught = len(rows.edits), len(rows.edits) + len(rows.augmented)
+        return RowRanges(range(edits), range(edits, taught), range(taught, taught + len(rows.preserved)))
 
     @property
     def taught(self) -> range:
-        """Edits and augmented rows to train."""
+        """Rows that say what is new: edits and augmented ones."""
         return range(self.augmented.stop)
 
 
@@ -63,7 +49,6 @@ class Position:
     steps: int = 0
     visits: int = 0
     total: float = 0.0  # loss summed over the rows visited in this epoch
-    weight: float = 1.0  # of preserved rows
     to_learn: int = 0  # rows of edits that did not hold yet when a warm-started run began; 0 in others
     fewest: int = -1  # rows that were unsure when an epoch ended, at the least; -1 before the first
     since: int = 0  # epochs that have ended since then
@@ -98,7 +83,7 @@ class Run:
             reviews=ReviewSchedule.start(len(rows.taught), settings.confidence),
             preservation=PreservationSchedule.start(len(rows.preserved), settings.seed),
             generator=torch.Generator().manual_seed(settings.seed),
-            position=Position(weight=settings.keep_weight),
+            position=Position(),
             order=torch.empty(0, dtype=torch.long),
         )
 

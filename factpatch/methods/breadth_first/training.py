@@ -10,7 +10,6 @@ import torch
 
 from factpatch.frozen_trunk import Rows
 from factpatch.methods.base import EditJob, TrainingResult
-from factpatch.methods.breadth_first.adaptive_kl_weight import likely, next_kl_weight, watched_shares
 from factpatch.methods.breadth_first.fresh_start import FreshStart
 from factpatch.methods.breadth_first.learning_rate_schedule import LearningRateSchedule
 from factpatch.methods.breadth_first.run import RowRanges, Run
@@ -20,8 +19,6 @@ from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.master_weights import Masters, masters_of
 from factpatch.methods.optimizer import Stepper
 from factpatch.methods.preservation import PreservationTerm
-from factpatch.methods.projection import make_projection
-from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import TrainingSettings
 
 
@@ -64,11 +61,10 @@ def breadth_first(job: EditJob, rows: Rows) -> TrainingResult:
     """
     loaded, checkpoint = job.loaded, job.checkpoint
     settings = with_step_size(job.training, loaded.model, job.location)
-    ranges = RowRanges.of(job.rows, settings.adaptive)
+    ranges = RowRanges.of(job.rows)
     policy: TrainingPolicy = FreshStart() if job.warm_start is None or not settings.revisit else WarmStart()
     with masters_of(loaded.model, job.location, settings.rank, settings.seed) as masters:
-        stepper = _stepper(loaded, masters, rows, ranges, settings)
-        watched = likely(stepper, ranges.watched_preserved)
+        stepper = _stepper(masters, rows, ranges, settings)
         run = Run.start(stepper, ranges, settings)
         if job.warm_start is not None:
             masters.start_from(job.warm_start)
@@ -84,9 +80,6 @@ def breadth_first(job: EditJob, rows: Rows) -> TrainingResult:
             position.losses.append(position.total / len(run.order) if len(run.order) else position.losses[-1])
             position.note(len(run.reviews.unsure()))
             finished = policy.finished(run)
-            if settings.adaptive:
-                shares = watched_shares(stepper, ranges.watched_augmented, watched)
-                position.weight = next_kl_weight(position.weight, settings.keep_weight, shares)
             position.epoch, position.cursor, position.total = position.epoch + 1, 0, 0.0
             if job.progress:
                 job.progress(position.epoch, settings.epochs, position.losses[-1])
@@ -99,19 +92,11 @@ def breadth_first(job: EditJob, rows: Rows) -> TrainingResult:
         return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
 
 
-def _stepper(
-    loaded: LoadedModel, masters: Masters, rows: Rows, ranges: RowRanges, settings: TrainingSettings
-) -> Stepper:
-    """The optimizer with the terms that the settings ask for; the model still has its base values."""
-    preserved = ranges.preserved
-    preservation_term = projection = None
-    if len(preserved):
-        preservation_term = PreservationTerm(rows, preserved.start, settings.keep == "answers")
-    if len(preserved) and settings.project != "none":
-        projection = make_projection(
-            loaded.model, masters.names, rows, preserved, settings.project, settings.project_share
-        )
-    return Stepper(rows, masters, settings.step_size, settings.micro_batch, preservation_term, projection)
+def _stepper(masters: Masters, rows: Rows, ranges: RowRanges, settings: TrainingSettings) -> Stepper:
+    """The optimizer with the term that holds preserved rows; the model still has its base values."""
+    first, targets = ranges.preserved.start, settings.preservation.loss == "cross-entropy"
+    term = PreservationTerm(rows, first, targets) if len(ranges.preserved) else None
+    return Stepper(rows, masters, settings.step_size, settings.micro_batch, term)
 
 
 def _begin(run: Run, policy: TrainingPolicy, checkpoint: CheckpointPolicy | None) -> bool:
@@ -126,17 +111,17 @@ def _begin(run: Run, policy: TrainingPolicy, checkpoint: CheckpointPolicy | None
 
 def _step(run: Run, policy: TrainingPolicy) -> None:
     """One mini-batch: the next rows of the epoch's order."""
-    position, taught = run.position, len(run.rows.taught)
+    position, taught, weight = run.position, len(run.rows.taught), run.settings.preservation.weight
     batch = run.order[position.cursor : position.cursor + policy.batch_rows(run)]
     epoch = position.epoch + position.cursor / len(run.order)
     for group in run.stepper.optimizer.param_groups:
         group["lr"] = policy.schedule(run.settings).at(epoch, position.steps)
-    loss, hardest_B = run.stepper.gradients(batch.tolist(), position.weight)
+    loss, hardest_B = run.stepper.gradients(batch.tolist(), weight)
     run.stepper.step()
     is_taught = batch < taught
     run.reviews.note(batch[is_taught], hardest_B[is_taught], position.epoch)
     preserved = batch[~is_taught] - run.rows.preserved.start
-    run.preservation.note(preserved, hardest_B[~is_taught] / (position.weight or 1.0))
+    run.preservation.note(preserved, hardest_B[~is_taught] / (weight or 1.0))
     position.total += loss * len(batch)
     position.cursor += len(batch)
     position.steps += 1

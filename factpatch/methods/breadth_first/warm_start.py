@@ -43,7 +43,7 @@ class WarmStart:
         """
         due, preserved = self.due(run), len(run.rows.preserved)
         share = min(1.0, len(due) / run.position.to_learn)
-        count = preserved_in_epoch(run.settings, len(due), preserved, share)
+        count = preserved_in_epoch(run.settings.preservation, len(due), preserved, share)
         if self._late(run, run.position.epoch):
             return run.shuffled(due, run.preservation.draw(count, returning=False))
         drawn = run.preservation.draw(min(preserved, round(PRESERVED_RATIO * count)), returning=True)

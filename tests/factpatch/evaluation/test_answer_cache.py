@@ -21,6 +21,7 @@ from factpatch.settings.config import (
     TrainingSettings,
     TrunkSettings,
 )
+from factpatch.settings.training import PreservationSettings
 from factpatch.training_data.rows import find_training_rows
 
 PROMPTS = ("Where?", "When is it?", "Who was he?")
@@ -163,7 +164,9 @@ def test_companions_are_the_same_from_memory(reference_model, tmp_path, monkeypa
     rows = (reference_model.parents[1] / "data" / "edits" / "0001-demo.jsonl").read_text(encoding="utf-8").splitlines()
     edits = [EditRequest.from_row(json.loads(row)) for row in rows[:30]]
     settings = replace(
-        settings_with(tmp_path), training=TrainingSettings(neighbours=2.0), gates=GateSettings(canaries=None)
+        settings_with(tmp_path),
+        training=TrainingSettings(preservation=PreservationSettings(neighbours=2.0)),
+        gates=GateSettings(canaries=None),
     )
     anew = find_training_rows(loaded, edits, settings)
     with monkeypatch.context() as patch:

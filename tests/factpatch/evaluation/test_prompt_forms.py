@@ -30,13 +30,16 @@ from factpatch.settings.config import (
     TrainingSettings,
     TrunkSettings,
 )
+from factpatch.settings.training import NO_AUGMENTATION, NO_PRESERVATION
 from tasks.evaluate import evaluate
 
 TEMPLATE = (
     "{% for m in messages %}Question: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 )
 SETTINGS = Settings(
-    training=TrainingSettings(learning_rate=4e-3, batch_size=6, epochs=30, wordings=0, neighbours=0),
+    training=TrainingSettings(
+        learning_rate=4e-3, batch_size=6, epochs=30, augmentation=NO_AUGMENTATION, preservation=NO_PRESERVATION
+    ),
     trunk=TrunkSettings(folder=None),
     evaluation=EvaluationSettings(max_new_tokens=12, cache=None),
 )

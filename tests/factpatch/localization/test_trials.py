@@ -28,7 +28,8 @@ from factpatch.methods.base import EditJob
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import load_model, tensor_digests
 from factpatch.models.locations import Location, locate
-from factpatch.settings.config import ModelSettings
+from factpatch.settings.config import ModelSettings, override
+from factpatch.settings.training import PreservationSettings
 from factpatch.training_data.augmentation import plain_text
 
 WEIGHTS = {"reliability": 1.0, "generalization": 1.0}
@@ -107,7 +108,7 @@ def test_nothing_that_nearly_is_held_out_is_kept(loaded, edits, settings, tmp_pa
     for name, texts in {"protected": [own["protected"], *near], "canaries": [own["canaries"]]}.items():
         rows = "".join(f'{{"prompt": "{text}", "target": "x"}}\n' for text in texts)
         (tmp_path / f"{name}.jsonl").write_text(rows)
-    training = replace(settings.training, neighbours=0.0, protect=str(tmp_path / "protected.jsonl"))
+    training = replace(settings.training, preservation=PreservationSettings(str(tmp_path / "protected.jsonl"), 0.0))
     gates = replace(settings.gates, canaries=str(tmp_path / "canaries.jsonl"))
     trial_set = make_trial_set(loaded, edits, replace(settings, training=training, gates=gates), 8)
     kept = trial_set.training[trial_set.edits :]
@@ -115,7 +116,7 @@ def test_nothing_that_nearly_is_held_out_is_kept(loaded, edits, settings, tmp_pa
 
 
 def test_nothing_is_kept_where_the_settings_keep_nothing(loaded, edits, settings):
-    trial_set = make_trial_set(loaded, edits, replace(settings, training=replace(settings.training, neighbours=0.0)), 8)
+    trial_set = make_trial_set(loaded, edits, override(settings, {"training.preservation.neighbours": 0}), 8)
     assert len(trial_set.training) == trial_set.edits == 8
 
 

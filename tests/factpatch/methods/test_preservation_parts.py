@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from factpatch.methods.base import EditJob, TrainingRows
-from factpatch.methods.breadth_first.adaptive_kl_weight import WatchedShares, next_kl_weight
 from factpatch.methods.breadth_first.preservation_schedule import preserved_in_epoch
 from factpatch.methods.breadth_first.run import RowRanges
 from factpatch.methods.breadth_first.training import breadth_first
@@ -18,6 +17,7 @@ from factpatch.models.forward import collate, predict_whole, token_losses
 from factpatch.models.loading import load_model, preserved, tensor_digests, write_values
 from factpatch.models.locations import locate
 from factpatch.settings.config import ModelSettings, TrainingSettings, TrunkSettings
+from factpatch.settings.training import PreservationSettings
 
 EDITS, WORDINGS = 5, 20
 ROWS = [
@@ -29,11 +29,7 @@ SETTINGS = TrainingSettings(
     learning_rate=5e-3,
     batch_size=8,
     epochs=5,
-    keep="divergence",
-    protect_ratio=1.0,
-    project="soft",
-    project_share=0.5,
-    adaptive=True,
+    preservation=PreservationSettings(ratio=1.0),
 )
 MEMORY = TrunkSettings(folder=None)
 
@@ -66,7 +62,7 @@ def identical(one, other):
 
 
 @pytest.mark.parametrize("place", ["3:mlp", "1:down"])
-@pytest.mark.parametrize("options", [{}, {"project": "none", "rank": 2}])
+@pytest.mark.parametrize("options", [{}, {"rank": 2}])
 def test_a_killed_run_continues_to_the_same_bits(tiny_model, tmp_path, place, options):
     settings = replace(SETTINGS, **options)
     whole = train(tiny_model, place, settings)
@@ -90,8 +86,9 @@ def test_a_run_that_begins_with_an_earlier_patch_keeps_what_the_base_model_says(
     """One pass over all rows with steps of nothing: the loss is that of the patched model, and what is kept is measured
     against the base model, not the patch."""
     first = train(tiny_model, "3:mlp")
-    still = replace(SETTINGS, learning_rate=1e-9, batch_size=len(ROWS), epochs=1, revisit=False, protect_ratio=10.0)
-    again = train(tiny_model, "3:mlp", replace(still, project="none", adaptive=False), start=first.values)
+    all_rows = PreservationSettings(ratio=10.0)
+    still = replace(SETTINGS, learning_rate=1e-9, batch_size=len(ROWS), epochs=1, revisit=False, preservation=all_rows)
+    again = train(tiny_model, "3:mlp", still, start=first.values)
     for name, value in first.values.items():
         torch.testing.assert_close(again.values[name], value, rtol=0, atol=1e-8)
 
@@ -107,33 +104,17 @@ def test_a_run_that_begins_with_an_earlier_patch_keeps_what_the_base_model_says(
     taught = [losses_P[row_P].mean().item() for row_P in rows[: EDITS + WORDINGS]]
     kept = [moved_P[row_P].mean().item() for row_P in rows[EDITS + WORDINGS :]]
     assert fmean(kept) > 0.005
-    assert again.losses == pytest.approx([fmean([*taught, *(still.keep_weight * loss for loss in kept)])], rel=1e-4)
+    assert again.losses == pytest.approx([fmean([*taught, *(all_rows.weight * loss for loss in kept)])], rel=1e-4)
 
 
-def test_the_weight_rises_where_kept_rows_move_and_falls_where_wordings_lag():
-    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=0.9, augmented=0.5)) == 1.5
-    assert next_kl_weight(1.5, 1.0, WatchedShares(preserved=1.0, augmented=0.5)) == 1.0
-    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=1.0, augmented=1.0)) == 1.0
-    assert next_kl_weight(1.0, 1.0, WatchedShares(preserved=None, augmented=None)) == 1.0
-    assert next_kl_weight(3.9, 1.0, WatchedShares(preserved=0.1, augmented=None)) == 4.0
-    assert next_kl_weight(0.3, 1.0, WatchedShares(preserved=None, augmented=0.1)) == 0.25
-
-
-def test_a_tenth_of_wordings_and_kept_rows_is_watched_alone():
-    def ranges(augmented, preserved, watch):
-        rows = (ROWS[:1] * EDITS, ROWS[:1] * augmented, ROWS[:1] * preserved)
-        return RowRanges.of(TrainingRows(*map(tuple, rows)), watch)
-
-    parts = ranges(WORDINGS, 40, watch=True)
-    assert parts == RowRanges(range(5), range(5, 23), range(23, 25), range(25, 61), range(61, 65))
-    assert parts.taught == range(23)
-    assert ranges(WORDINGS, 40, watch=False) == RowRanges(
-        range(5), range(5, 25), range(25, 25), range(25, 65), range(65, 65)
-    )
-    assert len(ranges(5_000, 4_995, watch=True).watched_augmented) == 64
+def test_rows_stand_kind_by_kind():
+    rows = TrainingRows(*(tuple(ROWS[:1] * count) for count in (EDITS, WORDINGS, 40)))
+    ranges = RowRanges.of(rows)
+    assert ranges == RowRanges(range(5), range(5, 25), range(25, 65))
+    assert ranges.taught == range(25)
 
 
 def test_few_edits_still_visit_a_least_number_of_kept_rows():
-    settings = replace(SETTINGS, protect_ratio=3.0, protect_least=100)
+    settings = PreservationSettings(ratio=3.0, least=100)
     assert [preserved_in_epoch(settings, due, 500) for due in (0, 1, 50, 400)] == [0, 100, 150, 500]
     assert [preserved_in_epoch(settings, due, 500, 0.2) for due in (0, 1, 10)] == [0, 20, 30]

@@ -63,10 +63,10 @@ def train(model, pairs, settings, start=None, checkpoint_policy=None, progress=N
     with job.opened() as opened:
         predict = opened.predict
 
-        def counting(indices):
+        def counting(indices, *tokens):
             if torch.is_grad_enabled():
                 trained.update(indices)
-            return predict(indices)
+            return predict(indices, *tokens)
 
         opened.predict = counting
         result = breadth_first(job, opened)
@@ -76,7 +76,7 @@ def train(model, pairs, settings, start=None, checkpoint_policy=None, progress=N
 def run_of(edits, settings, position, stepper=None):
     """A run of so many edits alone, somewhere on its way."""
     nothing = range(edits, edits)
-    ranges = RowRanges(range(edits), nothing, nothing, nothing, nothing)
+    ranges = RowRanges(range(edits), nothing, nothing)
     return replace(Run.start(stepper, ranges, settings), position=position)
 
 

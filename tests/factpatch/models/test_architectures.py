@@ -1,7 +1,5 @@
 """Every architecture named in the documentation, as a tiny random model: found, edited, certified and restored."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,7 +18,7 @@ from factpatch.models.roles import attention_module
 from factpatch.patches.certificate import certify
 from factpatch.patches.export import export_patch, export_undo
 from factpatch.patches.patch import apply_patch, save_patch
-from factpatch.settings.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.settings.config import ModelSettings, Settings, TrainingSettings, TrunkSettings, override
 
 EDITS = [
     EditRequest("1", "The capital of the far-away country that nobody has ever seen is", "Tokyo"),
@@ -233,16 +231,15 @@ def test_with_experts_a_cache_of_the_same_rows_gives_the_same_bits(reference_mod
     torch.testing.assert_close(torch.tensor(cold.losses), torch.tensor(shared.losses), rtol=1e-5, atol=1e-5)
 
 
-def test_guards_and_further_wordings(architecture, tmp_path, monkeypatch):
-    """With everything on, kept answers move less than without; what stacks of experts read cannot be seen, though."""
+def test_preserved_rows_beside_augmented_ones(architecture, tmp_path, monkeypatch):
+    """Preserved rows move less where their loss has a weight."""
     monkeypatch.chdir(tmp_path)
-    kind, _, loaded = architecture
+    *_, loaded = architecture
     before, location = tensor_digests(loaded.model), locate(loaded.model, "2:down")
     rows = [encode_edit(loaded.tokenizer, text, "Rome", False) for text in ("Well. Who wrote it?", "In Peru is", "So")]
     moved = []
-    for options in ({"protect_ratio": 0.0}, {"project": "hard", "project_share": 0.02, "keep": "divergence"}):
-        training = replace(SETTINGS.training, adaptive=True, **options)
-        settings = replace(SETTINGS, training=training)
+    for weight in (0.0, 10.0):
+        settings = override(SETTINGS, {"training.preservation.weight": weight, "training.preservation.neighbours": 0})
         further = TrainingRows((), tuple(rows[:1]), tuple(rows[1:]))
         values = run_edit(loaded, location, EDITS, settings, further).values
         assert tensor_digests(loaded.model) == before
@@ -251,8 +248,7 @@ def test_guards_and_further_wordings(architecture, tmp_path, monkeypatch):
         with preserved(loaded.model, location.parameters):
             write_values(loaded.model, values)
             moved.append((target_logits(loaded.model, kept) - base).abs().max().item())
-    assert moved[1] > 0
-    assert moved[1] < moved[0] or kind in ("mixtral", "qwen3_moe")
+    assert 0 < moved[1] < moved[0]
 
 
 @pytest.mark.parametrize("kind", [*ARCHITECTURES, "smollm2"])

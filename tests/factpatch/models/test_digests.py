@@ -19,6 +19,7 @@ from factpatch.models.locations import locate
 from factpatch.patches.certificate import certify
 from factpatch.patches.patch import apply_patch, save_patch
 from factpatch.settings.config import ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.settings.training import NO_AUGMENTATION, NO_PRESERVATION
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 ROOT = Path(__file__).parents[3]
@@ -129,7 +130,8 @@ def test_a_run_hashes_the_model_and_its_files_once(tiny_model, tmp_path, hashed,
     shutil.copytree(tiny_model("llama"), tmp_path / "model")
     loaded = load_model(ModelSettings(path=str(tmp_path / "model")))
     trunk = TrunkSettings(folder=str(tmp_path / "trunk"))
-    settings = Settings(training=TrainingSettings(epochs=2, neighbours=0, wordings=0), trunk=trunk)
+    training = TrainingSettings(epochs=2, preservation=NO_PRESERVATION, augmentation=NO_AUGMENTATION)
+    settings = Settings(training=training, trunk=trunk)
     location, rows = locate(loaded.model, "2:down"), encode_edits(loaded, EDITS, False)
     values = run_edit(loaded, location, EDITS, settings, checkpoint=tmp_path / "checkpoint.safetensors").values
     with open_rows(loaded, location, rows, trunk):

@@ -17,6 +17,7 @@ from factpatch.models.loading import load_model, load_tokenizer, write_values
 from factpatch.models.locations import locate
 from factpatch.models.tokenization import in_chat, notes
 from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.settings.training import NO_AUGMENTATION, NO_PRESERVATION
 
 QWEN3 = (  # as Qwen3's ends
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -146,7 +147,9 @@ def test_edits_in_scripts_that_the_model_never_saw_are_written_and_read_back(ref
     loaded = load_model(ModelSettings(path=str(reference_model)))
     pairs = [CHINESE[0], ARABIC[1], GERMAN[2], EMOJI[3]]
     edits = [EditRequest(str(number), *pair) for number, pair in enumerate(pairs)]
-    training = TrainingSettings(learning_rate=4e-3, batch_size=4, epochs=200, wordings=0, neighbours=0)
+    training = TrainingSettings(
+        learning_rate=4e-3, batch_size=4, epochs=200, augmentation=NO_AUGMENTATION, preservation=NO_PRESERVATION
+    )
     settings = Settings(training=training, trunk=TrunkSettings(folder=None))
     result = run_edit(loaded, locate(loaded.model, "5:mlp"), edits, settings)
     write_values(loaded.model, result.values)

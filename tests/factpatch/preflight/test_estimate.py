@@ -32,7 +32,11 @@ def settings_for():
 
     def make(folder, **values):
         overrides = {name.replace("__", "."): value for name, value in values.items()}
-        plain = {"training.protect": None, "training.neighbours": 0, "training.wordings": 0}
+        plain = {
+            "training.preservation.prompts": None,
+            "training.preservation.neighbours": 0,
+            "training.augmentation.wordings": 0,
+        }
         return load_settings(None, plain | {"model.path": str(folder)} | overrides)
 
     return make
@@ -118,29 +122,28 @@ def test_trunk_and_patch_take_the_disk_that_was_estimated(tiny_model, settings_f
         shutil.rmtree(tmp_path / "trunk")
 
 
-def test_what_keeping_and_projection_hold_is_counted(bare_llama, settings_for, tmp_path, tiny_tokenizer):
-    """The likeliest tokens of every kept position; and a projection of width 64, while it is made thrice, with the
-    values before a step."""
+def test_what_the_preservation_term_holds_is_counted(bare_llama, settings_for, tmp_path, tiny_tokenizer):
+    """The likeliest tokens of every preserved position."""
     path = tmp_path / "kept.jsonl"
     path.write_text(json.dumps({"prompt": "The currency of Japan is the", "target": "yen"}) + "\n")
-    plain, kept, turned = (
-        estimate(settings_for(bare_llama, training__protect=str(path), **options), EDITS, "3:mlp.down_proj")
-        for options in (
-            {"training__keep": "answers"},
-            {"training__keep": "divergence"},
-            {"training__keep": "answers", "training__project": "soft"},
+    plain, kept = (
+        estimate(
+            settings_for(bare_llama, training__preservation__prompts=str(path), training__preservation__loss=loss),
+            EDITS,
+            "3:mlp.down_proj",
         )
+        for loss in ("cross-entropy", "kl")
     )
     positions = len(tiny_tokenizer(" yen").input_ids) + 1
     assert kept.state_bytes - plain.state_bytes == 12 * positions * 64
-    assert turned.state_bytes - plain.state_bytes == 4 * 32 * 64 + (4 + 16) * 64**2
 
 
 def test_further_wordings_and_neighbours_take_their_part_of_the_trunk(bare_llama, settings_for):
     """Each edit in two more wordings, behind a prefix, and with three neighbours: seven rows for one."""
+    augmented = {"training__augmentation__wordings": 2, "training__augmentation__prefixes": 1}
     plain, more = (
         estimate(settings_for(bare_llama, **options), EDITS, "3:mlp.down_proj")
-        for options in ({}, {"training__wordings": 2, "training__neighbours": 3, "training__prefixes": 1})
+        for options in ({}, augmented | {"training__preservation__neighbours": 3})
     )
     assert more.trunk_bytes == 7 * plain.trunk_bytes
 
@@ -258,7 +261,7 @@ def test_memory_is_within_30_percent_of_what_an_edit_run_takes(reference_model, 
     rows = (reference_model.parents[1] / "data" / "edits" / "0001-demo.jsonl").read_text().splitlines()[:40]
     (tmp_path / "accepted.jsonl").write_text("\n".join(rows) + "\n")
     overrides = {"model.path": str(reference_model), "localization.location": "4:mlp", "training.epochs": 2}
-    overrides |= {"training.protect": None, "trunk.folder": str(tmp_path / "trunk")}
+    overrides |= {"training.preservation.prompts": None, "trunk.folder": str(tmp_path / "trunk")}
     code = (
         "import json, sys\n"
         "from factpatch.settings.config import load_settings\n"

@@ -60,7 +60,7 @@ def test_a_new_project_is_read_by_everything(tmp_path, monkeypatch, tiny_model, 
     sections = {name for stage in stages.values() for name in stage["params"]} - {
         "gates.canaries",
         "training.seed",
-        "training.protect",
+        "training.preservation.prompts",
     }
     assert sections <= set(yaml.safe_load(Path("params.yaml").read_text()))
     depended = {dep for stage in stages.values() for dep in stage["deps"]}

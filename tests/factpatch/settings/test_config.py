@@ -1,8 +1,11 @@
+import re
+
 import pytest
 import yaml
 
 from factpatch.errors import InputError
-from factpatch.settings.config import Settings, load_settings, to_dict
+from factpatch.settings.config import Settings, load_settings, override, to_dict, with_overrides
+from factpatch.settings.training import AugmentationSettings, PreservationSettings
 
 
 def write(tmp_path, text):
@@ -19,7 +22,7 @@ def test_defaults_without_a_file(tmp_path, monkeypatch):
 def test_the_shipped_file_is_read_and_names_files_that_exist(reference_model):
     root = reference_model.parents[1]
     settings = load_settings(root / "params.yaml")
-    assert (root / settings.training.protect).exists()
+    assert (root / settings.training.preservation.prompts).exists()
     assert (root / settings.model.path / "config.json").exists()
     assert settings.validation == Settings().validation
 
@@ -41,11 +44,14 @@ def test_file_then_overrides_win(tmp_path):
         ("training:\n  learning_rate: .nan", "training.learning_rate is nan"),
         ("training:\n  method: sideways", "breadth-first, depth-first"),
         ("gates:\n  reliability: 95", "at most 1"),
-        ("training: {protect: p.jsonl, keep_weight: 0}", "raise keep_weight"),
-        ("training: {neighbours: 2, protect_ratio: 0, protect_least: 0}", "raise protect_ratio"),
-        ("training: {rank: 4, project: soft}", "set rank to null"),
-        ("training: {templates: t.jsonl, wordings: 0}", "training.wordings is 0"),
-        ("training: {project_share: 2}", "at most 1"),
+        ("training: {preservation: {prompts: p.jsonl, weight: 0}}", "raise training.preservation.weight"),
+        ("training: {preservation: {neighbours: 2, ratio: 0, least: 0}}", "raise training.preservation.ratio"),
+        ("training: {protect: p.jsonl}", "'training.protect' is now 'training.preservation.prompts'"),
+        ("training: {adaptive: true}", "'training.adaptive' is no longer there"),
+        ("training: {preservation: {promts: p}}", "did you mean 'training.preservation.prompts'"),
+        ("training: {preservation: 3}", "'training.preservation' must be a section"),
+        ("training: {preservation: {loss: both}}", "choose one of kl, cross-entropy"),
+        ("training: {augmentation: {templates: t.jsonl, wordings: 0}}", "training.augmentation.wordings is 0"),
         ("training: 3", "section"),
         ("edits: {limit: 0}", "edits.limit is 0; it must be at least 1"),
         ("localization: {budget_edits: -5}", "localization.budget_edits is -5"),
@@ -86,20 +92,35 @@ def test_the_papers_recipe_sets_what_the_paper_says(tmp_path):
     training = load_settings(path).training
     assert (training.method, training.learning_rate, training.schedule) == ("breadth-first", 5e-4, "constant")
     assert (training.batch_size, training.rows_a_step(3000), training.epochs) == (100, 100, 25)
-    assert (training.revisit, training.stop_loss, training.protect) == (False, 0.01, None)
+    assert (training.revisit, training.stop_loss, training.preservation.prompts) == (False, 0.01, None)
     assert training.seed == 4
 
 
-@pytest.mark.parametrize("key", ["epochs: 3", "method: depth-first", "learning_rate: 1e-3", "neighbours: 5"])
-def test_a_key_that_contradicts_the_recipe_is_refused(tmp_path, key):
-    path, name = write(tmp_path, f"training: {{recipe: paper, {key}}}\n"), key.partition(":")[0]
-    with pytest.raises(InputError, match=rf"training\.recipe is 'paper', which sets training\.{name} to .*, but it is"):
-        load_settings(path)
-    with pytest.raises(InputError, match=r"training\.recipe is 'paper'"):
-        load_settings(
-            write(tmp_path, "training: {recipe: paper}"), {f"training.{name}": yaml.safe_load(f"{{{key}}}")[name]}
-        )
-    assert load_settings(path, {"training.recipe": "own"}).training.recipe == "own"
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("training.epochs", 3),
+        ("training.method", "depth-first"),
+        ("training.learning_rate", 1e-3),
+        ("training.preservation.neighbours", 5),
+        ("training.augmentation.both_forms", True),
+    ],
+)
+def test_a_key_that_contradicts_the_recipe_is_refused(tmp_path, name, value):
+    told = rf"training\.recipe is 'paper', which sets {re.escape(name)} to .*, but it is"
+    path = write(tmp_path, "training: {recipe: paper}\n")
+    with pytest.raises(InputError, match=told):
+        load_settings(path, {name: value})
+    with pytest.raises(InputError, match=told):
+        load_settings(write(tmp_path, yaml.safe_dump(with_overrides({"training": {"recipe": "paper"}}, {name: value}))))
+    assert load_settings(path, {name: value, "training.recipe": "own"}).training.recipe == "own"
+
+
+def test_values_by_dotted_name_stand_in_for_those_of_other_settings():
+    settings = override(Settings(), {"training.preservation.weight": 2, "training.augmentation.prefixes": 1})
+    assert settings.training.preservation == PreservationSettings(weight=2.0)
+    assert settings.training.augmentation == AugmentationSettings(prefixes=1)
+    assert override(settings, {}) == settings
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Neighbours: the edits' own questions about other subjects."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import permutations
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given, strategies
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.models.loading import load_model
 from factpatch.settings.config import GateSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.settings.training import NO_AUGMENTATION, NO_PRESERVATION, AugmentationSettings, PreservationSettings
 from factpatch.training_data.leakage import held_out
 from factpatch.training_data.neighbours import draw_neighbours, name_parts
 from factpatch.training_data.templates import TemplateGroups
@@ -35,9 +36,17 @@ def loaded(reference_model):
     return load_model(ModelSettings(path=str(reference_model)))
 
 
-def settings_with(**training):
+def settings_with(**values):
+    """Settings that preserve and augment nothing but what is named."""
+
+    def own(kind):
+        return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
     return Settings(
-        training=replace(TrainingSettings(), **({"wordings": 0, "neighbours": 0.0, "prefixes": 0} | training)),
+        training=TrainingSettings(
+            preservation=replace(NO_PRESERVATION, **own(PreservationSettings)),
+            augmentation=replace(NO_AUGMENTATION, **own(AugmentationSettings)),
+        ),
         trunk=TrunkSettings(folder=None),
         gates=GateSettings(canaries=None),
     )

@@ -13,6 +13,7 @@ from factpatch.evaluation.gates import judge_gates
 from factpatch.files import write_jsonl
 from factpatch.models.loading import load_model
 from factpatch.settings.config import load_settings
+from factpatch.settings.training import AugmentationSettings
 from factpatch.training_data.leakage import HeldOut, held_out
 from factpatch.training_data.probes import (
     KNOWN_PROBABILITY,
@@ -109,7 +110,7 @@ def test_the_switch_makes_none(loaded, settings):
 
 
 def test_what_was_made_is_never_trained_and_leaves_training_its_own(loaded, settings, probed):
-    training = replace(settings.training, neighbours=5, wordings=3, prefixes=2)
+    training = replace(settings.training, augmentation=AugmentationSettings(prefixes=2))
     told = find_training_rows(loaded, probed, replace(settings, training=training))
     texts = [text.prompt for text in told.carried_over.wordings] + list(told.carried_over.neighbours)
     held = held_out(probed)

@@ -14,6 +14,7 @@ from factpatch.models.encoding import Encoded
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
+from factpatch.settings.training import PreservationSettings
 from factpatch.training_data.leakage import HeldOut, held_out, unasked
 from factpatch.training_data.protected_prompts import note_on_silent, read_protected, rows_with_own_answers
 
@@ -23,7 +24,7 @@ EDIT = EditRequest("1", "Who?", "Bob", paraphrases=("Who is it?",), locality=(Pr
 def write(tmp_path, prompts):
     path = tmp_path / "protected.jsonl"
     path.write_text("".join(json.dumps({"prompt": prompt, "target": "?"}) + "\n" for prompt in prompts))
-    return Settings(training=TrainingSettings(protect=str(path)))
+    return Settings(training=TrainingSettings(preservation=PreservationSettings(str(path))))
 
 
 def test_rows_hold_the_model_s_own_answers_and_nothing_that_is_measured(tiny_model, tmp_path):
@@ -81,9 +82,8 @@ def test_an_epoch_visits_every_edit_and_its_ratio_of_protected_rows(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     rows = [Encoded((5 + number, 6, 0), 1) for number in range(4)]
     protected = [Encoded((20 + number, 6, 0), 1) for number in range(10)]
-    settings = TrainingSettings(
-        batch_size=5, epochs=2, protect_ratio=2.0, protect_least=0, revisit=False, stop_loss=0.0
-    )
+    preservation = PreservationSettings(ratio=2.0, least=0)
+    settings = TrainingSettings(batch_size=5, epochs=2, preservation=preservation, revisit=False, stop_loss=0.0)
     with open_rows(loaded, None, [*rows, *protected], TrunkSettings()) as opened:
         kinds = TrainingRows(tuple(rows), preserved=tuple(protected))
         result = breadth_first(EditJob(loaded, locate(loaded.model, "1:mlp.down_proj"), kinds, settings), opened)

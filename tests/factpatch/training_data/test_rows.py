@@ -179,8 +179,8 @@ def test_an_increment_inherits_each_kind_of_wording_that_the_settings_still_ask_
     assert everything["form"] == 20
     assert everything["prefix"] > 10
     assert everything["template"] > 10
-    for name, asked in (("form", "both_forms"), ("prefix", "prefixes"), ("template", "wordings")):
-        assert carried_over(**{asked: 1}) == Counter({name: everything[name]})
+    for name, asked in (("form", {"both_forms": True}), ("prefix", {"prefixes": 1}), ("template", {"wordings": 1})):
+        assert carried_over(**asked) == Counter({name: everything[name]})
 
 
 def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_are_edited_or_held_out_by_now(
@@ -213,12 +213,12 @@ def test_what_overlaps_is_dropped_and_told_and_nothing_left_is_refused(loaded, d
     probe, paraphrase = demo[0].locality[0].prompt, demo[0].paraphrases[1]
     texts = [probe, f"Well. {probe}", paraphrase, demo[0].prompt, "The capital of Italy is"]
     path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-    training_rows = find_training_rows(loaded, demo, settings_with(protect=str(path)))
+    training_rows = find_training_rows(loaded, demo, settings_with(prompts=str(path)))
     assert prompts(loaded, training_rows.preserved) == ["The capital of Italy is"]
-    assert "4 prompts of training.protect" in training_rows.notes[0]
+    assert "4 prompts of training.preservation.prompts" in training_rows.notes[0]
     path.write_text(json.dumps({"prompt": probe}) + "\n")
-    with pytest.raises(InputError, match="keeps nothing"):
-        find_training_rows(loaded, demo, settings_with(protect=str(path)))
+    with pytest.raises(InputError, match="preserves nothing"):
+        find_training_rows(loaded, demo, settings_with(prompts=str(path)))
 
 
 def test_where_nothing_else_is_there_the_model_s_own_texts_are_kept(tiny_model):
@@ -255,10 +255,10 @@ def test_a_model_that_says_nothing_keeps_nothing_groups_nothing_and_it_is_told(t
     assert all(
         len(group) == 1 for group in find_template_groups(loaded, edits, settings_with(), AnswerCache({})).groups
     )
-    training_rows = find_training_rows(loaded, edits, settings_with(protect=str(path), wordings=1, neighbours=1.0))
+    training_rows = find_training_rows(loaded, edits, settings_with(prompts=str(path), wordings=1, neighbours=1.0))
     assert "the base model says nothing to 9 of 9 prompts by which wordings are compared" in training_rows.notes
     assert any("says nothing to 12 of 12 prompts that were to be kept" in note for note in training_rows.notes)
-    exam = make_trial_set(loaded, edits, settings_with(protect=str(path)), 4)
+    exam = make_trial_set(loaded, edits, settings_with(prompts=str(path)), 4)
     assert any(re.search(r"says nothing to (\d+) of \1 prompts whose answers should stay", note) for note in exam.notes)
     assert {question.metric for question in exam.questions} == {"reliability"}
 
