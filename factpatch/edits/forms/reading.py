@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from factpatch.edits.forms.fields import FIELDS, PROBE_LISTS, TEXT_LISTS, pairs, probes_from, text_list
+from factpatch.edits.forms.known_forms import FOREIGN, NATIVE, Columns, Form, Raw
 from factpatch.edits.forms.paths import find, says_anything, spread_along, unreached
-from factpatch.edits.forms.table import FOREIGN, NATIVE, Columns, Form, Raw
 from factpatch.errors import InputError
 
 NATIVE_FIELDS = frozenset(FIELDS)
@@ -37,7 +37,7 @@ class Reading:
     part: str = ""
 
 
-class Reader:
+class FormReader:
     """Reads rows of every known form, and those that a map of columns describes.
 
     Where the map names the prompt, it is the form of all rows that have that path; else it adds to the known forms.
