@@ -11,7 +11,7 @@ from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
 from factpatch.methods.base import TrainingRows, settings_of
-from factpatch.methods.registry import find_method, refuse_unfit
+from factpatch.methods.lookup import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
