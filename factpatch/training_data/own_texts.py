@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import AnswerCache
+from factpatch.models.chat_template import in_chat
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel
-from factpatch.models.tokenization import in_chat
 from factpatch.settings.config import Settings
 from factpatch.training_data.augmentation import plain_text, sample_ids
 from factpatch.training_data.leakage import HeldOut
