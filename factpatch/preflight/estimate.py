@@ -38,7 +38,7 @@ HASH_RATE = 1e9  # bytes a second
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an edit run takes.
+    """What an edit run takes in memory, disk and time, estimated before it begins.
 
     Attributes:
         location: where it writes.
@@ -81,7 +81,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run at most."""
+        """Estimated seconds of the whole run, if it needs all of its epochs."""
         return self.seconds_rest + self.seconds_trunk + self.epochs * self.seconds_epoch
 
 

@@ -67,13 +67,13 @@ class Form:
         return Reach.of(path for paths in self.paths.values() for path in paths)
 
     @cached_property
-    def stated(self) -> frozenset[str]:
-        """The paths that its columns state."""
+    def column_paths(self) -> frozenset[str]:
+        """All paths that `columns` names, joined ones one by one."""
         return frozenset(path for text in self.columns.values() for path in text.split("+"))
 
     @cached_property
-    def halves(self) -> frozenset[str]:
-        """Paths that give a prompt or an answer of probes and nothing else."""
+    def probe_part_paths(self) -> frozenset[str]:
+        """Paths that lead to a prompt or an answer of probes, which is half a probe, and to nothing else."""
         whole = {path for name, paths in self.paths.items() if name in FIELDS for path in paths}
         return frozenset(path for name, paths in self.paths.items() if name not in FIELDS for path in paths) - whole
 
@@ -82,7 +82,7 @@ class Form:
         """The fields of a row that it uses, or could use; what it says under other names is none."""
         elsewhere = self.mapped | {name for name in self.columns if name not in (*TEXT_LISTS, *PROBE_LISTS)}
         used = {path.partition(".")[0] for paths in self.paths.values() for path in paths}
-        return frozenset((used - elsewhere) | {path.partition(".")[0] for path in self.stated})
+        return frozenset((used - elsewhere) | {path.partition(".")[0] for path in self.column_paths})
 
 
 REWRITE = {

@@ -164,7 +164,8 @@ def _parts(form: Form, raw: Raw) -> list[tuple[Raw, frozenset[str]]]:
     if not form.several:
         return [(raw, frozenset())]
     prompts = form.paths["prompt"]
-    return spread_along(raw, next((path for path in prompts if find(raw, path) is not None), prompts[0]), form.stated)
+    given = next((path for path in prompts if find(raw, path) is not None), prompts[0])
+    return spread_along(raw, given, form.column_paths)
 
 
 def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None) -> dict[str, Any]:
@@ -188,7 +189,9 @@ def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None)
                 values[name] += pairs(asked[0][1], answered[0][1], asked[0][0], answered[0][0], unused)
             elif asked or answered:  # neither is of use without the other
                 unused.update(
-                    path for path, value in asked or answered or () if path in form.halves and says_anything(value)
+                    path
+                    for path, value in asked or answered or ()
+                    if path in form.probe_part_paths and says_anything(value)
                 )
         elif said:
             values[name] = _one(said)
