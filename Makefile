@@ -67,6 +67,6 @@ lock: ## Write constraints.txt anew from what pyproject.toml resolves to today
 	&& cp "$$folder/new.txt" constraints.txt
 	@echo "constraints.txt holds $$(grep -c == constraints.txt) pins"
 
-clean: ## Remove .venv and caches; runs/ and mlruns/ stay
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+clean: ## Remove .venv and caches, .cache/ among them; runs/ and mlruns/ stay
+	@rm -rf .venv .cache data/real/.cache .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -181,8 +181,9 @@ def localize(
 ) -> Localization:
     """Find the layer and module of a model where edits are best written; the model is left as it was.
 
-    A signal ranks all places, and a few are tried on a sample of the edits, within `localization.budget_minutes`. Of
-    fewer than 8 edits none can be tried, so the first in order is taken. Arguments and errors are those of `edit`.
+    Known places, then those that a signal ranks first, are tried on a sample of the edits, as many as fit
+    `localization.budget_minutes`. Of fewer than 8 edits none can be tried, so the first in order is taken. Arguments
+    and errors are those of `edit`.
     """
     with _opened(model, _settings(settings, None, seed)) as (loaded, chosen):
         requests, _ = _requests(loaded, edits, chosen, progress)

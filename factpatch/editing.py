@@ -16,7 +16,7 @@ from factpatch.files import digest_value
 from factpatch.methods.base import EditJob, Progress, TrainingResult, TrainingRows, settings_of
 from factpatch.methods.checkpoint import CheckpointPolicy
 from factpatch.methods.learning_rate import with_step_size
-from factpatch.methods.registry import find_method, refuse_unfit
+from factpatch.methods.lookup import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_pairs
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.models.locations import Location

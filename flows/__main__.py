@@ -66,7 +66,7 @@ def _add_steps(verbs: Any) -> None:
     part.add_argument("folder", metavar="DIR", nargs="?", default=".", help="new or empty (default: where you stand)")
     part.add_argument("--model", metavar="M", required=True, help="model folder or hub name")
     part.set_defaults(set=[])
-    summary = "the whole release: validate, probes, localize, edit, evaluate, register"
+    summary = "the whole release: validate, probes, localize, edit, evaluate, regress, lineage, register"
     part = _verb(verbs, "run", summary, "model", "edits", "location", "seed", "resume")
     part.add_argument("--pending", action="store_true", help="only if the champion lacks something of ledger or base")
     part.add_argument(

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from factpatch.addresses import sqlite_file, without_password
 from factpatch.errors import FactpatchError, InputError
-from factpatch.methods.registry import find_method
+from factpatch.methods.lookup import find_method
 from factpatch.preflight.environment import user_name
 from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import Settings

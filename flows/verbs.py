@@ -11,7 +11,7 @@ from factpatch.errors import InputError, RefusedError
 from factpatch.files import output_folder, read_json, write_text
 from factpatch.preflight.environment import user_name
 from factpatch.settings.config import RegistrySettings, Settings, load_settings
-from flows.console import printable, quiet_prefect
+from flows.console import quiet_prefect
 from flows.doctor import check_machine
 from flows.preview import preview, reading_lines
 
@@ -233,15 +233,10 @@ def rollback(args: argparse.Namespace, overrides: Overrides) -> int:
 def history(args: argparse.Namespace, overrides: Overrides) -> int:
     """Print every move of `champion`: when, what, by whom, why."""
     registry = _registry("history", args, overrides)
+    from flows.history import describe_history
     from tasks.promote import read_history
 
-    moves = read_history(registry)
-    for move in moves:
-        note = "" if move.done else "  (cut short)"
-        said = printable(f"{move.who}: {move.why}")
-        print(f"{move.when[:19]}Z  {move.action:<8}  {move.before or '-'} -> {move.version}  {said}{note}")
-    if not moves:
-        print(f"no version of '{registry.name}' was promoted yet")
+    print("\n".join(describe_history(registry.name, read_history(registry))))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Steps: one Prefect task and one outside tool a file; they exchange paths and digests, never tensors."""
+"""The steps of a release as Prefect tasks, one outside tool a file; they exchange paths and digests, never tensors."""
 
 from __future__ import annotations
 

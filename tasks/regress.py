@@ -47,7 +47,7 @@ from factpatch.progress import show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
 from tasks.tools.base_model import base_model
-from tasks.tools.harness import Progress, QuietModel, quiet_model, set_aside, tamed
+from tasks.tools.harness import Progress, QuietModel, quiet_harness, quiet_model, replaced_attribute
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
@@ -144,7 +144,7 @@ def load_tasks(capability: CapabilitySettings) -> list[Unit]:
     if not chosen:
         return []
     units: list[Unit] = []
-    with tamed():
+    with quiet_harness():
         manager, remote = task_manager(capability, [wanted.name for wanted in chosen])
         with _data_at_hand(asked=remote):
             for wanted in chosen:
@@ -213,7 +213,7 @@ def _data_at_hand(asked: bool) -> Iterator[None]:
     offline = asked and not _hub_answers()
     with contextlib.ExitStack() as stack:
         for module in (datasets.config, huggingface_hub.constants) if offline else ():
-            stack.enter_context(set_aside(module, "HF_HUB_OFFLINE", True))
+            stack.enter_context(replaced_attribute(module, "HF_HUB_OFFLINE", True))
         yield
 
 

@@ -1,4 +1,4 @@
-"""The developer's pipeline, dvc.yaml, held against the flow and the settings."""
+"""What names the steps of a release (dvc.yaml, the release's record, the command line), held against the flow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from factpatch.release.record import RELEASE_STEPS
 from factpatch.settings.config import Settings
+from flows.__main__ import parser
 
 ROOT = Path(__file__).parents[1]
 WORLD = ("world", "reference-model")  # they come with the repository and stand before the flow's first step
@@ -45,6 +47,15 @@ def pipeline() -> dict[str, dict]:
 def test_stages_are_the_steps_of_the_flow_in_its_order(pipeline, steps):
     assert list(pipeline) == [*WORLD, *(name for name in steps if name not in FLOW_ONLY)]
     assert set(FLOW_ONLY) <= set(steps)
+
+
+def test_a_release_is_read_from_what_every_step_before_its_registration_wrote(steps):
+    assert steps == [*RELEASE_STEPS, "register"]
+
+
+def test_help_lists_the_steps_of_a_run(steps):
+    told = " ".join(parser().format_help().split())
+    assert f"the whole release: {', '.join(steps)} validate" in told  # and then comes the first step's own line
 
 
 def test_stages_depend_only_on_earlier_steps(repo, steps):

@@ -12,7 +12,7 @@ from factpatch.edits.checks import CHECKS
 from factpatch.edits.findings import count_faults, refuse_malformed, settle, tidy
 from factpatch.edits.folder import read_ledger
 from factpatch.edits.formats.values import row_as_text
-from factpatch.edits.forms import Columns, Reader
+from factpatch.edits.forms import Columns, FormReader
 from factpatch.edits.ledger import fold, live_rows
 from factpatch.edits.loading import Row
 from factpatch.edits.request import EditRequest
@@ -75,7 +75,7 @@ def _rows(given: Iterable[EditRow], columns: Columns | None) -> Iterator[Row]:
     """Rows in memory as a file would have given them, numbered from 1."""
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise InputError(f"edits are {given!r}; give a list of (prompt, target) pairs, of dicts, or a path")
-    reader = Reader(columns)
+    reader = FormReader(columns)
     for number, row in enumerate(given, start=1):
         where = f"{NAME} row {number}"
         if isinstance(row, EditRequest):

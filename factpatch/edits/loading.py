@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factpatch.edits.formats import (
-    FORMAT_READERS,
+    FILE_FORMATS,
     count_read_as_text,
     find_layout,
     has_known_ending,
     read_file,
     row_as_text,
 )
-from factpatch.edits.forms import FIELDS, Columns, Reader, find, seen_fields
+from factpatch.edits.forms import FIELDS, Columns, FormReader, find, seen_fields
 from factpatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _format(file: str, converted: int) -> str:
 
 
 def _examples(source: str, columns: dict[str, str]) -> Iterator[dict[str, Any]]:
-    reader = Reader(columns)
+    reader = FormReader(columns)
     absent = {path: name for name, paths in columns.items() for path in paths.split("+")}
     seen: dict[str, None] = {}  # in the order met
     for file, number, raw in _raw_rows(source):
@@ -188,7 +188,7 @@ def list_files(folder: Path) -> list[Path]:
             raise InputError(f"'{path}' is no file; edits stand in the folder itself, so move or hide it")
     files = [path for path in names if path.suffix.lower() not in _BESIDE_EDITS]
     if not files:
-        raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(FORMAT_READERS)}")
+        raise InputError(f"folder '{folder}' holds no edits; put files there that end in {', '.join(FILE_FORMATS)}")
     numbered = [(int(found[0]), path) for path in files if (found := _NUMBER.match(path.name))]
     for (first, before), (second, after) in pairwise(numbered):
         if second < first:

@@ -19,8 +19,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Wording:
-    """A prompt to train an edit's target on: `of` is the edit's own prompt, `chat` says whether this one goes through
-    the chat template."""
+    """A further prompt that an edit's target is trained on, besides the edit's own prompt.
+
+    Attributes:
+        of: the edit's own prompt.
+        prompt: the further one, which asks the same.
+        target: the edit's.
+        chat: whether the further prompt goes through the chat template.
+    """
 
     of: str
     prompt: str

@@ -35,15 +35,18 @@ Found = TypeVar("Found")
 
 
 class AnswerCache:
-    """Answers by the digest of what was asked, the last asked for at the end."""
+    """A model's answers, of this run and earlier ones, by the digest of what was asked; the last asked for last."""
 
     def __init__(self, known: dict[str, Any]) -> None:
         self.known = known
         self.grown = False
 
     def recall(self, kind: str, asked: Sequence[Any], ask: Callable[[list[int]], Sequence[Found]]) -> list[Found]:
-        """An answer to each of `asked` (JSON values, of that kind); `ask` gets the positions of those to be asked now
-        and gives their answers (JSON values too)."""
+        """The answer to each question in `asked`: the known one, or that of `ask`, which is called once with the
+        positions of the questions that have none and gives their answers in that order.
+
+        Questions and answers are JSON values; questions of different kinds never share an answer.
+        """
         names = [digest_value([kind, question])[:32] for question in asked]
         missing = [place for place, name in enumerate(names) if name not in self.known]
         made = dict(zip((names[place] for place in missing), ask(missing) if missing else (), strict=True))
@@ -80,8 +83,8 @@ def recall_evaluated(
     progress: Progress | None = None,
     location: Location | None = None,
 ) -> Answers:
-    """All that `collect_answers` collects before an edit: the locality probes' whole answers, and of the others what
-    the verdicts and the report need."""
+    """What the base model answers to all prompts of the edits, as the evaluation needs it: from the cache where it was
+    asked before. Locality probes are answered whole, others as far as verdicts and report need."""
     probes = {probe.prompt: probe.target for edit in edits for probe in edit.locality}
     others, own = [replace(edit, locality=()) for edit in edits], settings.evaluation
     chat, shown = settings.edits.chat_template, None if settings.judge.address else own.report_tokens

@@ -68,8 +68,11 @@ class AnswerReader:
 
 
 class AtAnswersEnd(StoppingCriteria):
-    """Ends each row where its answer ends, or has no room for more tokens. What is generated begins at position
-    `start`, and continues `told`."""
+    """A stopping criterion of transformers' `generate` that ends each row of a batch where its answer ends.
+
+    A row ends at a stop token, at a line break after its first words, or after `room` new tokens. What is generated
+    begins at position `start` of a row, and continues the answer's tokens `told`, which the prompt ends with already.
+    """
 
     def __init__(self, reader: AnswerReader, start: int, told: Sequence[tuple[int, ...]], room: Sequence[int]) -> None:
         self.reader, self.start, self.told, self.room = reader, start, told, room

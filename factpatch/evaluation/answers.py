@@ -94,10 +94,10 @@ def same_content(before: str, after: str, expected: str, protocol: Protocol = "d
 
 
 def settled(text: str, wanted: str, expected: str, protocol: Protocol = "default") -> bool:
-    """Is it sure, whatever follows a text that has not ended, whether it is the answer `wanted`, and whether one of the
-    two begins the other? Both are cut as an answer to `expected` would be.
+    """Whether decoding may stop early: whatever follows this beginning of an answer, it is decided whether it is the
+    answer `wanted`, and whether one of the two begins the other. Both are cut as an answer to `expected` would be.
 
-    It is where a sentence has ended, or the words differ, or there are more of them; the last words do not count.
+    That is so where a sentence has ended, or the words differ, or there are more of them; the last words do not count.
     """
     line = first_line(text)
     if protocol == "paper":

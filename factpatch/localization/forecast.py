@@ -29,14 +29,14 @@ class Forecast:
         self._work: dict[bool, Workload] = {}
 
     def seconds(self, location: Location, whole: bool) -> float:
-        """Of a trial to come, all of whose epochs are needed."""
+        """Estimated seconds of a trial to come at this place, whole or short, if it needs all of its epochs."""
         return (
             self._raw(location, trial_settings(self._settings, self._trial_set, whole).epochs, set_up=True)
             * self._ratio
         )
 
     def note(self, trial: Trial) -> None:
-        """Learn from a trial."""
+        """Correct later forecasts by the seconds that a trial took."""
         self._expected += self._raw(trial.location, trial.epochs, set_up=False)
         self._taken += trial.seconds
 

@@ -51,7 +51,10 @@ class Scorer:
         self.weights = {name: weight / total for name, weight in known.items()}
 
     def score(self, trial: Trial) -> Scored:
-        """The metrics count as independent of each other, and so do their questions."""
+        """The metrics of a trial, their weighted mean, and half the width of its 95 % interval.
+
+        For the interval the metrics count as independent of each other, and so do their questions.
+        """
         metrics = {
             name: share([trial.right[index] for index in asked], UNMEASURED_REASONS[name])
             for name, asked in self._of.items()

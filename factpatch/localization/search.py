@@ -1,4 +1,5 @@
-"""The search: a signal ranks all places, few get short runs, fewer whole ones; a grid gives whole runs to all."""
+"""The search for a place: known places, then those that a signal ranks first, get short runs, the best whole ones; or a
+grid gives whole runs to all."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def localize(
     """Choose the place for these edits on this model; the model is left as found, bit for bit.
 
     The value is that of `localize.json`, without its seconds. What was found before is not searched again, and edits of
-    the same kind keep an earlier choice, after a check. `spread` has the trials of a grid run by other processes.
+    the same kind keep an earlier choice, after a check. `spread` is called with the folder of a grid's trials and the
+    names of the places to try, and has other processes try them.
     Raises InputError for a budget that allows no trial, a module that no layer has, or a grid over too few edits.
     """
     own, start = settings.localization, time.monotonic()
@@ -111,8 +113,8 @@ class Search:
         self.forecast = Forecast(self.loaded, self.trial_set, self.settings)
 
     def auto(self, candidates: Sequence[Location]) -> Record:
-        """Rank by signal, then successive halving within the budget; where there is no time for that, whole runs of the
-        first places, as many as fit."""
+        """Try known places, then usual ones, then those that a signal ranks first, by successive halving within the
+        budget; where there is no time for that, by whole runs of the first places, as many as fit."""
         own, size = self.settings.localization, self.trial_set.edits
         allowed = own.budget_edits // size
         allowed = min(allowed, max(1, own.budget_edits // own.sample))  # of few edits no more trials than of many

@@ -43,7 +43,7 @@ class Masters:
             parameter.grad = None
 
     def squared_norm(self) -> torch.Tensor:
-        """Of all gradients together."""
+        """The squared Euclidean norm of all gradients together."""
         return torch.stack([master.grad.square().sum() for master in self.tensors if master.grad is not None]).sum()
 
     def merged(self) -> Sequence[torch.Tensor]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from factpatch.errors import InputError
-from factpatch.models.tokenization import added_tokens, in_chat, one_bos
+from factpatch.models.chat_template import in_chat
+from factpatch.models.tokenization import added_tokens, one_bos
 from factpatch.text.blanks import join
 
 

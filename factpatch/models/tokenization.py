@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import TemplateError
+from typing import TYPE_CHECKING
 
 from factpatch.errors import InputError
+from factpatch.models.chat_template import reasons_first
 
 if TYPE_CHECKING:  # validation does without what they bring
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-PLAIN: dict[str, Any] = {
-    "enable_thinking": False,
-    "thinking": False,
-}  # what templates call it to answer without reasoning first
-THINKING = re.compile(r"<([\w:|]*(?:think|thought|reason)[\w:|]*)>\s*$|\[(THINK)\]\s*$", re.IGNORECASE)
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -40,35 +32,6 @@ def one_bos(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple[i
     return ids
 
 
-def in_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """A question through the chat template, up to where the answer itself begins.
-
-    Where the template would have the model reason first, it is asked not to; and a block for reasoning that stands open
-    all the same is closed empty, as templates close it.
-    """
-    text = _rendered(tokenizer, prompt, **PLAIN)
-    opened = THINKING.search(text)
-    if opened is None:
-        return text
-    mark, closing = text[opened.start() :].strip(), "/" + (opened[1] or opened[2])
-    end = f"<{closing}>" if opened[1] else f"[{closing}]"
-    return f"{text[: opened.start()]}{mark}\n\n{end}\n\n"
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, **options: Any) -> str:
-    if tokenizer.chat_template is None:
-        raise InputError(
-            "the model's tokenizer has no chat template; turn off edits.chat_template and "
-            "training.augmentation.both_forms"
-        )
-    question = [{"role": "user", "content": prompt}]
-    try:
-        return str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True, **options))
-    except (TemplateError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the model's chat template takes no question by itself ({reason}); turn it off") from error
-
-
 def notes(tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> list[str]:
     """What a user must know of how the model is asked, a sentence each; `chat_template` if any row goes through it."""
     before, after = added_tokens(tokenizer)
@@ -78,7 +41,7 @@ def notes(tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> list[str]:
         told.append(f"the tokenizer ends every text with {marks}; prompts are asked without, as nothing could follow")
     if before != one_bos(tokenizer, before):
         told.append(f"the tokenizer begins every text with {_shown(tokenizer, before)}; prompts begin with one of them")
-    if chat_template and in_chat(tokenizer, "?") != _rendered(tokenizer, "?"):
+    if chat_template and reasons_first(tokenizer):
         told.append(
             "the chat template lets the model reason before it answers: edits are trained and measured behind the "
             "closed block (enable_thinking: false), and what is asked with reasoning on is not measured"

@@ -11,7 +11,7 @@ from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
 from factpatch.methods.base import TrainingRows, settings_of
-from factpatch.methods.registry import find_method, refuse_unfit
+from factpatch.methods.lookup import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
@@ -38,7 +38,7 @@ HASH_RATE = 1e9  # bytes a second
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an edit run takes.
+    """What an edit run takes in memory, disk and time, estimated before it begins.
 
     Attributes:
         location: where it writes.
@@ -81,7 +81,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run at most."""
+        """Estimated seconds of the whole run, if it needs all of its epochs."""
         return self.seconds_rest + self.seconds_trunk + self.epochs * self.seconds_epoch
 
 

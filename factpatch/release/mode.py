@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from factpatch.edits.request import EditRequest, digest_edits
 from factpatch.errors import InputError
 from factpatch.files import digest_value, new_folder, read_json, write_json
-from factpatch.methods.registry import find_method
+from factpatch.methods.lookup import find_method
 from factpatch.release.pending import RegisteredVersion
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive

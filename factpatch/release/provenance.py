@@ -62,7 +62,8 @@ def provenance_of(settings: Settings, known: Provenance | None = None) -> Proven
 
 
 def why_changed(now: Provenance, released: tuple[Provenance, ...]) -> str | None:
-    """Why a version does not do any more; None if it does, or nothing is known of it.
+    """Why a registered version does not fit the settings any more, whatever its facts: base model, dtype, prompt form
+    or location differ. None if the version fits, or nothing is known of it.
 
     `released` is what it was made on and what was configured then. Both count, so that a release that somebody made on
     another base model by hand stays, until the configuration changes.

@@ -39,8 +39,8 @@ def render_report(evidence: Json) -> str:
     """The page of a release as text.
 
     Args:
-        evidence: values by the names of `evidence.FILES`, as `read_evidence` gives them; all may be absent, and of
-            those present every optional part.
+        evidence: values by the names of `evidence.EVIDENCE_FILES`, as `read_evidence` gives them; all may be absent,
+            and of those present every optional part.
     """
     release, evaluate, edit, localize = (
         evidence.get(name) or {} for name in ("release", "evaluate", "edit", "localize")

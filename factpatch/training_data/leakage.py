@@ -33,7 +33,8 @@ class HeldOut:
             self._rarest[min(held, key=self._count)].append(number)
 
     def twin(self, text: str) -> str | None:
-        """A held-out text that this one equals, holds, is held in, or nearly is; None if there is none."""
+        """The held-out text for whose sake this one must not be trained, as it is the same, a near-duplicate, or one is
+        part of the other; None if there is none."""
         own = shingles(text)
         if not own:
             return None
@@ -66,7 +67,7 @@ def held_out(edits: Sequence[EditRequest], canaries: Sequence[EditRequest] = ())
 
 
 def unasked(requests: Iterable[EditRequest], *texts: HeldOut) -> list[EditRequest]:
-    """Those requests whose prompts equal none of the texts, and nearly equal none."""
+    """The requests that may be trained: those whose prompts are no held-out text, nor nearly one."""
     return [request for request in requests if all(held.twin(request.prompt) is None for held in texts)]
 
 

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import AnswerCache
+from factpatch.models.chat_template import in_chat
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel
-from factpatch.models.tokenization import in_chat
 from factpatch.settings.config import Settings
 from factpatch.training_data.augmentation import plain_text, sample_ids
 from factpatch.training_data.leakage import HeldOut
@@ -26,7 +26,8 @@ MARK = "\ue000"  # a private character: no template writes it by itself
 
 
 def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Settings) -> list[Encoded]:
-    """Short texts of the model's own, all of each to be predicted from the end-of-text token on."""
+    """Preservation rows of short texts that the base model samples from nothing but its end-of-text token; all of each
+    is to be predicted. Texts that are held out, or nearly so, are left out, so there may be fewer than `count`."""
     end = loaded.tokenizer.eos_token_id
     drawn = [(ids, plain_text(loaded, ids)) for ids in sample_ids(loaded, count, settings.training.seed, (end,))]
     return [Encoded((end, *ids), 1) for ids, text in drawn if text and held.twin(text) is None]

@@ -72,7 +72,8 @@ class MadeProbes:
 
 
 def lacking(edits: Sequence[EditRequest], kind: str, settings: Settings) -> list[EditRequest]:
-    """The edits that get paraphrases, or locality probes: of those without any so many that PROBED_EDITS have some.
+    """The edits for which probes are to be made: of those that have none of this kind (`paraphrases` or `locality`), as
+    many as it takes until PROBED_EDITS edits have some.
 
     They are drawn by the digests of their prompts, so that releases of nearly the same edits are measured alike.
     """

@@ -13,7 +13,7 @@ from factpatch.evaluation.answer_cache import open_answer_cache
 from factpatch.evaluation.canaries import find_canaries
 from factpatch.files import digest_value
 from factpatch.methods.base import Abilities, TrainingRows
-from factpatch.methods.registry import find_method
+from factpatch.methods.lookup import find_method
 from factpatch.models.encoding import Encoded, encode_pairs
 from factpatch.models.loading import LoadedModel
 from factpatch.models.tokenization import notes as tokenizer_notes

@@ -39,7 +39,7 @@ class QuietModel(HFLM):
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
         self._asked += len(requests)
-        with set_aside(self, "batch_size_per_gpu", min(self.batch_size_per_gpu, WHOLE_TEXTS)):
+        with replaced_attribute(self, "batch_size_per_gpu", min(self.batch_size_per_gpu, WHOLE_TEXTS)):
             return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
@@ -88,27 +88,28 @@ def _shared_start(ids_BT: torch.Tensor) -> int:
 def quiet_model(loaded: LoadedModel, batch_size: int, progress: Progress | None) -> Iterator[QuietModel]:
     """A loaded model for the harness, which has its own ways of generating again when the block ends."""
     plain = plain_greedy(loaded.model.generation_config)
-    with tamed(), set_aside(loaded.model, "generation_config", plain):
+    with quiet_harness(), replaced_attribute(loaded.model, "generation_config", plain):
         yield QuietModel(loaded, batch_size, progress)
 
 
 @contextlib.contextmanager
-def tamed() -> Iterator[None]:
-    """The harness without remarks and bars, with each template compiled once instead of for every item (a fifth of
-    the time with a small model)."""
+def quiet_harness() -> Iterator[None]:
+    """Run a block with lm-evaluation-harness that shows no log messages and bars, and that compiles each template once
+    instead of for every item (a fifth of the time with a small model)."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     templates = lm_eval.utils.env
     with (
-        set_aside(templates, "from_string", functools.cache(templates.from_string)),
-        set_aside(lm_eval.api.task, "tqdm", lambda items, **_: items),
+        replaced_attribute(templates, "from_string", functools.cache(templates.from_string)),
+        replaced_attribute(lm_eval.api.task, "tqdm", lambda items, **_: items),
     ):
         yield
 
 
 @contextlib.contextmanager
-def set_aside(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of the harness or the hub's client with another value while the block runs."""
+def replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object's attribute another value while the block runs; for what the harness and the hub's client offer no
+    option for."""
     usual = getattr(owner, name)
     setattr(owner, name, value)
     try:

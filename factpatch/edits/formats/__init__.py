@@ -1,6 +1,6 @@
 """File formats: CSV, TSV, XLSX, JSON, JSON Lines and Parquet, each also gzipped or in a zip, as numbered rows.
 
-Every reader yields `(number, row)`: the number is 1-based and is the line of a JSON Lines file, the item of a JSON
+Every format yields `(number, row)`: the number is 1-based and is the line of a JSON Lines file, the item of a JSON
 file, the record of a CSV file, of a sheet (their headers not counted, empty records counted) and of a Parquet file. The
 values are what the file holds: no type is guessed, so a row never depends on the rows around it. Numbers, dates and
 truth values are read as their text (`ReadAsText`); null, NaN and empty cells are absent. Files are read piecewise, so
@@ -26,7 +26,7 @@ from factpatch.errors import InputError
 
 __all__ = [
     "CHUNK_CHARACTERS",
-    "FORMAT_READERS",
+    "FILE_FORMATS",
     "Layout",
     "ReadAsText",
     "count_read_as_text",
@@ -41,8 +41,8 @@ Rows = Iterator[tuple[int, Any]]
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A format: its name, whether it is text, how its layout is found, and how its rows are read."""
+class FileFormat:
+    """A file format: its name, whether it is text, how its layout is found, and how its rows are read."""
 
     name: str
     text: bool
@@ -54,14 +54,14 @@ def _nothing(path: Path, layout: Layout) -> Layout:
     return layout
 
 
-FORMAT_READERS = {
-    ".json": Reader("JSON", True, find_shape, read_items),
-    ".jsonl": Reader("JSON Lines", True, _nothing, read_lines),
-    ".ndjson": Reader("JSON Lines", True, _nothing, read_lines),
-    ".csv": Reader("CSV", True, find_separator, read_records),
-    ".tsv": Reader("TSV", True, find_separator, read_records),
-    ".xlsx": Reader("XLSX", False, find_sheet, read_sheet),
-    ".parquet": Reader("Parquet", False, _nothing, read_parquet),
+FILE_FORMATS = {
+    ".json": FileFormat("JSON", True, find_shape, read_items),
+    ".jsonl": FileFormat("JSON Lines", True, _nothing, read_lines),
+    ".ndjson": FileFormat("JSON Lines", True, _nothing, read_lines),
+    ".csv": FileFormat("CSV", True, find_separator, read_records),
+    ".tsv": FileFormat("TSV", True, find_separator, read_records),
+    ".xlsx": FileFormat("XLSX", False, find_sheet, read_sheet),
+    ".parquet": FileFormat("Parquet", False, _nothing, read_parquet),
 }
 PACKED_ENDINGS = (".gz", ".zip")
 
@@ -69,8 +69,8 @@ PACKED_ENDINGS = (".gz", ".zip")
 def has_known_ending(name: str) -> bool:
     """Whether a file of that name is read, packed or not."""
     path = Path(name.lower())
-    return path.suffix in (*FORMAT_READERS, ".zip") or (
-        path.suffix == ".gz" and path.with_suffix("").suffix in FORMAT_READERS
+    return path.suffix in (*FILE_FORMATS, ".zip") or (
+        path.suffix == ".gz" and path.with_suffix("").suffix in FILE_FORMATS
     )
 
 
@@ -81,15 +81,15 @@ def find_layout(path: Path) -> Layout:
     separator, sheet or list of rows that is not clear, and JSON that is broken before that is clear.
     """
     with reading(path):
-        ending, layout = find_packing(path, FORMAT_READERS)
-        if ending not in FORMAT_READERS:
-            endings = f"{', '.join(FORMAT_READERS)}, or with {' or '.join(PACKED_ENDINGS)} after it"
+        ending, layout = find_packing(path, FILE_FORMATS)
+        if ending not in FILE_FORMATS:
+            endings = f"{', '.join(FILE_FORMATS)}, or with {' or '.join(PACKED_ENDINGS)} after it"
             raise InputError(f"'{path}' has an unknown ending; rename or convert it to one of {endings}")
-        reader = FORMAT_READERS[ending]
-        layout = replace(layout, format=reader.name)
-        if reader.text:
+        format = FILE_FORMATS[ending]
+        layout = replace(layout, format=format.name)
+        if format.text:
             layout = replace(layout, encoding=find_encoding(path, lambda: open_bytes(path, layout)))
-        return reader.find(path, layout)
+        return format.find(path, layout)
 
 
 def read_file(path: Path, layout: Layout | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -98,10 +98,10 @@ def read_file(path: Path, layout: Layout | None = None) -> Iterator[tuple[int, d
     Raises InputError, naming file and row, for what `find_layout` refuses, an empty file, and broken content.
     """
     found = layout or find_layout(path)
-    reader = next(reader for reader in FORMAT_READERS.values() if reader.name == found.format)
+    format = next(format for format in FILE_FORMATS.values() if format.name == found.format)
     number = 0
     with reading(path):
-        for number, row in reader.read(path, found):
+        for number, row in format.read(path, found):
             if not isinstance(row, dict):
                 kind = "number" if isinstance(row, ReadAsText) else type(row).__name__
                 raise InputError(f"{path} row {number}: not an object but {kind}; write named fields in {{}}")

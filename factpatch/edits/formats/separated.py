@@ -17,7 +17,7 @@ from typing import Any
 
 from factpatch.edits.formats.layout import Layout
 from factpatch.edits.formats.packing import open_text
-from factpatch.edits.formats.table import FIELDS, find_renamed, to_rows
+from factpatch.edits.formats.tabular import FIELDS, find_renamed, to_rows
 from factpatch.edits.formats.values import one_line
 from factpatch.errors import InputError
 

@@ -17,7 +17,7 @@ from openpyxl.utils.escape import unescape
 
 from factpatch.edits.formats.layout import Layout
 from factpatch.edits.formats.packing import open_bytes
-from factpatch.edits.formats.table import find_renamed, to_rows
+from factpatch.edits.formats.tabular import find_renamed, to_rows
 from factpatch.edits.formats.values import ReadAsText, as_text, one_line
 from factpatch.errors import InputError
 

@@ -4,8 +4,8 @@ Nothing that a row holds vanishes without a word: it is read, named as unused, o
 """
 
 from factpatch.edits.forms.fields import FIELDS
+from factpatch.edits.forms.known_forms import COLUMNS, Columns
 from factpatch.edits.forms.paths import find
-from factpatch.edits.forms.reading import Reader, Reading, seen_fields
-from factpatch.edits.forms.table import COLUMNS, Columns
+from factpatch.edits.forms.reading import FormReader, Reading, seen_fields
 
-__all__ = ["COLUMNS", "FIELDS", "Columns", "Reader", "Reading", "find", "seen_fields"]
+__all__ = ["COLUMNS", "FIELDS", "Columns", "FormReader", "Reading", "find", "seen_fields"]

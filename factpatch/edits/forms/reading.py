@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from factpatch.edits.forms.fields import FIELDS, PROBE_LISTS, TEXT_LISTS, pairs, probes_from, text_list
+from factpatch.edits.forms.known_forms import FOREIGN, NATIVE, Columns, Form, Raw
 from factpatch.edits.forms.paths import find, says_anything, spread_along, unreached
-from factpatch.edits.forms.table import FOREIGN, NATIVE, Columns, Form, Raw
 from factpatch.errors import InputError
 
 NATIVE_FIELDS = frozenset(FIELDS)
@@ -37,7 +37,7 @@ class Reading:
     part: str = ""
 
 
-class Reader:
+class FormReader:
     """Reads rows of every known form, and those that a map of columns describes.
 
     Where the map names the prompt, it is the form of all rows that have that path; else it adds to the known forms.
@@ -164,7 +164,8 @@ def _parts(form: Form, raw: Raw) -> list[tuple[Raw, frozenset[str]]]:
     if not form.several:
         return [(raw, frozenset())]
     prompts = form.paths["prompt"]
-    return spread_along(raw, next((path for path in prompts if find(raw, path) is not None), prompts[0]), form.stated)
+    given = next((path for path in prompts if find(raw, path) is not None), prompts[0])
+    return spread_along(raw, given, form.column_paths)
 
 
 def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None) -> dict[str, Any]:
@@ -188,7 +189,9 @@ def _values(form: Form, raw: Raw, unused: set[str], own: Collection[str] | None)
                 values[name] += pairs(asked[0][1], answered[0][1], asked[0][0], answered[0][0], unused)
             elif asked or answered:  # neither is of use without the other
                 unused.update(
-                    path for path, value in asked or answered or () if path in form.halves and says_anything(value)
+                    path
+                    for path, value in asked or answered or ()
+                    if path in form.probe_part_paths and says_anything(value)
                 )
         elif said:
             values[name] = _one(said)

@@ -33,7 +33,8 @@ class FreshStart:
         return run.settings.rows_a_step(len(run.order))
 
     def finished(self, run: Run) -> bool:
-        """Does an epoch's mean loss say so, or a check of all rows of edits once enough were found learnt?"""
+        """Whether training may stop after this epoch: without revisits by its mean loss, else by a check of all rows of
+        edits, made once enough were found learnt at their last visits."""
         if not run.settings.revisit:
             return run.position.losses[-1] < run.settings.stop_loss
         return run.converged(len(run.rows.augmented))

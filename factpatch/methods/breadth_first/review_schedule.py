@@ -49,14 +49,16 @@ class ReviewSchedule:
         return indices[self.hardest_N[indices].argsort(descending=True, stable=True)[:count]]
 
     def turns(self, count: int) -> torch.Tensor:
-        """Indices of the first so many in line: the least steady ones, then others."""
+        """At most `count` indices of edits that an earlier run learnt, in the order in which they are visited again:
+        those that are right but not steady, the least steady first, then the others in turn."""
         line = (self.turn_N >= 0).nonzero().flatten()
         line = line[self.turn_N[line].argsort(stable=True)]
         loose_L = self.hardest_N[line].where(self.hardest_N[line] > _loss(STEADY, self.confidence), torch.tensor(0.0))
         return line[loose_L.argsort(descending=True, stable=True)[:count]]
 
     def note(self, indices: torch.Tensor, hardest_B: torch.Tensor, epoch: int) -> None:
-        """Take down what a visit found; those in line that are right go to its end."""
+        """Record the largest token losses that a visit of these edits found, and when each is due again; those in line
+        that are right go to its end."""
         self.hardest_N[indices] = hardest_B
         wait_B, held_B = self.wait_N[indices], self.turn_N[indices] >= 0
         learnt_B = hardest_B <= self._enough()[indices]
@@ -66,7 +68,8 @@ class ReviewSchedule:
             self.turn_N[indices] = torch.where(held_B & learnt_B, self.turn_N.max() + 1, -1)
 
     def line_up(self, generator: torch.Generator) -> None:
-        """After a look at all rows before the first epoch: those that are right stand in line, in random order."""
+        """Put the edits that are answered right before training begins in the line of those that an earlier run learnt,
+        in random order."""
         right = (self.hardest_N <= _loss(RIGHT, self.confidence)).nonzero().flatten()
         self.turn_N[right] = torch.randperm(len(right), generator=generator)
 

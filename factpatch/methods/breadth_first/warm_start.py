@@ -67,7 +67,8 @@ class WarmStart:
         return run.settings.rows_a_step(min(len(run.order), run.position.to_learn))
 
     def finished(self, run: Run) -> bool:
-        """Is all learnt? All rows are looked at when the first epochs end, and after each of the last ones."""
+        """Whether training may stop after this epoch, as all is learnt: all rows are checked when the first epochs end,
+        and after each of the last ones."""
         if self._late(run, run.position.epoch):
             return self._all_right(run)
         if self._late(run, run.position.epoch + 1):

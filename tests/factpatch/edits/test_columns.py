@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from factpatch.edits.forms import Reader
+from factpatch.edits.forms import FormReader
 from factpatch.errors import InputError
 
 
 def read(raw, columns):
-    return Reader(columns).read(raw)
+    return FormReader(columns).read(raw)
 
 
 COLUMNS = {

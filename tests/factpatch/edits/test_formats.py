@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factpatch.edits.formats import CHUNK_CHARACTERS, FORMAT_READERS, find_layout, read_file
+from factpatch.edits.formats import CHUNK_CHARACTERS, FILE_FORMATS, find_layout, read_file
 from factpatch.errors import InputError
 
 # No zero bytes, as a file with many is taken for UTF-16; for workbooks no control characters, which XML can't hold.
@@ -30,7 +30,7 @@ from tests.factpatch.edits.files_written import (
 )
 
 
-@pytest.mark.parametrize("ending", FORMAT_READERS)
+@pytest.mark.parametrize("ending", FILE_FORMATS)
 @quickly
 @given(data=st.data())
 def test_what_was_written_is_read(ending, tmp_path, data):
@@ -128,14 +128,14 @@ def test_an_encoding_that_is_not_sure_is_not_guessed(tmp_path, content, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("ending", [*FORMAT_READERS, ".csv.gz", ".zip"])
+@pytest.mark.parametrize("ending", [*FILE_FORMATS, ".csv.gz", ".zip"])
 @quickly
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused_in_one_line(ending, tmp_path, content):
     accepted_or_one_line(written(tmp_path, f"edits{ending}", content))
 
 
-@pytest.mark.parametrize("ending", [*FORMAT_READERS, ".jsonl.gz", ".csv.zip"])
+@pytest.mark.parametrize("ending", [*FILE_FORMATS, ".jsonl.gz", ".csv.zip"])
 def test_a_file_with_any_bytes_changed_is_read_or_refused_in_one_line(ending, tmp_path):
     rows = [{"prompt": f"p{n}", "target": "Köln", "paraphrases": ["q", "r"]} for n in range(3)]
     ending, _, packing = ending[1:].partition(".")

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from factpatch.edits.forms import Reader
+from factpatch.edits.forms import FormReader
 from factpatch.errors import InputError
 from tests.factpatch.edits.written import EDIT, counterfact, zsre
 
 
 def read(raw):
-    return Reader().read(raw)
+    return FormReader().read(raw)
 
 
 def values(raw):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from factpatch.edits.findings import refuse_malformed, tidy
 from factpatch.edits.folder import read_ledger
-from factpatch.edits.forms import Reader
+from factpatch.edits.forms import FormReader
 from factpatch.edits.loading import Row
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
@@ -42,7 +42,7 @@ EDITS = st.builds(
 
 
 def read(raw, columns=None):
-    return Reader(columns).read(raw)
+    return FormReader(columns).read(raw)
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -12,10 +12,11 @@ from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.evaluate import collect_answers
+from factpatch.models.chat_template import in_chat
 from factpatch.models.encoding import encode_edit, encode_pairs, encode_prompt
 from factpatch.models.loading import load_model, load_tokenizer, write_values
 from factpatch.models.locations import locate
-from factpatch.models.tokenization import in_chat, notes
+from factpatch.models.tokenization import notes
 from factpatch.settings.config import EvaluationSettings, ModelSettings, Settings, TrainingSettings, TrunkSettings
 from factpatch.settings.training import NO_AUGMENTATION, NO_PRESERVATION
 

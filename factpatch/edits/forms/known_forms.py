@@ -23,18 +23,19 @@ COLUMNS = (*FIELDS, *(f"{name}.{part}" for name in PROBE_LISTS for part in ("pro
 
 @dataclass(frozen=True)
 class Form:
-    """A way to write edits down.
+    """A published or native way to write an edit request as a row: how it is recognized, and where its fields stand.
 
     Attributes:
         name: as summaries say it.
-        marks: fields by which it is told, each with its type: a row of this form holds all of them. The first is the
-            one that fewest other rows have.
-        columns: where our fields stand, besides under their own names.
-        alone: fields that tell it by themselves where a row has no `prompt` and is of no other form, as of a revert.
-        mapped: fields that do not count under their own names, as a user's map says where they stand.
+        marks: the fields, each with its type, that a row must hold to be recognized as of this form. The first is the
+            one that fewest rows of other forms have.
+        columns: dotted paths of the native fields in a row, besides their own names.
+        alone: fields of which one is enough for a row that has no `prompt` and is of no other form, such as a revert.
+        mapped: native fields that are looked up only where a user's map of columns says, not under their own names.
         arrange: puts a row in order before its paths are followed; raises InputError for what is none of this form.
         template: `{}` in a prompt stands for the subject.
-        several: a row holds an edit for each item of the list that the prompt's path leads through.
+        several: whether one row holds several edits, one for each item of the list that the prompt's path leads
+            through.
         refusal: why its rows cannot be read, and what to do; None where they can.
     """
 
@@ -66,13 +67,13 @@ class Form:
         return Reach.of(path for paths in self.paths.values() for path in paths)
 
     @cached_property
-    def stated(self) -> frozenset[str]:
-        """The paths that its columns state."""
+    def column_paths(self) -> frozenset[str]:
+        """All paths that `columns` names, joined ones one by one."""
         return frozenset(path for text in self.columns.values() for path in text.split("+"))
 
     @cached_property
-    def halves(self) -> frozenset[str]:
-        """Paths that give a prompt or an answer of probes and nothing else."""
+    def probe_part_paths(self) -> frozenset[str]:
+        """Paths that lead to a prompt or an answer of probes, which is half a probe, and to nothing else."""
         whole = {path for name, paths in self.paths.items() if name in FIELDS for path in paths}
         return frozenset(path for name, paths in self.paths.items() if name not in FIELDS for path in paths) - whole
 
@@ -81,7 +82,7 @@ class Form:
         """The fields of a row that it uses, or could use; what it says under other names is none."""
         elsewhere = self.mapped | {name for name in self.columns if name not in (*TEXT_LISTS, *PROBE_LISTS)}
         used = {path.partition(".")[0] for paths in self.paths.values() for path in paths}
-        return frozenset((used - elsewhere) | {path.partition(".")[0] for path in self.stated})
+        return frozenset((used - elsewhere) | {path.partition(".")[0] for path in self.column_paths})
 
 
 REWRITE = {
