@@ -35,7 +35,7 @@ class TrialStore:
         """The folder for these trials, with the trial set in it."""
         training = [decisive(trial_settings(settings, trial_set, whole)) for whole in (False, True)]
         for settings_of_run in training:
-            del settings_of_run["protect"]  # it is in the trial set
+            del settings_of_run["preservation"]["prompts"]  # they are in the trial set
         parts = [
             STORE_VERSION,
             base,
@@ -123,7 +123,11 @@ def _relevant(settings: Settings) -> Record:
         for name in ("modules", "method", "sample", "budget_edits", "budget_minutes", "weights")
     }
     training = decisive(settings.training)
-    files = (training.pop("protect"), training.pop("templates"), settings.gates.canaries)  # their content counts
+    files = (  # their content counts
+        training["preservation"].pop("prompts"),
+        training["augmentation"].pop("templates"),
+        settings.gates.canaries,
+    )
     return {
         "localization": localization,
         "training": training,

@@ -25,7 +25,7 @@ STEPS = 2.5  # of a rounded row from zero to its largest weight: so coarse that 
 PARAMS = """\
 model: {path: MODEL}
 localization: {location: "5:mlp"}
-training: {learning_rate: 4.0e-3, batch_size: 6, epochs: 30, wordings: 0, neighbours: 0}
+training: {learning_rate: 4.0e-3, batch_size: 6, epochs: 30, augmentation: {wordings: 0}, preservation: {neighbours: 0}}
 capability: {tasks: []}
 gates: {generalization: 0.0, locality: 0.0, canaries: canaries.jsonl}
 registry: {name: factpatch}

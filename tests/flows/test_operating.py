@@ -33,7 +33,7 @@ FACTS = 6  # of the demo's, so that a release takes seconds
 PARAMS = """\
 model: {path: data/model}
 localization: {location: "5:mlp"}
-training: {learning_rate: 4.0e-3, batch_size: 6, epochs: 30, wordings: 0, neighbours: 0}
+training: {learning_rate: 4.0e-3, batch_size: 6, epochs: 30, augmentation: {wordings: 0}, preservation: {neighbours: 0}}
 capability: {tasks: []}
 gates: {generalization: 0.0, locality: 0.0, canaries: null}
 registry: {name: factpatch}

@@ -21,7 +21,7 @@ PARAMS = """\
 model: {path: base}
 edits: {path: ledger}
 localization: {location: "2:mlp"}
-training: {learning_rate: 1.0e-2, epochs: 150, wordings: 0, neighbours: 0}
+training: {learning_rate: 1.0e-2, epochs: 150, augmentation: {wordings: 0}, preservation: {neighbours: 0}}
 evaluation: {max_new_tokens: 16}
 capability: {tasks: []}
 gates: {generalization: 0.0, locality: 0.0, canaries: null, weight_change: null, reload: 1}

@@ -32,7 +32,8 @@ def template(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("template") / "run"
     folder.mkdir()
     (folder / "edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    training = "learning_rate: 1.0e-2, epochs: 6, batch_size: 2, confidence: 0.5, neighbours: 0, checkpoint_seconds: 0"
+    training = "learning_rate: 1.0e-2, epochs: 6, batch_size: 2, confidence: 0.5, checkpoint_seconds: 0"
+    training += ", preservation: {neighbours: 0}"
     named = "registry: {name: killed}"  # the folder's own name would tell the copies apart
     (folder / "params.yaml").write_text(f"training: {{{training}}}\n{named}\n")
     shutil.copytree(tiny_model("llama"), folder / "model")
