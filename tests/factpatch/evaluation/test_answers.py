@@ -160,8 +160,9 @@ def as_the_paper_does(text):
 @example("C++", "C")
 @example("3.14", "3")
 @example("東京。", "東京")
+@example("\n0", "")
 def test_the_papers_rule_is_what_it_was(output, target):
-    answer = output.partition("\n")[0].partition(".")[0].strip()
+    answer = output.lstrip().partition("\n")[0].partition(".")[0].strip()
     assert cut(output, target, "paper") == answer
     left, right = as_the_paper_does(answer), as_the_paper_does(target)
     assert normalise(target, "paper") == right
