@@ -96,12 +96,13 @@ class Stepper:
         return mean, _in_order(torch.cat(hard), parts)
 
     def _parts(self, indices: Sequence[int], micro: int) -> list[list[int]]:
-        """Places of the mini-batch's rows in micro-batches, kept rows apart from those of edits."""
+        """Places of the mini-batch's rows in micro-batches, preserved rows apart from those of edits."""
         first = self.preservation_term.first if self.preservation_term else len(self.rows)
-        kinds = ([place for place, index in enumerate(indices) if (index >= first) is kept] for kept in (False, True))
+        taught = [place for place, index in enumerate(indices) if index < first]
+        preserved = [place for place, index in enumerate(indices) if index >= first]
         return [
             [own[place] for place in part]
-            for own in kinds
+            for own in (taught, preserved)
             if own
             for part in micro_batches([self._lengths[indices[place]] for place in own], micro, self.rows.packed)
         ]

@@ -71,29 +71,32 @@ class PreservationTerm:
             return predictions, weight * token_losses(predictions)
         base = [self._base_rows[index - self.first] for index in indices]
         tokens_PK = torch.cat([row.tokens_PK for row in base])
-        tokens_S, weight_S = self._asked(tokens_PK, indices)
+        tokens_S, places_PK, stands_S = self._asked(tokens_PK, indices)
         predictions = self._rows.predict(indices, tokens_S)
         logits_PS = predictions.logits_PV[predictions.real_P].float()
-        all_P = (logits_PS + weight_S).logsumexp(-1, keepdim=True)
-        now_PK = logits_PS.gather(1, torch.searchsorted(tokens_S, tokens_PK)) - all_P
+        all_P = (logits_PS + stands_S).logsumexp(-1, keepdim=True)
+        now_PK = logits_PS.gather(1, places_PK) - all_P
         loss_P = torch.zeros(len(predictions.real_P), device=now_PK.device)
         term_P = weight * divergence(now_PK, torch.cat([row.log_PK for row in base]))
         return predictions, loss_P.masked_scatter(predictions.real_P, term_P)
 
-    def _asked(self, tokens_PK: torch.Tensor, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens to compute logits of, in order, and the logarithm of how many tokens each stands for (S). The sample
-        hangs on the rows alone, so that a run that resumes draws as one that was never stopped."""
+    def _asked(
+        self, tokens_PK: torch.Tensor, indices: Sequence[int]
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | float]:
+        """Tokens to compute logits of, in order (S; None: all), the places of the likeliest ones among them (P, K), and
+        the logarithm of how many tokens each stands for. The sample hangs on the rows alone, so that a run that resumes
+        draws as one that was never stopped."""
         told = tokens_PK.unique()
         others = self._rows.vocabulary - len(told)
         if self._whole or others <= 2 * SAMPLED:
-            every = torch.arange(self._rows.vocabulary, device=told.device)
-            return every, torch.zeros(len(every), device=told.device)
+            return None, tokens_PK, 0.0
         generator = torch.Generator().manual_seed(hash(tuple(indices)) % 2**63)
         drawn = torch.randint(self._rows.vocabulary, (SAMPLED,), generator=generator).unique().to(told.device)
         drawn = drawn[~torch.isin(drawn, told)]
         tokens_S = torch.cat([told, drawn]).sort().values
         stands = torch.tensor(others / len(drawn), device=told.device).log()
-        return tokens_S, torch.where(torch.isin(tokens_S, told), 0.0, stands)
+        stands_S = torch.where(torch.isin(tokens_S, told), 0.0, stands)
+        return tokens_S, torch.searchsorted(tokens_S, tokens_PK), stands_S
 
     def _ask(self, indices: Sequence[int]) -> list[BasePredictions]:
         """What the base model says where each row's answer is due."""
