@@ -15,8 +15,12 @@ from factpatch.methods.lookup import find_method
 from factpatch.release.pending import RegisteredVersion
 from factpatch.settings.config import Settings, to_dict
 from factpatch.settings.training import decisive
-from factpatch.training_data.carry_over import CARRY_OVER_FILE as COMPANIONS
-from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver, read_carried_over
+from factpatch.training_data.carry_over import (
+    CARRY_OVER_FILE,
+    NOTHING_CARRIED_OVER,
+    CarriedOver,
+    read_carried_over,
+)
 
 if TYPE_CHECKING:  # the command line decides without torch
     from factpatch.patches.patch import Patch
@@ -132,7 +136,7 @@ def decide_mode(
                 unfit = f"version {registered.version} holds these facts already, so they are trained anew"
             if unfit is not None:
                 shutil.rmtree(patch)
-                (folder / COMPANIONS).unlink(missing_ok=True)
+                (folder / CARRY_OVER_FILE).unlink(missing_ok=True)
                 mode = rebuild(unfit)
         if settings.edits.mode == "incremental" and mode.name == "rebuild":
             raise InputError(f"edits.mode is incremental, but this cannot be: {mode.reason}; set auto or rebuild")

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from factpatch.edits.forms import COLUMNS
 from factpatch.errors import InputError
 from factpatch.settings.build import as_yaml, build
+from factpatch.settings.methods import method_entry
 from factpatch.settings.naming import UNFIT, fits, project_name
 from factpatch.settings.training import (
     PAPER,
@@ -76,9 +77,8 @@ class LocalizationSettings:
     """Where to write."""
 
     location: str | None = None  # such as "4:mlp.down_proj" or, by role, "4:down"; null searches
-    modules: tuple[
-        str, ...
-    ] = ()  # modules or roles, tried at every layer; none named: all roles, see `structure.roles`
+    modules: tuple[str, ...] = ()  # modules or roles, tried at every layer; none named: all roles, as `models.roles`
+    # tells them
     method: Literal["auto", "grid"] = "auto"  # a signal, short runs for few, whole ones for fewer / whole runs for all
     sample: Annotated[StrictInt, Field(ge=LEAST_SAMPLE)] = 24  # edits a place is tried on
     budget_edits: Count = 288  # of a search (auto) in all its trials: the sample's edits, once for each trial
@@ -248,6 +248,7 @@ def build_settings(values: Mapping[str, Any]) -> Settings:
     """Settings from the sections' plain values; InputError, with a suggestion, for keys and values that do not fit."""
     sections = {name: {} if own is None else own for name, own in values.items()}
     settings: Settings = build(Settings, sections)
+    method_entry(settings.training.method)  # here, as looking for other packages' methods takes milliseconds
     _check_recipe(settings, sections.get("training", {}))
     return settings
 
@@ -270,11 +271,12 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
     found = dict(values)
     for name, value in overrides.items():
         section, _, key = name.partition(".")
-        own = found.get(section)
-        if key and isinstance(own or {}, Mapping):  # else it is refused when the settings are built
-            value = with_overrides(own or {}, {key: value})
-        if not key or isinstance(own or {}, Mapping):
-            found[section] = value
+        if key:
+            own = found.get(section) or {}
+            if not isinstance(own, Mapping):
+                continue  # it is refused when the settings are built
+            value = with_overrides(own, {key: value})
+        found[section] = value
     return found
 
 
@@ -301,10 +303,11 @@ def _check_recipe(settings: Settings, written: Mapping[str, Any]) -> None:
             )
 
 
-def _leaves(one: Any, other: Any, written: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any, Any]]:
+def _leaves(left: Any, right: Any, written: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any, Any]]:
     """Dotted name and both values of every key that was written."""
     for key, value in written.items():
+        own, other = getattr(left, key), getattr(right, key)
         if isinstance(value, Mapping):
-            yield from _leaves(getattr(one, key), getattr(other, key), value, f"{prefix}{key}.")
+            yield from _leaves(own, other, value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", getattr(one, key), getattr(other, key)
+            yield f"{prefix}{key}", own, other

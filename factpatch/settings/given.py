@@ -31,11 +31,8 @@ def settings_from(given: Settings | Mapping[str, Any] | str | Path | None) -> Se
         return load_settings(given, {name: value for name, value in NOTHING_KEPT.items() if name not in named})
     if given is not None and not isinstance(given, Mapping):
         raise InputError(f"settings are {given!r}; give a dict, the path of a YAML file, or Settings")
-    named = _dotted(given or {})
-    whole = {name: value for name, value in named.items() if "." not in name}
-    parts = {name: value for name, value in named.items() if "." in name}
     try:
-        return build_settings(with_overrides(whole, NOTHING_KEPT | parts))
+        return build_settings(with_overrides({}, NOTHING_KEPT | _dotted(given or {})))
     except InputError as error:
         raise InputError(f"settings: {error}") from error
 

@@ -9,23 +9,24 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
 from factpatch.errors import InputError
-from factpatch.settings.methods import method_entry
 
 SECTION = ConfigDict(extra="forbid")  # of every dataclass of settings
 
 
-def as_number(value: Any) -> Any:
-    """YAML 1.1 reads 3e-3 as text, which is a number here; and true is none."""
+def _no_bool(value: Any) -> Any:
+    """Pydantic would take true for 1."""
     if isinstance(value, bool):
         raise ValueError("a bool is no number")
     return value
 
 
-Number = Annotated[float, BeforeValidator(as_number)]
+Number = Annotated[float, BeforeValidator(_no_bool)]  # or a number as text, as YAML 1.1 reads 3e-3
 NotNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Amount = Annotated[StrictInt, Field(ge=0)]
 Count = Annotated[StrictInt, Field(ge=1)]  # of things of which there must be one
+StepSize = Annotated[Number, Field(ge=1e-9, le=1)]
+Confidence = Annotated[Number, Field(ge=0.5, le=0.9999)]  # from a half on, the token is the likeliest
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -76,17 +77,13 @@ class TrainingSettings:
 
     method: str = "breadth-first"  # depth-first is the baseline; other packages may bring more (docs/extending.md)
     recipe: Literal["own", "paper"] = "own"  # paper: that of LocFT-BF, which no key below may contradict (see PAPER)
-    learning_rate: Literal["auto"] | Annotated[Number, Field(ge=1e-9, le=1)] = (
-        "auto"  # Adam's step size; auto: a share of the trained matrices' own size
-    )
+    learning_rate: Literal["auto"] | StepSize = "auto"  # Adam's; auto: a share of the trained matrices' own size
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
     batch_size: Count | None = None  # rows a step; null: a twentieth of those an epoch visits, but 8 to 100
     micro_batch: Count | None = None  # rows a forward pass at most; halves by itself when memory runs out
     epochs: Count = 40  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
     revisit: StrictBool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
-    confidence: Annotated[Number, Field(ge=0.5, le=0.9999)] = (
-        0.9  # probability of every target token from which on an edit counts as learnt
-    )
+    confidence: Confidence = 0.9  # probability of every target token from which on an edit counts as learnt
     stop_loss: NotNegative = 0.01  # without revisits: stop once an epoch's mean loss is below
     seed: StrictInt = 0  # of the order of edits
     resume: StrictBool = False  # continue a killed run from the checkpoint in its output folder
@@ -94,9 +91,6 @@ class TrainingSettings:
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     preservation: PreservationSettings = Field(default_factory=PreservationSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
-
-    def __post_init__(self) -> None:
-        method_entry(self.method)
 
     @property
     def step_size(self) -> float:

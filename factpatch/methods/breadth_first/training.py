@@ -53,7 +53,7 @@ class TrainingPolicy(Protocol):
 def breadth_first(job: EditJob, rows: Rows) -> TrainingResult:
     """Train the located parameters with Adam in epochs of shuffled mini-batches.
 
-    An epoch visits edits and their augmented rows that are due, and for each of them `protect_ratio` preserved rows.
+    An epoch visits edits and their augmented rows that are due, and for each of them `ratio` preserved rows.
     With `revisit`, rows that are learnt wait longer and longer. Training then ends when a check of all finds each
     target token at least as probable as `confidence` (but for a few augmented rows), or right where no more of them
     became so for long; without `revisit` it ends when an epoch's mean loss is below `stop_loss`. A `warm_start` goes

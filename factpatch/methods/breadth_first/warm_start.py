@@ -38,7 +38,7 @@ class WarmStart:
         """Rows of edits that are due, and preserved ones in turn.
 
         The first epochs visit as many rows that hold as are due, and bring back preserved ones that moved, while steps
-        are large enough. What `protect_least` asks shrinks with what is due, as an epoch that visits a few rows more of
+        are large enough. What `least` asks shrinks with what is due, as an epoch that visits a few rows more of
         what is new moves little.
         """
         due, preserved = self.due(run), len(run.rows.preserved)
