@@ -24,6 +24,7 @@ from factpatch.evaluation.judging import check_judge
 from factpatch.evaluation.readiness import check_readiness
 from factpatch.files import output_folder, read_json
 from factpatch.preflight.environment import user_name
+from factpatch.preflight.shared_model import share_base_model
 from factpatch.release.plan import ReleasePlan
 from factpatch.release.provenance import write_provenance
 from factpatch.release.registry import lock_file, locked
@@ -42,7 +43,6 @@ from tasks.probes import probes
 from tasks.promote import promote_release, promote_version
 from tasks.register import register
 from tasks.regress import load_tasks, regress
-from tasks.tools.base_model import share_base_model
 from tasks.unedited import unedited
 from tasks.validate import validate
 

@@ -34,7 +34,7 @@ def edit(output: str, settings: Settings) -> str:
     """
     from factpatch.methods.checkpoint import CHECKPOINT_FILE, remove_checkpoint
     from factpatch.preflight.machine import peak_memory
-    from tasks.tools.base_model import base_model, within_memory
+    from factpatch.preflight.shared_model import base_model, within_memory
 
     start = time.perf_counter()
     folder = Path(output)

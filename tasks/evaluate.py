@@ -23,8 +23,8 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     """
     from factpatch.evaluation.before_after import evaluate as measure
     from factpatch.patches.patch import read_patch
+    from factpatch.preflight.shared_model import base_model
     from factpatch.release.record import digest_patch
-    from tasks.tools.base_model import base_model
 
     start = time.perf_counter()
     folder = output_folder(output)

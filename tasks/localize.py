@@ -29,7 +29,7 @@ def localize(output: str, settings: Settings) -> str:
     from factpatch.localization.heat_maps import draw
     from factpatch.preflight.estimate import check_model_room
     from factpatch.preflight.machine import available
-    from tasks.tools.base_model import base_model, within_memory
+    from factpatch.preflight.shared_model import base_model, within_memory
 
     start = time.perf_counter()
     folder = Path(output)

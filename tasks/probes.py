@@ -29,7 +29,7 @@ def probes(output: str, settings: Settings) -> str:
     edits = read_accepted(folder)
     made = MadeProbes((), ())
     if any(lacking(edits, kind, settings) for kind in ("paraphrases", "locality")):
-        from tasks.tools.base_model import base_model
+        from factpatch.preflight.shared_model import base_model
 
         with base_model(settings.model) as loaded, show_progress("probes") as report:
             made = make_probes(loaded, edits, settings, report)

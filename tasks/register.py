@@ -189,7 +189,7 @@ def ask_again(
 ) -> dict[str, Any]:
     """The release after the gate that fetches the model from the registry and asks it a sample of the edits."""
     from factpatch.evaluation.reload import evenly_spread, moved_answers
-    from tasks.tools.base_model import make_room
+    from factpatch.preflight.shared_model import make_room
 
     rows = evenly_spread(steps["evaluate"]["edits"], settings.gates.reload)
     if not rows:

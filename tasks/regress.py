@@ -43,10 +43,10 @@ from factpatch.evaluation.suites import COMPRESSED, FEW_SHOT_SEED, SuiteTask, ch
 from factpatch.files import digest_value, output_folder, write_json, write_jsonl
 from factpatch.models.loading import LoadedModel, preserved
 from factpatch.patches.patch import apply_patch, read_patch
+from factpatch.preflight.shared_model import base_model
 from factpatch.progress import show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
-from tasks.tools.base_model import base_model
 from tasks.tools.harness import Progress, QuietModel, quiet_harness, quiet_model, replaced_attribute
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100

@@ -1,1 +1,1 @@
-"""Outside tools as the steps need them; the steps import from here, and never each other."""
+"""Outside tools that several steps need, a file each; steps import from here, and never each other."""

@@ -11,11 +11,11 @@ import pytest
 
 from factpatch.edits import folder as ledger_files
 from factpatch.models import loading
+from factpatch.preflight.shared_model import base_model
 from factpatch.settings.config import load_settings
 from flows.__main__ import main
 from tasks.promote import promote, read_history
 from tasks.tools import mlflow_registry
-from tasks.tools.base_model import base_model
 
 PARAMS = """\
 model: {path: base}

@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from factpatch.errors import RefusedError
-from factpatch.models.loading import tensor_digests
+from factpatch.preflight import shared_model as owner
+from factpatch.preflight.shared_model import base_model, make_room, share_base_model, within_memory
 from factpatch.settings.config import ModelSettings
-from tasks.evaluate import evaluate
-from tasks.tools import base_model as owner
-from tasks.tools.base_model import base_model, make_room, share_base_model, within_memory
 
 
 @pytest.fixture
@@ -87,13 +85,3 @@ def test_it_goes_where_no_second_one_fits_beside_it(model, tmp_path, monkeypatch
         monkeypatch.setattr(owner, "available", lambda *_: replace(free, memory=1))
         make_room(tmp_path)
         assert not alive(first)
-
-
-def test_a_step_leaves_the_model_as_it_found_it(settings, output):
-    with share_base_model():
-        with base_model(settings.model) as loaded:
-            before = tensor_digests(loaded.model)
-        evaluate.fn(str(output), settings)
-        with base_model(settings.model) as again:
-            assert again is loaded
-            assert tensor_digests(again.model) == before
