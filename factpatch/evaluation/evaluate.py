@@ -139,11 +139,7 @@ def collect_answers(
         with open_rows(loaded, location, some, settings.trunk) as opened:
             return verify(loaded, opened, budget, batch_size)
 
-    tried = len(rows) if before else len(edited) + GUESSES_TRIED
-    verdicts = prove(rows[:tried])
-    hopes = [verdict.answer is not None for verdict in verdicts[len(edited) :]]
-    if len(rows) > tried and 2 * sum(hopes) >= len(hopes):
-        verdicts += prove(rows[tried:])
+    verdicts = prove(rows) if before else _prove_in_turn(prove, rows, len(edited))
     guessed = list(zip([*(prompt for prompt, _ in texts), *known], rows, verdicts, strict=False))
     answers = {prompt: verdict.answer for prompt, _, verdict in guessed if verdict.answer is not None}
     begun: dict[str, tuple[int, ...]] = {}
@@ -180,6 +176,19 @@ def collect_answers(
         {prompt: answer.ids for prompt, answer in answers.items()},
         {prompt: verdict.stops for prompt, _, verdict in guessed if prompt in known},
     )
+
+
+def _prove_in_turn(
+    prove: Callable[[Sequence[Encoded]], list[Verification]], rows: Sequence[Encoded], sure: int
+) -> list[Verification]:
+    """Verdicts on rows of which those after the first `sure` are mere guesses: on few of these, and on the others too
+    where half of the few were right."""
+    tried = sure + GUESSES_TRIED
+    verdicts = prove(rows[:tried])
+    hopes = [verdict.answer is not None for verdict in verdicts[sure:]]
+    if len(rows) > tried and 2 * sum(hopes) >= len(hopes):
+        verdicts += prove(rows[tried:])
+    return verdicts
 
 
 def measure(

@@ -77,15 +77,10 @@ def find_training_rows(
     edits, found, lacking = with_subjects(edits)
     everything = [*learnt_before, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
-    in_file, edited = read_protected(settings), HeldOut(edit.prompt for edit in everything)
-    protected = unasked(in_file, held, edited)
+    edited = HeldOut(edit.prompt for edit in everything)
+    protected, told = _protected(settings, held, edited)
+    notes += told
     withdrawn_requests = unasked([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
-    notes += _dropped(preservation.prompts, len(in_file) - len(protected))
-    if in_file and not protected:
-        raise InputError(
-            f"training.preservation.prompts '{preservation.prompts}' preserves nothing; name other prompts, or set it "
-            "to null"
-        )
     grouped = augmentation.wordings > 0 or preservation.neighbours > 0
     brief = _briefly(settings)
     with open_answer_cache(loaded, settings) as cache:
@@ -108,10 +103,7 @@ def find_training_rows(
         own_rows = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if preservation.neighbours else []
         reworded, told = reword(loaded, edits, settings, cache) if augmentation.wordings else ({}, [])
     notes += told
-    if wordings.silent:
-        asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
-        notes.append(f"{asked} by which wordings are compared")
-    notes += note_on_silent(rows, "prompts that were to be kept")
+    notes += _silence_told(wordings) + note_on_silent(rows, "prompts that were to be kept")
     answered = [(request, row) for request, row in zip(to_preserve, rows[: len(to_preserve)], strict=True) if row]
     if preservation.neighbours:
         count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(preservation.neighbours * len(edits))))
@@ -142,6 +134,31 @@ def without_unused_rows(settings: Settings, abilities: Abilities) -> Settings:
     if not abilities.preserved:
         training = replace(training, preservation=NO_PRESERVATION)
     return replace(settings, training=training)
+
+
+def _protected(settings: Settings, held: HeldOut, edited: HeldOut) -> tuple[list[EditRequest], list[str]]:
+    """Prompts of the user's file that nothing holds out and no edit asks, with a note on the others; InputError where
+    none is left."""
+    path = settings.training.preservation.prompts
+    in_file = read_protected(settings)
+    protected = unasked(in_file, held, edited)
+    dropped = len(in_file) - len(protected)
+    if in_file and not protected:
+        raise InputError(
+            f"training.preservation.prompts '{path}' preserves nothing; name other prompts, or set it to null"
+        )
+    if not dropped:
+        return protected, []
+    left_out = f"{dropped} prompts of training.preservation.prompts '{path}' are left out"
+    return protected, [f"{left_out}: an edit, a probe or a canary asks them"]
+
+
+def _silence_told(wordings: TemplateGroups) -> list[str]:
+    """A note on edits' prompts that the base model says nothing to."""
+    if not wordings.silent:
+        return []
+    asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
+    return [f"{asked} by which wordings are compared"]
 
 
 def _briefly(settings: Settings) -> Settings:
@@ -224,13 +241,6 @@ def _carried_over(
     texts = [*(request.prompt for request in near), *left.neighbours]
     most = min(len(texts), round(settings.training.preservation.neighbours * len(everything)))
     return CarriedOver((*further, *left.wordings), tuple(random.Random(settings.training.seed).sample(texts, most)))
-
-
-def _dropped(path: str | None, count: int) -> list[str]:
-    if not count:
-        return []
-    left_out = f"{count} prompts of training.preservation.prompts '{path}' are left out"
-    return [f"{left_out}: an edit, a probe or a canary asks them"]
 
 
 def _prefixes(loaded: LoadedModel, answered: Sequence[tuple[EditRequest, Encoded]], settings: Settings) -> list[str]:
