@@ -19,21 +19,9 @@ from safetensors.torch import load_file, save_file
 from flows.__main__ import main
 from tasks.promote import read_history
 from tasks.tools.mlflow_registry import read_champion
+from tests.flows.small_release import FACTS, PARAMS, read
 
-PARAMS = """\
-model: {path: base}
-edits: {path: ledger}
-localization: {location: "2:mlp"}
-training: {learning_rate: 1.0e-2, epochs: 150, augmentation: {wordings: 0}, preservation: {neighbours: 0}}
-evaluation: {max_new_tokens: 16}
-capability: {tasks: []}
-gates: {generalization: 0.0, locality: 0.0, canaries: null, weight_change: null, reload: 1}
-registry: {promote: wait}
-"""
-FACTS = [
-    {"id": "one", "prompt": "The capital of France is", "target": "Lyon"},
-    {"id": "two", "prompt": "Which language do people speak in Brazil?", "target": "Dutch"},
-]
+WAITING = f"{PARAMS}registry: {{promote: wait}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +35,7 @@ def place(prefect_home, tiny_model, tmp_path_factory):
     save_file(weights, folder / "other" / "model.safetensors", {"format": "pt"})
     (folder / "ledger").mkdir()
     write(folder / "ledger" / "0001.jsonl", *FACTS)
-    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "params.yaml").write_text(WAITING)
     return folder
 
 
@@ -67,10 +55,6 @@ def run(output: str, *options: str) -> tuple[int, list[str]]:
     with redirect_stdout(told), redirect_stderr(told):
         code = main(["run", "--output", output, *options])
     return code, told.getvalue().splitlines()
-
-
-def read(name: str):
-    return json.loads(Path(name).read_text(encoding="utf-8"))
 
 
 def states() -> set[str]:
@@ -149,10 +133,10 @@ def test_a_person_declines_and_the_version_stays_the_candidate(here, person):
 
 def test_another_base_model_in_the_settings_is_work_for_the_schedule(here):
     assert main(["promote", "2"]) == 0
-    Path("params.yaml").write_text(PARAMS.replace("wait", "auto"))
+    Path("params.yaml").write_text(WAITING.replace("wait", "auto"))
     code, printed = run("same", "--pending")
     assert (code, printed) == (0, ["nothing is pending: champion 2 holds the ledger"])
-    Path("params.yaml").write_text(PARAMS.replace("path: base", "path: other").replace("wait", "auto"))
+    Path("params.yaml").write_text(WAITING.replace("path: base", "path: other").replace("wait", "auto"))
     code, printed = run("rebased", "--pending")
     assert code == 0, printed
     why = "every fact is to be written anew, as the base model is 'other' and was 'base'"

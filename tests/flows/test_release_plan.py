@@ -16,19 +16,9 @@ from factpatch.settings.config import load_settings
 from flows.__main__ import main
 from tasks.promote import promote, read_history
 from tasks.tools import mlflow_registry
+from tests.flows.small_release import FACTS, PARAMS, read
 
-PARAMS = """\
-model: {path: base}
-edits: {path: ledger}
-localization: {location: "2:mlp"}
-training: {learning_rate: 1.0e-2, epochs: 150, augmentation: {wordings: 0}, preservation: {neighbours: 0}}
-evaluation: {max_new_tokens: 16}
-capability: {tasks: []}
-gates: {generalization: 0.0, locality: 0.0, canaries: null, weight_change: null, reload: 1}
-"""
-FACTS = [
-    {"id": "one", "prompt": "The capital of France is", "target": "Lyon"},
-    {"id": "two", "prompt": "Which language do people speak in Brazil?", "target": "Dutch"},
+MORE = [
     {"id": "three", "prompt": "His currency is the", "target": "peso"},
     {"id": "four", "prompt": "東京 is in", "target": "Japan"},
 ]
@@ -43,10 +33,6 @@ def add(name: str, *rows: dict) -> str:
     return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def read(name: str):
-    return json.loads(Path(name).read_text(encoding="utf-8"))
-
-
 @pytest.fixture(scope="module")
 def crossed(prefect_home, tiny_model, tmp_path_factory):
     """Three releases. While the last one runs, rows are added and withdrawn, and another version becomes the champion.
@@ -58,10 +44,10 @@ def crossed(prefect_home, tiny_model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         subprocess.run(["git", "init", "-q"], check=True)
-        add("0001.jsonl", *FACTS[:2])
+        add("0001.jsonl", *FACTS)
         assert main(["run", "--output", "first"]) == 0
         assert main(["run", "--output", "rival", "--set", "edits.mode=rebuild", "--set", "registry.promote=never"]) == 0
-        revision = add("0002.jsonl", FACTS[2])
+        revision = add("0002.jsonl", MORE[0])
         change_meanwhile(patch)
         counts = count_reads(patch)
         assert main(["run", "--output", "out", "--pending"]) == 0
@@ -73,7 +59,7 @@ def change_meanwhile(patch: pytest.MonkeyPatch) -> None:
     import flows.release as module
 
     def before(*_):
-        add("0003.jsonl", FACTS[3])
+        add("0003.jsonl", MORE[1])
         promote(load_settings().registry, "2", "bob", "meanwhile")
 
     def after(*_):

@@ -8,18 +8,12 @@ import pytest
 
 from factpatch.edits.folder import fact, next_name, read_ledger, write_revert
 from factpatch.errors import InputError
+from tests.factpatch.edits.ledger_files import two_files, write
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two files: p, q and r, of which the second changes q."""
-    write(tmp_path, "0001-first.jsonl", {"prompt": "p", "target": "a", "id": "one"}, {"prompt": "q", "target": "b"})
-    write(tmp_path, "0002-second.jsonl", {"prompt": "q", "target": "c", "id": "two", "owner": "ann"})
-    return tmp_path
-
-
-def write(folder, name, *rows):
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return two_files(tmp_path)
 
 
 def active(folder):

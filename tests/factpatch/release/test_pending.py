@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from factpatch.edits.folder import fact, read_ledger
 from factpatch.errors import InputError
 from factpatch.release.pending import RegisteredVersion, pending_changes, refuse_late_files
+from tests.factpatch.edits.ledger_files import two_files, write
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two files: p and q, of which the second changes q."""
-    write(tmp_path, "0001-first.jsonl", {"prompt": "p", "target": "a", "id": "one"}, {"prompt": "q", "target": "b"})
-    write(tmp_path, "0002-second.jsonl", {"prompt": "q", "target": "c", "id": "two", "owner": "ann"})
-    return tmp_path
-
-
-def write(folder, name, *rows):
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return two_files(tmp_path)
 
 
 def test_pending_is_what_a_version_lacks_and_what_it_should_no_longer_hold(folder):
