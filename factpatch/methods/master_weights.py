@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from factpatch.models.loading import preserved
 from factpatch.models.locations import Location
@@ -64,19 +65,23 @@ class Masters:
 class LowRankMasters(Masters):
     """Low-rank training (LoRA, arXiv 2106.09685): the optimizer moves factors, and W is W0 + SCALE * B A.
 
-    `tensors` are A (rank, columns), seeded and random, and B (rows, rank), zero, of the first located tensor, of the
-    second, ...; stacks of matrices have a pair of factors for each.
+    `tensors` are A (rank, columns) and B (rows, rank) of the first located tensor, of the second, ...; stacks of
+    matrices have a pair of factors for each. As PEFT does, the factor on the side that the matrix reads is random
+    (uniform, up to 1 over the root of that side's size; seeded) and the other one zero.
     """
 
     def __init__(self, model: PreTrainedModel, location: Location, rank: int, seed: int) -> None:
         super().__init__(model, location)
         self._starts, self.tensors = self.tensors, []
         generator = torch.Generator().manual_seed(seed)
-        for start in self._starts:
+        for name, start in zip(self.names, self._starts, strict=True):
             *stack, rows, columns = start.shape
             inner = min(rank, rows, columns)
-            reading = torch.randn((*stack, inner, columns), generator=generator) / columns**0.5
-            self.tensors += [reading.to(start.device), torch.zeros((*stack, rows, inner), device=start.device)]
+            factors = [torch.zeros((*stack, inner, columns)), torch.zeros((*stack, rows, inner))]
+            reads_rows = isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D)
+            bound = (rows if reads_rows else columns) ** -0.5
+            factors[reads_rows].uniform_(-bound, bound, generator=generator)
+            self.tensors += [factor.to(start.device) for factor in factors]
 
     def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
         """Take other values than the model's as W0."""
