@@ -88,6 +88,8 @@ class TrainingSettings:
     seed: StrictInt = 0  # of the order of edits
     resume: StrictBool = False  # continue a killed run from the checkpoint in its output folder
     checkpoint_seconds: NotNegative = 20.0  # between checkpoints; more where writing one takes long; 0: each step
+    loss_average: Literal["edit", "token"] = "edit"  # over each edit's target tokens, then over edits / over all target
+    # tokens of a mini-batch's edits, so that long targets weigh more
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     preservation: PreservationSettings = Field(default_factory=PreservationSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
@@ -111,7 +113,9 @@ def decisive(training: TrainingSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(training).items() if name not in MEANS}
 
 
-PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
+# The recipe of LocFT-BF, arXiv 2509.22072. It leaves `loss_average` open: edit as in its own code, token as in its port
+# to LLaMA-Factory.
+PAPER: dict[str, Any] = {
     "method": "breadth-first",
     "learning_rate": 5e-4,
     "schedule": "constant",

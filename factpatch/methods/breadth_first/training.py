@@ -96,7 +96,8 @@ def _stepper(masters: Masters, rows: Rows, ranges: RowRanges, settings: Training
     """The optimizer with the term that holds preserved rows; the model still has its base values."""
     first, targets = ranges.preserved.start, settings.preservation.loss == "cross-entropy"
     term = PreservationTerm(rows, first, targets) if len(ranges.preserved) else None
-    return Stepper(rows, masters, settings.step_size, settings.micro_batch, term)
+    token_mean = settings.loss_average == "token"
+    return Stepper(rows, masters, settings.step_size, settings.micro_batch, term, token_mean)
 
 
 def _begin(run: Run, policy: TrainingPolicy, checkpoint: CheckpointPolicy | None) -> bool:
