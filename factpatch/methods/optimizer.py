@@ -10,6 +10,7 @@ import torch
 
 from factpatch.errors import RefusedError
 from factpatch.frozen_trunk import Rows
+from factpatch.methods.curvature import Held, project
 from factpatch.methods.master_weights import Masters
 from factpatch.methods.preservation import PreservationTerm
 from factpatch.models.batches import within_memory
@@ -27,6 +28,7 @@ class Stepper:
     `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
     `preservation_term` gives the loss of preserved rows. `token_mean` takes the mean over all target tokens of a
     mini-batch's edits, in place of each edit's mean and then the mean over edits; preserved rows count as before.
+    Gradients lose their part in the `held` directions before Adam sees them.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class Stepper:
         micro: int | None,
         preservation_term: PreservationTerm | None = None,
         token_mean: bool = False,
+        held: Held | None = None,
     ) -> None:
         self.rows, self.masters = rows, masters
         self.preservation_term, self.token_mean = preservation_term, token_mean
-        self.micro = micro
+        self.micro, self.held = micro, held
         self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
         self._lengths = rows.lengths
 
@@ -127,6 +130,10 @@ class Stepper:
 
     def step(self) -> None:
         """Move the masters by their gradients and show the model the result."""
+        if self.held:
+            for name, master in zip(self.masters.names, self.masters.tensors, strict=True):
+                assert master.grad is not None
+                master.grad = project(master.grad, self.held[name])
         self.optimizer.step()
         self.masters.write_back()
 

@@ -11,6 +11,7 @@ GROUP = "factpatch.methods"  # of entry points, each named as `training.method` 
 BUILT_IN = (
     EntryPoint("breadth-first", "factpatch.methods.breadth_first.method:BreadthFirst", GROUP),
     EntryPoint("depth-first", "factpatch.methods.depth_first.method:DepthFirst", GROUP),
+    EntryPoint("crispedit", "factpatch.methods.crispedit.method:CrispEdit", GROUP),
 )
 
 

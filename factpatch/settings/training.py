@@ -90,9 +90,17 @@ class TrainingSettings:
     checkpoint_seconds: NotNegative = 20.0  # between checkpoints; more where writing one takes long; 0: each step
     loss_average: Literal["edit", "token"] = "edit"  # over each edit's target tokens, then over edits / over all target
     # tokens of a mini-batch's edits, so that long targets weigh more
+    curvature: Share | None = None  # part of the curvature of general text whose directions no gradient may use, after
+    # CrispEdit; null: gradients are free
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     preservation: PreservationSettings = Field(default_factory=PreservationSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.curvature is not None:
+            raise InputError(
+                "training.rank trains factors, whose product training.curvature cannot hold; set one of them to null"
+            )
 
     @property
     def step_size(self) -> float:
@@ -124,6 +132,7 @@ PAPER: dict[str, Any] = {
     "revisit": False,
     "stop_loss": 0.01,
     "rank": None,
+    "curvature": None,
     "preservation": NO_PRESERVATION,
     "augmentation": NO_AUGMENTATION,
 }
