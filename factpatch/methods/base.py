@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the command line asks what a method can do without torch
     from factpatch.models.encoding import Encoded
     from factpatch.models.loading import LoadedModel
     from factpatch.models.locations import Location
+    from factpatch.models.low_rank import Factors
 
 Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
 
@@ -112,6 +113,7 @@ class TrainingResult:
         visits: rows that went forward and backward, preserved ones included.
         unsure: indices of the edits that were not answered right with margin at the last check; None if unchecked.
         engine: `packed`, `padded` (head side alone) or `whole` (the whole model in every step).
+        factors: of a low-rank run, A and B by name: the values are those that it began with plus B A.
     """
 
     values: dict[str, torch.Tensor]
@@ -120,6 +122,7 @@ class TrainingResult:
     visits: int
     unsure: tuple[int, ...] | None
     engine: str
+    factors: dict[str, Factors] = field(default_factory=dict)
 
 
 class EditMethod(Protocol):

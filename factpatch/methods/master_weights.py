@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from factpatch.models.loading import preserved
 from factpatch.models.locations import Location
+from factpatch.models.low_rank import Factors, with_difference
 
 SCALE = 2.0  # of low-rank factors: LoRA's alpha over its rank, as is usual
 
@@ -61,6 +62,10 @@ class Masters:
         """The new values by name, not rounded yet."""
         return dict(zip(self.names, self.merged(), strict=True))
 
+    def factors(self) -> dict[str, Factors]:
+        """Of low-rank training, the differences from the values that it began with; empty otherwise."""
+        return {}
+
 
 class LowRankMasters(Masters):
     """Low-rank training (LoRA, arXiv 2106.09685): the optimizer moves factors, and W is W0 + SCALE * B A.
@@ -109,6 +114,16 @@ class LowRankMasters(Masters):
         """The located tensors' present values in float32."""
         factors = zip(self._starts, self.tensors[::2], self.tensors[1::2], strict=True)
         return [start + SCALE * writing @ reading for start, reading, writing in factors]
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """The new values by name, not rounded yet, to the same bits wherever they are made from the factors."""
+        starts = dict(zip(self.names, self._starts, strict=True))
+        return {name: with_difference(starts[name], pair) for name, pair in self.factors().items()}
+
+    def factors(self) -> dict[str, Factors]:
+        """The differences from the values that training began with, scale included."""
+        pairs = zip(self.names, self.tensors[::2], self.tensors[1::2], strict=True)
+        return {name: (reading, SCALE * writing) for name, reading, writing in pairs}
 
 
 @contextmanager

@@ -91,7 +91,8 @@ def breadth_first(job: EditJob, rows: Rows, held: Held | None = None) -> Trainin
                 run.review_all()
             unsure = tuple(index for index in policy.unsure(run).tolist() if index in ranges.edits)
         values = loaded.stored.rounded(masters.values())
-        return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
+        losses, factors = tuple(position.losses), masters.factors()
+        return TrainingResult(values, losses, position.steps, position.visits, unsure, rows.engine, factors)
 
 
 def _stepper(masters: Masters, rows: Rows, ranges: RowRanges, settings: TrainingSettings, held: Held | None) -> Stepper:
