@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from factpatch.disk_cache import read_cached
-from factpatch.errors import InputError
+from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_value, new_file, output_folder
 from factpatch.methods.curvature import Held, KroneckerFactors, held_directions
 from factpatch.models.batches import in_batches
@@ -72,7 +72,10 @@ def curvature_of_rows(loaded: LoadedModel, location: Location, rows: Sequence[En
         for name, sums in found.items():
             for total, own in zip(totals[name], sums, strict=True):
                 total += own
-    return {name: KroneckerFactors(*(total / tokens for total in own), tokens) for name, own in totals.items()}
+    return {
+        name: KroneckerFactors(rows_RR / tokens, columns_CC / tokens, tokens)
+        for name, (rows_RR, columns_CC) in totals.items()
+    }
 
 
 def refuse_uncurved(model: PreTrainedModel, location: Location) -> dict[str, nn.Module]:
@@ -134,9 +137,14 @@ def _write(path: Path, factors: Factors) -> None:
     tensors = {f"{name} rows": own.rows_RR.cpu() for name, own in factors.items()}
     tensors |= {f"{name} columns": own.columns_CC.cpu() for name, own in factors.items()}
     about = {"tokens": str(next(iter(factors.values())).tokens), "sha256": _content(tensors)}
-    output_folder(path.parent)
-    with new_file(path) as temporary:
-        save_file(tensors, temporary, about)
+    try:
+        output_folder(path.parent)
+        with new_file(path) as temporary:
+            save_file(tensors, temporary, about)
+    except (OSError, SafetensorError, InputError) as error:
+        raise RefusedError(
+            f"the curvature cannot be kept in '{path.parent}' ({error}); make room or name another trunk.folder"
+        ) from error
 
 
 def _read(path: Path, location: Location, device: torch.device) -> Factors:
