@@ -16,6 +16,7 @@ from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
 from factpatch.models.meta import meta_model
+from factpatch.models.sampling import PREFIX_TOKENS
 from factpatch.preflight.durations import MachineSpeed
 from factpatch.preflight.machine import Available, check_device, matrix_rate, memory_rate, process_memory
 from factpatch.preflight.workload import (
@@ -27,7 +28,6 @@ from factpatch.preflight.workload import (
     whole_passes,
 )
 from factpatch.settings.config import ModelSettings, Settings, TrunkSettings
-from factpatch.training_data.augmentation import PREFIX_TOKENS
 from factpatch.training_data.rows import without_unused_rows
 
 GIB = 2**30
