@@ -92,7 +92,7 @@ def run_edit(
     training = settings.training
     method = find_method(training.method)
     abilities = method.abilities
-    refuse_unfit(method, location, edits)
+    refuse_unfit(method, loaded.model, location, edits)
     rows = TrainingRows(
         tuple(encode_edits(loaded, edits, settings.edits.chat_template)),
         further.augmented if abilities.augmented else (),
@@ -108,6 +108,7 @@ def run_edit(
         progress,
         trunk_progress,
         warm_start=warm_start if abilities.warm_start else None,
+        chat_template=settings.edits.chat_template,
     )
     if checkpoint is not None and abilities.resume:
         identity = run_identity(job, settings)
