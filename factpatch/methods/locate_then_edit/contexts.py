@@ -61,14 +61,15 @@ def find_contexts(job: EditJob, prefixes: Sequence[str]) -> list[Contexts]:
 
 def last_token(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], subject: str) -> int:
     """The place of the token that ends the subject where a prompt names it last; InputError where it does not."""
-    count = tokenizer.decode(ids).count(subject)
+    tokens = list(ids)
+    count = tokenizer.decode(tokens).count(subject)
     if not subject or not count:
-        text = tokenizer.decode(ids, skip_special_tokens=True)
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
         raise InputError(f"the subject {subject!r} is not found in what the tokenizer makes of {text!r}; name it so")
-    least, most = 0, len(ids) - 1
+    least, most = 0, len(tokens) - 1
     while least < most:
         middle = (least + most) // 2
-        if tokenizer.decode(ids[: middle + 1]).count(subject) >= count:
+        if tokenizer.decode(tokens[: middle + 1]).count(subject) >= count:
             most = middle
         else:
             least = middle + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,7 +44,7 @@ def read_up_to(
         returned.append(hidden_of(output))
         raise _FarEnough
 
-    decoder = loaded.model.base_model
+    decoder: Any = loaded.model.base_model
     ids_BT, attention_BT = batch.ids_BT[:, :-1], batch.attention_BT[:, :-1]
     hooks = [projection.register_forward_pre_hook(keep) for projection in projections]
     hooks.append(block.register_forward_hook(end))

@@ -1,5 +1,6 @@
 """UltraEdit, MEMIT and AlphaEdit as methods: edits take, the model stays as found, what cannot be used is refused."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -32,7 +33,7 @@ VALUES = {"v_lr": 0.5, "clamp_norm_factor": 4.0, "v_weight_decay": 0.0, "kl_fact
 OPTIONS = {
     "ultraedit": {"lr": 0.02, "chunk": 2},
     "memit": VALUES | {"mom2_update_weight": 1e-3},
-    "alphaedit": VALUES | {"nullspace_threshold": 10.0, "l2": 1e-3, "chunk": 2},
+    "alphaedit": VALUES | {"nullspace_threshold": 100.0, "l2": 1e-3},
 }
 PLACES = {"ultraedit": "1-2:up", "memit": "1-2:down", "alphaedit": "1-2:down"}
 
@@ -68,7 +69,7 @@ def test_edits_take_and_the_model_is_left_as_found(tiny_model, kind, method):
     assert seen[-1] == (3, 3)
     with preserved(loaded.model, location.parameters):
         write_values(loaded.model, result.values)
-        assert loss_of(loaded, EDITS) < 0.97 * loss  # of random models: what a subject's state does is little
+        assert loss_of(loaded, EDITS) < 0.99 * loss  # random models make little of a subject's state
     again = run_edit(loaded, location, EDITS, settings)
     assert all(torch.equal(result.values[name], value) for name, value in again.values.items())
 
@@ -103,6 +104,18 @@ def test_what_the_layers_lack_to_the_target_values_is_shared_out(tiny_model, kin
     assert all((values[name] != loaded.model.get_parameter(name)).any() for name in location.parameters)
 
 
+@pytest.mark.parametrize("method", ["memit", "alphaedit"])
+def test_a_model_that_knows_facts_learns_new_ones_at_their_subjects(reference_model, round_keys, method):
+    loaded = load_model(ModelSettings(path=str(reference_model)))
+    rows = (reference_model.parents[1] / "data" / "edits" / "0001-demo.jsonl").read_text(encoding="utf-8").splitlines()
+    edits = [EditRequest.from_row(json.loads(row)) for row in rows[:40:10]]
+    loss, location = loss_of(loaded, edits), locate(loaded.model, "0-1:down")
+    result = run_edit(loaded, location, edits, settings_of(method))
+    with preserved(loaded.model, location.parameters):
+        write_values(loaded.model, result.values)
+        assert loss_of(loaded, edits) < 0.6 * loss
+
+
 def test_target_values_are_no_further_than_the_clamp_allows(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     rows = tuple(encode_edit(loaded.tokenizer, edit.prompt, edit.target) for edit in EDITS)
@@ -117,10 +130,14 @@ def test_target_values_are_no_further_than_the_clamp_allows(tiny_model):
     torch.testing.assert_close(together.losses, sum((own.losses for own in alone), ()), rtol=1e-3, atol=1e-3)
 
 
-def test_chunks_see_what_earlier_ones_wrote(tiny_model, round_keys):
+@pytest.mark.parametrize("method", ["memit", "alphaedit"])
+def test_chunks_see_what_earlier_ones_wrote(tiny_model, round_keys, method):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     location = locate(loaded.model, "1-2:down")
-    whole, parts = (run_edit(loaded, location, EDITS, settings_of("memit", chunk=chunk)).values for chunk in (None, 1))
+    few = {"v_num_grad_steps": 4}
+    whole, parts = (
+        run_edit(loaded, location, EDITS, settings_of(method, chunk=chunk, **few)).values for chunk in (3, 1)
+    )
     assert not any(torch.equal(whole[name], parts[name]) for name in location.parameters)
 
 
