@@ -17,7 +17,7 @@ from factpatch.errors import InputError, RefusedError
 from factpatch.methods.base import EditJob, TrainingResult
 from factpatch.methods.master_weights import masters_of
 from factpatch.methods.projections import as_stored, projections, sizes
-from factpatch.methods.ultraedit.method import ROWS_A_PASS
+from factpatch.methods.ultraedit.settings import ROWS_A_PASS
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate, predict_whole, token_losses

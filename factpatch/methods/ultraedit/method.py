@@ -1,29 +1,17 @@
-"""UltraEdit as a method: its settings, where it can write, and how much work it is."""
+"""UltraEdit as a method: where it can write, and how much work it is."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic.dataclasses import dataclass
-
 from factpatch.methods.base import Abilities, EditJob, TrainingResult, TrainingRows
-from factpatch.settings.training import SECTION, Count, StepSize
+from factpatch.methods.ultraedit.settings import ROWS_A_PASS, UltraEditSettings
 
 if TYPE_CHECKING:  # what a method can do is asked without torch
     from transformers import PreTrainedModel
 
     from factpatch.methods.workload import ModelShape, Workload
     from factpatch.models.locations import Location
-
-ROWS_A_PASS = 10  # edits whose tokens share one mean loss, as the authors have it
-
-
-@dataclass(frozen=True, config=SECTION)
-class UltraEditSettings:
-    """The authors' own names and values; `lr` is theirs for models of 7B, small ones need more."""
-
-    lr: StepSize = 1e-6  # of the change for a hidden state and its gradient
-    chunk: Count = 100  # edits that are solved for together
 
 
 class UltraEdit:
