@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # what a method can do is asked without torch
 class AlphaEditSettings(ValueSettings):
     """Those of the target values, and what holds the change to the null space."""
 
-    nullspace_threshold: NotNegative = 0.02  # eigenvalue of general keys, as a share of the mean one, below which a
+    nullspace_threshold: NotNegative = 1.0  # eigenvalue of general keys, as a share of the mean one, below which a
     # direction counts as unused
     l2: NotNegative = 10.0  # ridge
     chunk: Count = 100  # edits that are written together

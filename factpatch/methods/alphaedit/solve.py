@@ -6,12 +6,20 @@ from collections.abc import Sequence
 
 import torch
 
+from factpatch.errors import InputError
+
 
 def null_space(moment_II: torch.Tensor, threshold: float) -> torch.Tensor:
     """The projection (I, I) onto eigenvectors of a second moment whose eigenvalue is below `threshold` times the mean
-    eigenvalue."""
+    eigenvalue; InputError where there is none."""
     value_I, vector_II = torch.linalg.eigh(moment_II)
     unused = vector_II[:, value_I < threshold * value_I.mean()]
+    if not unused.shape[1]:
+        least = float(value_I[0] / value_I.mean())
+        raise InputError(
+            "general text uses every direction: none is below training.options.nullspace_threshold "
+            f"({threshold:g}), the least being {least:.2g}; raise it"
+        )
     return unused @ unused.T
 
 

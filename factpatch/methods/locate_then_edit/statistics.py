@@ -26,7 +26,7 @@ from factpatch.models.loading import LoadedModel, fingerprint, known_digests
 from factpatch.models.sampling import sample_ids
 
 STATISTICS_VERSION = 1  # of the files; another number never reads these
-TEXTS, TEXT_TOKENS = 64, 128  # drawn at once, and of each at most
+TEXTS, TEXT_TOKENS = 64, 64  # drawn at once, and of each at most
 DRAWS = 1000  # at most: a model that only ever says a word or two gives too few tokens
 ROWS_AT_ONCE = 16
 

@@ -4,6 +4,7 @@ import numpy
 import pytest
 import torch
 
+from factpatch.errors import InputError
 from factpatch.methods.alphaedit.solve import AlphaEditSolver, alphaedit_change, null_space
 from factpatch.methods.memit.solve import MemitSolver, memit_change
 from factpatch.methods.ultraedit.editing import LifelongNormalizer, ridge_change
@@ -43,6 +44,13 @@ def test_the_null_space_is_what_lies_far_below_the_mean_eigenvalue():
     for threshold, unused in ((0.02, turn[:, 1:]), (0.01, turn[:, 2:])):
         same(null_space(torch.from_numpy(moment), threshold), unused @ unused.T)
         same(null_space(torch.from_numpy(1e-6 * moment), threshold), unused @ unused.T)
+
+
+def test_where_general_text_uses_every_direction_the_threshold_is_to_be_raised():
+    with pytest.raises(
+        InputError, match=r"none is below .*nullspace_threshold \(0\.02\), the least being 0\.4; raise it"
+    ):
+        null_space(double([[4.0, 0.0], [0.0, 1.0]]), 0.02)
 
 
 def test_alphaedit_by_hand():
