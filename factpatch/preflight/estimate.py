@@ -95,7 +95,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     location = locate(model, location_text)
     shape = shape_of(model, location, settings.trunk.keep)
     method = find_method(settings.training.method)
-    refuse_unfit(method, location, edits)
+    refuse_unfit(method, model, location, edits)
     rows = _encode(without_unused_rows(settings, method.abilities), edits)
     work = method.estimate(settings_of(method, settings.training), rows, shape)
 

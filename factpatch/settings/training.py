@@ -95,6 +95,7 @@ class TrainingSettings:
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     preservation: PreservationSettings = Field(default_factory=PreservationSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
+    options: dict[str, Any] = Field(default_factory=dict)  # of the method alone; docs/rivals.md has their names
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.curvature is not None:
