@@ -20,6 +20,8 @@ from factpatch.localization.trial_set import ANSWER_TOKENS, TrialSet
 from factpatch.methods.base import EditJob
 from factpatch.methods.breadth_first.method import BreadthFirst
 from factpatch.methods.breadth_first.training import breadth_first
+from factpatch.methods.reading_moments import reading_moments
+from factpatch.methods.whitening import MOMENT_TOKENS, whitened, whitening_at
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import Location
 from factpatch.preflight.workload import shape_of
@@ -61,6 +63,7 @@ class SharedTrunk:
 
     def __init__(self, loaded: LoadedModel, trial_set: TrialSet, settings: Settings) -> None:
         self.loaded, self.trial_set, self._settings = loaded, trial_set, settings.trunk
+        self._whitens = settings.training.whitening is not None and settings.training.rank is None
         self._rows = list(dict.fromkeys(trial_set.rows))
         place = {row: index for index, row in enumerate(self._rows)}
         self._training = [place[row] for row in trial_set.training]
@@ -85,10 +88,17 @@ class SharedTrunk:
                 break
             places |= wanted
             self._plans[location] = plan
+        self._keep_moments(list(self._plans))
         planned = {location: plan for location, plan in self._plans.items() if plan is not None}
         if planned:
             found = capture(self.loaded, list(planned.values()), self._rows)
             self._kept = dict(zip(planned, found, strict=True))
+
+    def _keep_moments(self, locations: Sequence[Location]) -> None:
+        """Have what whitening needs at these places on disk, by one pass for all."""
+        names = whitened(self.loaded.model, locations) if self._whitens else ()
+        if names and self._settings.folder is not None:
+            reading_moments(self.loaded, names, self._settings, MOMENT_TOKENS)
 
     @contextmanager
     def open(self, location: Location) -> Iterator[tuple[Rows, Rows]]:
@@ -122,9 +132,13 @@ def run_trial(
         if progress:
             progress(done / total, f"loss {loss:.3f}")
 
+    trunk.prepare([location])
+    damping = training.whitening if training.rank is None else None
+    whitening = whitening_at(loaded, location, damping, settings.trunk)
+    job = EditJob(loaded, location, trial_set.training_rows, training, progress=report)
     with trunk.open(location) as (rows, asked):
         try:
-            result = breadth_first(EditJob(loaded, location, trial_set.training_rows, training, progress=report), rows)
+            result = breadth_first(job, rows, whitening=whitening)
         except RefusedError as error:
             seconds = round(time.perf_counter() - start, 3)
             return Trial(location, whole, (False,) * len(asked), 0, 0, 0, seconds, str(error))
@@ -147,7 +161,6 @@ def trial_settings(settings: Settings, trial_set: TrialSet, whole: bool) -> Trai
         training,
         method=BreadthFirst.name,
         recipe="own",
-        curvature=None,  # it is measured for the place that is chosen alone
         options={},
         batch_size=training.batch_size and max(SMALLEST_BATCH, round(training.batch_size * trial_set.share)),
         epochs=epochs if whole else max(1, epochs // SHORT_RUN_PART),

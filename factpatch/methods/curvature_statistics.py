@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from factpatch.disk_cache import read_cached
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import digest_value, new_file, output_folder
-from factpatch.methods.curvature import Held, KroneckerFactors, held_directions
+from factpatch.methods.curvature import KroneckerFactors
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Batch, collate, predict_whole, token_losses
@@ -35,12 +35,6 @@ CURVATURE_VERSION = "1"  # of the files; another number never reads these
 CURVATURE_FILE = "curvature.safetensors"
 
 Factors = dict[str, KroneckerFactors]  # by the name of the parameter
-
-
-def held_for_own_text(loaded: LoadedModel, location: Location, folder: str | None, share: float) -> Held:
-    """For each located matrix the directions that hold this share of the curvature of the model's own text."""
-    factors = curvature_of_own_text(loaded, location, folder)
-    return {name: held_directions(own, share) for name, own in factors.items()}
 
 
 def curvature_of_own_text(loaded: LoadedModel, location: Location, folder: str | None) -> Factors:

@@ -127,12 +127,19 @@ class LowRankMasters(Masters):
 
 
 @contextmanager
-def masters_of(model: PreTrainedModel, location: Location, rank: int | None = None, seed: int = 0) -> Iterator[Masters]:
-    """Masters of the located parameters, low-rank ones with a `rank`; when the block ends, in any way, the model is bit
-    for bit as before."""
+def located_for_training(model: PreTrainedModel, location: Location) -> Iterator[None]:
+    """The located parameters take gradients while the block lasts; then all is bit for bit as before."""
     with preserved(model, location.parameters):
         for name in location.parameters:
             model.get_parameter(name).requires_grad_(True)
+        yield
+
+
+@contextmanager
+def masters_of(model: PreTrainedModel, location: Location, rank: int | None = None, seed: int = 0) -> Iterator[Masters]:
+    """Masters of the located parameters, low-rank ones with a `rank`; when the block ends, in any way, the model is bit
+    for bit as before."""
+    with located_for_training(model, location):
         if rank is None:
             yield Masters(model, location)
         else:

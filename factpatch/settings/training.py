@@ -26,6 +26,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Amount = Annotated[StrictInt, Field(ge=0)]
 Count = Annotated[StrictInt, Field(ge=1)]  # of things of which there must be one
 StepSize = Annotated[Number, Field(ge=1e-9, le=1)]
+Damping = Annotated[Number, Field(ge=1e-4, le=100)]
 Confidence = Annotated[Number, Field(ge=0.5, le=0.9999)]  # from a half on, the token is the likeliest
 
 
@@ -90,18 +91,12 @@ class TrainingSettings:
     checkpoint_seconds: NotNegative = 20.0  # between checkpoints; more where writing one takes long; 0: each step
     loss_average: Literal["edit", "token"] = "edit"  # over each edit's target tokens, then over edits / over all target
     # tokens of a mini-batch's edits, so that long targets weigh more
-    curvature: Share | None = None  # part of the curvature of general text whose directions no gradient may use, after
-    # CrispEdit; null: gradients are free
+    whitening: Damping | None = 0.1  # directions that general text uses move less; the share of their mean variance
+    # that is added to each; null, or with a rank: all move alike
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     preservation: PreservationSettings = Field(default_factory=PreservationSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
     options: dict[str, Any] = Field(default_factory=dict)  # of the method alone; docs/rivals.md has their names
-
-    def __post_init__(self) -> None:
-        if self.rank is not None and self.curvature is not None:
-            raise InputError(
-                "training.rank trains factors, whose product training.curvature cannot hold; set one of them to null"
-            )
 
     @property
     def step_size(self) -> float:
@@ -133,7 +128,7 @@ PAPER: dict[str, Any] = {
     "revisit": False,
     "stop_loss": 0.01,
     "rank": None,
-    "curvature": None,
+    "whitening": None,
     "preservation": NO_PRESERVATION,
     "augmentation": NO_AUGMENTATION,
 }

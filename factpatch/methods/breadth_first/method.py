@@ -27,9 +27,10 @@ class BreadthFirst:
     def run(self, job: EditJob) -> TrainingResult:
         """Train in epochs over all rows."""
         from factpatch.methods.breadth_first.training import breadth_first
-        from factpatch.methods.curvature_statistics import held_for_own_text
+        from factpatch.methods.whitening import whitening_at
 
-        share = job.training.curvature
-        held = held_for_own_text(job.loaded, job.location, job.trunk.folder, share) if share else None
+        training = job.training
+        damping = training.whitening if training.rank is None else None
+        whitening = whitening_at(job.loaded, job.location, damping, job.trunk)
         with job.opened() as rows:
-            return breadth_first(job, rows, held)
+            return breadth_first(job, rows, whitening=whitening)

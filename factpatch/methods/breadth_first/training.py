@@ -20,6 +20,7 @@ from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.master_weights import Masters, masters_of
 from factpatch.methods.optimizer import Stepper
 from factpatch.methods.preservation import PreservationTerm
+from factpatch.methods.whitening import Whitening, whitened_masters
 from factpatch.settings.config import TrainingSettings
 
 
@@ -51,21 +52,28 @@ class TrainingPolicy(Protocol):
         ...
 
 
-def breadth_first(job: EditJob, rows: Rows, held: Held | None = None) -> TrainingResult:
+def breadth_first(
+    job: EditJob, rows: Rows, held: Held | None = None, whitening: Whitening | None = None
+) -> TrainingResult:
     """Train the located parameters with Adam in epochs of shuffled mini-batches.
 
     An epoch visits edits and their augmented rows that are due, and for each of them `ratio` preserved rows.
     With `revisit`, rows that are learnt wait longer and longer. Training then ends when a check of all finds each
     target token at least as probable as `confidence` (but for a few augmented rows), or right where no more of them
     became so for long; without `revisit` it ends when an epoch's mean loss is below `stop_loss`. A `warm_start` goes
-    its own way through the same loop. Gradients lose their part in the `held` directions. The model is left as found;
-    the result holds the new values.
+    its own way through the same loop. Gradients lose their part in the `held` directions; or training goes where
+    general text is white (`factpatch.methods.whitening`). The model is left as found; the result holds the new values.
     """
     loaded, checkpoint = job.loaded, job.checkpoint
     settings = with_step_size(job.training, loaded.model, job.location)
     ranges = RowRanges.of(job.rows)
     policy: TrainingPolicy = FreshStart() if job.warm_start is None or not settings.revisit else WarmStart()
-    with masters_of(loaded.model, job.location, settings.rank, settings.seed) as masters:
+    masters_in = (
+        whitened_masters(loaded.model, job.location, whitening)
+        if whitening
+        else masters_of(loaded.model, job.location, settings.rank, settings.seed)
+    )
+    with masters_in as masters:
         stepper = _stepper(masters, rows, ranges, settings, held)
         run = Run.start(stepper, ranges, settings)
         if job.warm_start is not None:

@@ -44,6 +44,7 @@ class CrispEditSettings:
             stop_loss=self.stop_loss,
             seed=self.seed,
             loss_average="token",
+            whitening=None,
             preservation=NO_PRESERVATION,
             augmentation=NO_AUGMENTATION,
         )

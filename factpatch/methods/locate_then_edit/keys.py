@@ -6,56 +6,39 @@ Shape suffixes: N edits, B rows, I width that a projection reads, W the model's 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import nn
 
+from factpatch.errors import InputError
+from factpatch.methods.base import EditJob
 from factpatch.methods.locate_then_edit.contexts import Contexts
+from factpatch.methods.projections import read_up_to, sizes
+from factpatch.methods.reading_moments import reading_moments
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
-from factpatch.models.forward import Batch, collate, supported
+from factpatch.models.forward import collate
 from factpatch.models.loading import LoadedModel
 
 ROWS_AT_ONCE = 64  # of a pass without gradients
 
 
-class _FarEnough(Exception):
-    """The rest of the pass is not needed."""
+def key_moments(job: EditJob, projections: Sequence[nn.Module]) -> list[torch.Tensor]:
+    """For each projection the mean of k k^T in double precision, over the tokens of the model's own texts.
 
-
-def hidden_of(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """The hidden states among what a decoder block returns."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def read_up_to(
-    loaded: LoadedModel, projections: Sequence[nn.Module], block: nn.Module, batch: Batch
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """What each projection reads, and what the block above them returns, of a pass that ends there."""
-    read: dict[nn.Module, torch.Tensor] = {}
-    returned: list[torch.Tensor] = []
-
-    def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        read[module] = inputs[0]
-
-    def end(module: nn.Module, inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-        returned.append(hidden_of(output))
-        raise _FarEnough
-
-    decoder: Any = loaded.model.base_model
-    ids_BT, attention_BT = batch.ids_BT[:, :-1], batch.attention_BT[:, :-1]
-    hooks = [projection.register_forward_pre_hook(keep) for projection in projections]
-    hooks.append(block.register_forward_hook(end))
-    try:
-        with torch.no_grad(), suppress(_FarEnough):
-            options = supported(decoder, position_ids=batch.positions_BT[:, :-1])
-            decoder(input_ids=ids_BT, attention_mask=attention_BT, use_cache=False, **options)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [read[projection] for projection in projections], returned[0]
+    InputError where fewer tokens are asked for than a key has dimensions, so that some would seem to be unused.
+    """
+    settings = job.training
+    for projection in projections:
+        width, _ = sizes(projection)
+        if settings.statistics_tokens < width:
+            raise InputError(
+                f"training.options.statistics_tokens is {settings.statistics_tokens}, and keys at "
+                f"'{job.location.name}' have {width} dimensions; set it to several times as many"
+            )
+    weights = job.location.parameters
+    found = reading_moments(job.loaded, weights, job.trunk, settings.statistics_tokens, settings.seed)
+    return [found[name] for name in weights]
 
 
 def keys_and_values(

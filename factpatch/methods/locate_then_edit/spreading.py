@@ -14,12 +14,11 @@ from torch import nn
 from factpatch.errors import InputError, RefusedError
 from factpatch.methods.base import EditJob, TrainingResult
 from factpatch.methods.locate_then_edit.contexts import find_contexts, made_up_prefixes
-from factpatch.methods.locate_then_edit.keys import keys_and_values, read_up_to
+from factpatch.methods.locate_then_edit.keys import key_moments, keys_and_values
 from factpatch.methods.locate_then_edit.settings import EDITS_AT_ONCE
-from factpatch.methods.locate_then_edit.statistics import key_moments
 from factpatch.methods.locate_then_edit.target_values import find_target_values
 from factpatch.methods.master_weights import masters_of
-from factpatch.methods.projections import as_stored, projections
+from factpatch.methods.projections import as_stored, projections, read_up_to
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import padding_id
 from factpatch.models.forward import collate
@@ -53,7 +52,7 @@ def locate_then_edit(
     block = decoder_blocks(loaded.model)[1][job.location.layers[-1]]
     _refuse_unless_added(job, located[-1], block)
     edits = find_contexts(job, made_up_prefixes(loaded, settings.seed))
-    solver = solver_for(key_moments(job, located, block))
+    solver = solver_for(key_moments(job, located))
     losses: list[float] = []
     steps = visits = 0
     with masters_of(loaded.model, job.location) as masters:

@@ -16,8 +16,8 @@ from torch import nn
 
 from factpatch.errors import RefusedError
 from factpatch.methods.locate_then_edit.contexts import Contexts
-from factpatch.methods.locate_then_edit.keys import hidden_of
 from factpatch.methods.locate_then_edit.settings import ValueSettings
+from factpatch.methods.projections import hidden_of
 from factpatch.models.encoding import padding_id
 from factpatch.models.forward import collate, edit_losses, flatten, target_logits, token_losses
 from factpatch.models.loading import LoadedModel
