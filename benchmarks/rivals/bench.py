@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmarks.rivals.measures import Base, ask_base
 from benchmarks.rivals.roster import Rival, Values
-from benchmarks.rivals.samples import ANSWER_TOKENS, Sample
+from benchmarks.rivals.samples import ANSWER_TOKENS, WORLD, Sample
 from factpatch.edits.request import digest_edits
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, decoder_blocks, locate
@@ -24,6 +24,10 @@ COMMON: Values = {
     "localization.cache": None,
 }  # each run pays for itself
 MEASURING: Values = {"evaluation.max_new_tokens": ANSWER_TOKENS, "evaluation.report_tokens": 1, "trunk.folder": None}
+EMBEDDED: Values = {
+    "capability.suite": "embedded",
+    "capability.include": str(Path(__file__).parents[2] / "data" / "capability"),
+}
 SHARED = {"trial": ("model", "seed", "tuning"), "result": ("model", "seed", "rows", "capability", "brief")}
 
 Line = dict[str, Any]
@@ -36,7 +40,8 @@ class Bench:
     Attributes:
         model: its folder; `model_name` and `set_name` are for readers.
         output: the file of lines.
-        capability: items of each task of the capability suite; 0 leaves it out.
+        capability: items of each task of the capability suite, the embedded one for what the embedded model knows; 0
+            leaves it out.
         brief: measure the edits and the likelihood of text alone.
     """
 
@@ -49,12 +54,17 @@ class Bench:
     seed: int = 0
     capability: int = 0
     brief: bool = False
-    measuring: Settings = field(default_factory=lambda: default_settings(MEASURING))
+
+    @cached_property
+    def measuring(self) -> Settings:
+        """The settings by which answers are asked for and scores made."""
+        suite = EMBEDDED if self.set_name == WORLD else {}
+        return default_settings(MEASURING, suite, {"capability.limit": self.capability or None})
 
     @cached_property
     def base(self) -> Base:
         """What the untouched model says; asked when it is first needed."""
-        return ask_base(self.loaded, self.sample, self.measuring)
+        return ask_base(self.loaded, self.sample, self.measuring, bool(self.capability))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -86,11 +96,12 @@ class Bench:
         return next((line for line in read_lines(self.output) if line.items() >= wanted.items()), None)
 
     def note(self, line: Mapping[str, Any]) -> Line:
-        """Append a line to the file."""
+        """Append a line to the file, behind one that a killed run left half."""
         whole = {"version": VERSION, **self.identity, **line}
         self.output.parent.mkdir(parents=True, exist_ok=True)
+        held = self.output.read_bytes() if self.output.exists() else b""
         with self.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(whole) + "\n")
+            file.write(("\n" if held and not held.endswith(b"\n") else "") + json.dumps(whole) + "\n")
         return whole
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.rivals.prompts import FORMS, Form, Rewrite, asked_in, rewritten
@@ -18,6 +17,7 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import open_answer_cache, recall_evaluated
 from factpatch.evaluation.answers import same_content
+from factpatch.evaluation.capability import TaskScore, scores_that_count
 from factpatch.evaluation.evaluate import CUT, Answers, collect_answers, measure
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import mean
@@ -33,18 +33,24 @@ NOTHING_SAID = Answers({}, {})  # before prompts whose earlier answers nobody ne
 
 @dataclass(frozen=True)
 class Base:
-    """What the untouched model says to a sample, and the loss of each paragraph of general text."""
+    """What the untouched model says to a sample, the loss of each paragraph of general text, and its scores."""
 
     answers: Answers
     text: tuple[float, ...]
+    capability: Mapping[str, TaskScore] = field(default_factory=dict)
 
 
-def ask_base(loaded: LoadedModel, sample: Sample, settings: Settings) -> Base:
+def ask_base(loaded: LoadedModel, sample: Sample, settings: Settings, capability: bool = False) -> Base:
     """Ask the untouched model, as far as an earlier run did not; the tuning rows too."""
     asked = [*sample.edits, *sample.tuning, *_neighbours(sample)]
     with open_answer_cache(loaded, settings) as kept:
         answers = recall_evaluated(loaded, asked, settings, kept)
-    return Base(answers, tuple(text_losses(loaded, text_rows(loaded), settings)))
+    text = tuple(text_losses(loaded, text_rows(loaded), settings))
+    if not capability:
+        return Base(answers, text)
+    from tasks.regress import score_base  # with Prefect and the harness, which take seconds to import
+
+    return Base(answers, text, score_base(loaded, _capability_units(loaded, settings), settings)[0])
 
 
 def measure_edits(
@@ -145,21 +151,27 @@ def _plain(found: Mapping[str, Any]) -> Measure:
     return {name: found[name] for name in ("value", "n", "ci95", "reason") if name in found}
 
 
-def measure_capability(loaded: LoadedModel, items: int, settings: Settings) -> dict[str, Measure]:
-    """The share of items of the portable capability suite that the model gets right, of so many of each task."""
-    from tasks.regress import score
+def measure_capability(
+    loaded: LoadedModel, edits: Sequence[EditRequest], base: Base, settings: Settings
+) -> dict[str, Measure]:
+    """The share of the suite's items that the model gets right, of those that count: none about what is edited, and of
+    tasks that say so those alone that the untouched model gets right."""
+    from tasks.regress import counting, score
 
-    units = _capability_units(items, loaded.tokenizer.chat_template is not None)
-    scores = score(loaded, list(units), replace(settings.capability, limit=items))
-    right = [item.score for found in scores.values() for item in found.items if item.score is not None]
-    parts = {name: round(found.value, 4) for name, found in scores.items()}
-    return {"capability": {**share(right, "no task was scored"), "tasks": parts}}
+    units = _capability_units(loaded, settings)
+    after = score(loaded, units, settings.capability)
+    kept = {
+        unit.name: scores_that_count(base.capability[unit.name], after[unit.name], counting(unit, edits))[1]
+        for unit in units
+    }
+    right = [item.score for found in kept.values() for item in found.items if item.score is not None]
+    tasks = {name: round(found.value, 4) for name, found in kept.items()}
+    return {"capability": {**share(right, "no item counts"), "tasks": tasks}}
 
 
-@cache
-def _capability_units(items: int, chat: bool) -> tuple[Any, ...]:
-    """The suite's tasks but text, whose likelihood is measured apart, and those that need a chat template it lacks."""
-    from tasks.regress import load_tasks
+def _capability_units(loaded: LoadedModel, settings: Settings) -> list[Any]:
+    """The tasks that the model can be asked, but text, whose likelihood is measured apart."""
+    from tasks.regress import askable, load_tasks
 
-    units = load_tasks(replace(Settings().capability, suite="portable", limit=items))
-    return tuple(unit for unit in units if unit.name != "portable_text" and (chat or not unit.metadata.get("chat")))
+    units, _ = askable(loaded, load_tasks(settings.capability))
+    return [unit for unit in units if unit.name != "portable_text"]

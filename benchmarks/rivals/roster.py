@@ -67,6 +67,8 @@ PAPER_CHOICES: tuple[Values, ...] = (  # 100 rows a step are as good as all wher
 )
 # As practitioners fine-tune: a few epochs of decaying steps, no further rows.
 FINE_TUNING: Values = {**EDITS_ALONE, "training.revisit": False, "training.epochs": 8}
+CRISPEDIT: Values = {"training.method": "crispedit", "training.batch_size": 32, "training.epochs": 25}  # its authors'
+CHUNKS: Values = {"training.options.chunk": 100}
 
 ONE_DOWN = Place(22 / 32, "down")  # the paper's, on Llama-3-8B
 FIVE_DOWN = Place(19 / 32, "down", 23 / 32)  # CrispEdit's
@@ -101,21 +103,24 @@ ROSTER: tuple[Rival, ...] = (
         ONE_DOWN,
         steps(5e-4, 2e-3, "auto"),
     ),
-    Rival("crispedit", "CrispEdit", {"training.method": "crispedit"}, FIVE_DOWN, steps(5e-4, 2e-3)),
-    Rival("ultraedit", "UltraEdit", {"training.method": "ultraedit"}, LATE_GATE_UP),
+    Rival("crispedit", "CrispEdit", CRISPEDIT, FIVE_DOWN, steps(5e-4, 2e-3, "auto")),
+    Rival(
+        "crispedit-chunks",
+        "CrispEdit, chunks of 100",
+        {**CRISPEDIT, **CHUNKS},
+        FIVE_DOWN,
+        steps(5e-4, 2e-3, "auto"),
+    ),
+    Rival(
+        "ultraedit",
+        "UltraEdit, chunks of 100",
+        {"training.method": "ultraedit", **CHUNKS},
+        LATE_GATE_UP,
+        tuple({"training.options.lr": value} for value in (1e-6, 1e-5, 1e-4, 3e-4)),
+    ),
     Rival("memit", "MEMIT, one batch", {"training.method": "memit"}, EARLY_DOWN),
-    Rival(
-        "memit-chunks",
-        "MEMIT, chunks of 100",
-        {"training.method": "memit", "training.options.chunk": 100},
-        EARLY_DOWN,
-    ),
-    Rival(
-        "alphaedit",
-        "AlphaEdit, chunks of 100",
-        {"training.method": "alphaedit", "training.options.chunk": 100},
-        EARLY_DOWN,
-    ),
+    Rival("memit-chunks", "MEMIT, chunks of 100", {"training.method": "memit", **CHUNKS}, EARLY_DOWN),
+    Rival("alphaedit", "AlphaEdit, chunks of 100", {"training.method": "alphaedit", **CHUNKS}, EARLY_DOWN),
     Rival("retrieval", "nearest edit put before the prompt (no patch)", kind="retrieval"),
 )
 

@@ -109,7 +109,7 @@ def _measures(bench: Bench) -> dict[str, Measure]:
         found = measure_edits(loaded, sample.edits, bench.base, settings)
         return found | {"perplexity": perplexity(loaded, bench.base, settings)}
     found = measure_all(loaded, sample, bench.base, settings)
-    return found | (measure_capability(loaded, bench.capability, settings) if bench.capability else {})
+    return found | (measure_capability(loaded, sample.edits, bench.base, settings) if bench.capability else {})
 
 
 def _retrieved(bench: Bench) -> Line:
