@@ -4,6 +4,7 @@
     python -m benchmarks.rivals --model smollm2 --set zsre --edits 200 --output runs/rivals.jsonl --dry
     python -m benchmarks.rivals --findings --model smollm2 --set zsre --edits 200 --output runs/findings.jsonl
     python -m benchmarks.rivals --report runs/rivals.jsonl
+    python -m benchmarks.rivals --findings --report runs/findings.jsonl
 
 `--model` is smollm2, gemma (folders `smollm2` and `gemma-3-270m` in that which FACTPATCH_MODELS names), demo (the
 embedded one) or a folder; `--set` is zsre, counterfact (files `zsre_3k.json` and `counterfact_3k.json` in the folder
@@ -27,7 +28,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "rivals.md"
 def main() -> None:
     args = _arguments()
     if args.report:
-        write_report(args.report, PAGE)
+        write_report(args.report, PAGE, "findings" if args.findings else "rivals")
         return
     try:
         measure_rivals(args)

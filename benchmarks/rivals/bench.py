@@ -122,3 +122,9 @@ def read_lines(path: Path) -> list[Line]:
         except json.JSONDecodeError:
             continue
     return lines
+
+
+def value(line: Line, name: str) -> float | None:
+    """A measure's value; None where the line has none."""
+    found = line.get("measures", {}).get(name)
+    return found["value"] if found else None

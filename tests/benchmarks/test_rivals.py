@@ -12,7 +12,7 @@ from benchmarks.rivals.costs import in_four_bits
 from benchmarks.rivals.findings import findings
 from benchmarks.rivals.measures import ask, measure_edits
 from benchmarks.rivals.prompts import FORMS, Retrieval, asked_in, behind_passage
-from benchmarks.rivals.report import BEGIN, END, tables, write_report
+from benchmarks.rivals.report import MARKS, tables, write_report
 from benchmarks.rivals.roster import EDITS_ALONE, ROSTER, Place, Rival, chosen, steps
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
@@ -216,7 +216,7 @@ def test_the_tables_say_what_the_lines_hold(tmp_path):
         "question_generalization": share | {"value": 1.0},
         "perplexity": {"value": 1.5, "n": 64, "ci95": [1.4, 1.6]},
     }
-    common = {"version": 1, "kind": "result", "model": "tiny", "set": "rows", "edits": 10, "choice": {}}
+    common = {"version": 1, "kind": "result", "model": "tiny", "set": "rows", "edits": 10, "seed": 0, "choice": {}}
     first = {**common, "rival": "one", "title": "first", "measures": {}, "seconds": 9}
     again = {
         **first,
@@ -227,7 +227,7 @@ def test_the_tables_say_what_the_lines_hold(tmp_path):
     }
     broken = {**common, "rival": "two", "title": "second", "refused": "not finite"}
     told = tables([first, broken, again])
-    assert "### tiny, 10 rows of rows" in told
+    assert "### tiny, 10 rows of rows, seed 0\n" in told
     assert (
         "| way | reliability (n 10) | generalization (n 10) | locality, content (n 10) | perplexity x (n 64) |" in told
     )
@@ -236,12 +236,14 @@ def test_the_tables_say_what_the_lines_hold(tmp_path):
     assert "| first | - | learning_rate auto | 50 (25-75) / 100 (25-75) | - | 12 | - | 2.5 |" in told
 
     results, page = tmp_path / "lines.jsonl", tmp_path / "rivals.md"
-    results.write_text("".join(json.dumps(line) + "\n" for line in (first, broken, again)), encoding="utf-8")
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
-    write_report(results, page)
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{BEGIN}\n![")
-    assert text.endswith(f"{END}\nafter\n")
-    assert told in text
-    assert "old" not in text
-    assert (tmp_path / "rivals.svg").exists()
+    layer = {**again, "rival": "place-3-mlp"}
+    results.write_text("".join(json.dumps(line) + "\n" for line in (first, broken, again, layer)), encoding="utf-8")
+    for name in ("rivals", "findings"):
+        begin, end = (mark.format(name) for mark in MARKS)
+        page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
+        write_report(results, page, name)
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(
+            f"before\n{begin}\n![{name}]({name}.svg)\n\n{tables([broken, again, layer])}\n{end}\nafter"
+        )
+        assert (tmp_path / f"{name}.svg").exists()
