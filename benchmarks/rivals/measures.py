@@ -26,6 +26,7 @@ from factpatch.settings.config import Settings
 
 Measure = Mapping[str, Any]  # value, n, ci95, and a reason where there is no value
 
+PARAGRAPHS = 40  # of general text
 TUNED_BY = ("reliability", "generalization", "locality_content")  # their mean chooses among a rival's settings
 OF_EDITS = ("reliability", "generalization", "locality", "locality_content", "portability")
 NOTHING_SAID = Answers({}, {})  # before prompts whose earlier answers nobody needs
@@ -45,7 +46,7 @@ def ask_base(loaded: LoadedModel, sample: Sample, settings: Settings, capability
     asked = [*sample.edits, *sample.tuning, *_neighbours(sample)]
     with open_answer_cache(loaded, settings) as kept:
         answers = recall_evaluated(loaded, asked, settings, kept)
-    text = tuple(text_losses(loaded, text_rows(loaded), settings))
+    text = tuple(text_losses(loaded, text_rows(loaded)[:PARAGRAPHS], settings))
     if not capability:
         return Base(answers, text)
     from tasks.regress import score_base  # with Prefect and the harness, which take seconds to import
@@ -77,7 +78,7 @@ def measure_all(
 
 def perplexity(loaded: LoadedModel, base: Base, settings: Settings) -> Measure:
     """Perplexity of general text as a multiple of the untouched model's."""
-    losses = text_losses(loaded, text_rows(loaded), settings)
+    losses = text_losses(loaded, text_rows(loaded)[:PARAGRAPHS], settings)
     rise = mean([new - old for new, old in zip(losses, base.text, strict=True)], "there is no text")
     interval = [math.exp(bound) for bound in rise["ci95"]] if rise["ci95"] else None
     return {"value": math.exp(rise["value"]), "n": rise["n"], "ci95": interval}

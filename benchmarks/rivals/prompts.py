@@ -14,7 +14,7 @@ from factpatch.edits.request import EditRequest, Probe
 from factpatch.text.blanks import join
 from factpatch.text.words import words
 
-FORM_ROWS = 60  # edits that are asked in other forms than plainly
+FORM_ROWS = 50  # edits that are asked in other forms than plainly
 PASSAGE_WORDS = 25  # of an unrelated passage before a prompt
 PASSAGES_FROM = 64  # paragraphs before this one measure the likelihood of text
 
