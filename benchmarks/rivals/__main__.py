@@ -16,11 +16,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from benchmarks.rivals.bench import Bench, default_settings
+from benchmarks.rivals.findings import findings
 from benchmarks.rivals.report import write_report
 from benchmarks.rivals.roster import ROSTER, Rival, chosen
+from benchmarks.rivals.run import check, run_rival
+from benchmarks.rivals.samples import draw_sample, model_path
 from factpatch.errors import InputError
+from factpatch.models.loading import load_model
+from factpatch.models.locations import decoder_blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "rivals.md"
 
@@ -37,16 +46,7 @@ def main() -> None:
 
 
 def measure_rivals(args: argparse.Namespace) -> None:
-    """Run the rivals that were asked for; where one can't run, that is said before any work."""
-    import torch
-
-    from benchmarks.rivals.bench import Bench, default_settings
-    from benchmarks.rivals.findings import findings
-    from benchmarks.rivals.run import check, run_rival
-    from benchmarks.rivals.samples import draw_sample, model_path
-    from factpatch.models.loading import load_model
-    from factpatch.models.locations import decoder_blocks
-
+    """Run the rivals that were asked for; which of them can't run is said before any work."""
     torch.set_num_threads(1)  # costs are processor seconds of one thread
     path = model_path(args.model)
     loaded = load_model(default_settings({"model.path": path}).model)
@@ -55,22 +55,32 @@ def measure_rivals(args: argparse.Namespace) -> None:
     sample = draw_sample(args.set, args.edits, args.rows_from, args.seed, loaded.tokenizer)
     names = (Path(args.model).name, Path(args.set).stem)
     bench = Bench(loaded, sample, args.output, path, *names, args.seed, args.capability, args.findings)
-    for rival in rivals:
-        try:
-            check(bench, rival)
-        except InputError as error:
-            if not args.dry:
-                raise
-            print(f"cannot run: {error}")
-            continue
+    able = _able(bench, rivals, named=bool(args.only) and not args.dry)
+    for rival in able:
         if args.dry:
             place = rival.place.location(layers) if rival.place else "-"
             print(f"{rival.name} at {place}: {dict(rival.values)}, choices {list(map(dict, rival.choices))}")
-    for rival in () if args.dry else rivals:
+            continue
         start = time.process_time()
         line = run_rival(bench, rival)
         told = {name: found["value"] for name, found in line.get("measures", {}).items()} or line["refused"]
         print(f"{rival.name}: {told}; {time.process_time() - start:.0f} s in all", flush=True)
+
+
+def _able(bench: Bench, rivals: Sequence[Rival], named: bool) -> list[Rival]:
+    """The rivals that can run on this model and sample; of the others it is said why not. InputError for those that
+    were asked for by name."""
+    able = []
+    for rival in rivals:
+        try:
+            check(bench, rival)
+        except InputError as error:
+            if named:
+                raise
+            print(f"left out: {error}", flush=True)
+        else:
+            able.append(rival)
+    return able
 
 
 def _wanted(roster: tuple[Rival, ...], names: list[str] | None) -> list[Rival]:
