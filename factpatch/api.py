@@ -136,7 +136,8 @@ def edit(
             run = edit_model(loaded, place, requests, chosen, progress=report)
         summary = {"digest": digest_edits(requests), "count": len(requests)}
         training = describe_run(loaded, place, requests, chosen, run)
-        patch = make_patch(loaded, place, run.training.values, chosen, summary, training)
+        values, factors = run.training.values, run.training.factors
+        patch = make_patch(loaded, place, values, chosen, summary, training, factors)
         with _shown("evaluate", progress) as report:
             scores = Scores(evaluate_loaded(loaded, requests, chosen, patch, report))
     return EditResult(patch, scores, place, (*notes, *told, *run.rows.notes))

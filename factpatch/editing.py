@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def run_edit(
     training = settings.training
     method = find_method(training.method)
     abilities = method.abilities
-    refuse_unfit(method, location, edits)
+    refuse_unfit(method, loaded.model, location, edits)
     rows = TrainingRows(
         tuple(encode_edits(loaded, edits, settings.edits.chat_template)),
         further.augmented if abilities.augmented else (),
@@ -108,6 +108,7 @@ def run_edit(
         progress,
         trunk_progress,
         warm_start=warm_start if abilities.warm_start else None,
+        chat_template=settings.edits.chat_template,
     )
     if checkpoint is not None and abilities.resume:
         identity = run_identity(job, settings)
@@ -182,10 +183,11 @@ def describe_run(
     loaded: LoadedModel, location: Location, edits: Sequence[EditRequest], settings: Settings, run: EditRun
 ) -> dict[str, Any]:
     """How training went, as `edit.json` and a patch's manifest hold it."""
-    result = run.training
+    result, method = run.training, find_method(settings.training.method)
+    has_step = any(own.name == "learning_rate" for own in fields(method.settings_type))
     return {
-        "method": settings.training.method,
-        "learning_rate": with_step_size(settings.training, loaded.model, location).step_size,
+        "method": method.name,
+        "learning_rate": with_step_size(settings.training, loaded.model, location).step_size if has_step else None,
         "epochs": len(result.losses),
         "steps": result.steps,
         "visits": result.visits,

@@ -80,7 +80,7 @@ def _write_patch(
     with preserved(loaded.model, location.parameters):
         write_values(loaded.model, result.values)
         outputs = output_digest(loaded, rows)
-    patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training)
+    patch = save_patch(folder / "patch", loaded, location, result.values, settings, summary, training, result.factors)
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
     write_carried_over(folder, run.rows.carried_over)

@@ -43,7 +43,7 @@ def check(bench: Bench, rival: Rival) -> None:
         try:
             settings = bench.settings(rival.values, choice)
             if place is not None:
-                refuse_unfit(find_method(settings.training.method), place, bench.sample.edits)
+                refuse_unfit(find_method(settings.training.method), bench.loaded.model, place, bench.sample.edits)
         except InputError as error:
             raise InputError(f"{rival.name}: {error}") from error
 

@@ -147,6 +147,8 @@ def trial_settings(settings: Settings, trial_set: TrialSet, whole: bool) -> Trai
         training,
         method=BreadthFirst.name,
         recipe="own",
+        curvature=None,  # it is measured for the place that is chosen alone
+        options={},
         batch_size=training.batch_size and max(SMALLEST_BATCH, round(training.batch_size * trial_set.share)),
         epochs=epochs if whole else max(1, epochs // SHORT_RUN_PART),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from factpatch.edits.request import EditRequest
 from factpatch.settings.config import TrainingSettings, TrunkSettings
+from factpatch.settings.methods import own_settings
 
 if TYPE_CHECKING:  # the command line asks what a method can do without torch
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # the command line asks what a method can do without torch
     from factpatch.models.encoding import Encoded
     from factpatch.models.loading import LoadedModel
     from factpatch.models.locations import Location
+    from factpatch.models.low_rank import Factors
 
 Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
 
@@ -79,6 +81,7 @@ class EditJob:
         trunk_progress: told about rows that went through the frozen layers.
         checkpoint: where to keep the state; None for a run that starts anew when it was killed.
         warm_start: values of the located tensors to start from; None for the model's own.
+        chat_template: whether the rows' prompts went through the chat template.
     """
 
     loaded: LoadedModel
@@ -91,6 +94,7 @@ class EditJob:
     trunk_progress: Callable[[int, int], None] | None = None
     checkpoint: CheckpointPolicy | None = None
     warm_start: Mapping[str, torch.Tensor] | None = None
+    chat_template: bool = False
 
     @contextmanager
     def opened(self) -> Iterator[Rows]:
@@ -112,6 +116,7 @@ class TrainingResult:
         visits: rows that went forward and backward, preserved ones included.
         unsure: indices of the edits that were not answered right with margin at the last check; None if unchecked.
         engine: `packed`, `padded` (head side alone) or `whole` (the whole model in every step).
+        factors: of a low-rank run, A and B by name: the values are those that it began with plus B A.
     """
 
     values: dict[str, torch.Tensor]
@@ -120,14 +125,19 @@ class TrainingResult:
     visits: int
     unsure: tuple[int, ...] | None
     engine: str
+    factors: dict[str, Factors] = field(default_factory=dict)
 
 
 class EditMethod(Protocol):
     """A way to write edits into located tensors.
 
+    One that cannot use every location has a function `refuse(model, location)` too, which raises InputError in a line
+    that says what it can use; the model may be on torch's meta device, without values.
+
     Attributes:
         name: as `training.method` says it.
-        settings_type: a dataclass; its fields that `training` has too are taken from there.
+        settings_type: a dataclass; its fields that `training` has too are taken from there, others from
+            `training.options`.
         abilities: what the method can do.
     """
 
@@ -145,6 +155,5 @@ class EditMethod(Protocol):
 
 
 def settings_of(method: EditMethod, training: TrainingSettings) -> Any:
-    """The method's own settings, from the section `training`."""
-    names = {own.name for own in fields(method.settings_type)} & vars(training).keys()
-    return method.settings_type(**{name: getattr(training, name) for name in names})
+    """The method's own settings, from the section `training` and its `options`."""
+    return own_settings(method.settings_type, training)

@@ -11,22 +11,20 @@ from factpatch.edits.subjects import with_subjects
 from factpatch.errors import InputError
 from factpatch.methods.base import Abilities, EditMethod
 from factpatch.settings.config import TrainingSettings
-from factpatch.settings.methods import method_entry
+from factpatch.settings.methods import load_method, method_entry
 
 if TYPE_CHECKING:  # what a method can do is asked without torch
+    from transformers import PreTrainedModel
+
     from factpatch.models.locations import Location
 
 
 def find_method(name: str) -> EditMethod:
     """The method of this name; InputError if there is none, or it is not all that a method must be."""
-    entry = method_entry(name)
-    try:
-        method = entry.load()()
-    except Exception as error:  # whatever another package raises
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"training method '{name}' ({entry.value}) cannot be loaded: {reason}") from error
+    method = load_method(name)
     if wrong := _wrong(method, name):
-        raise InputError(f"training method '{name}' ({entry.value}) {wrong}; docs/extending.md says what a method has")
+        value = method_entry(name).value
+        raise InputError(f"training method '{name}' ({value}) {wrong}; docs/extending.md says what a method has")
     return cast(EditMethod, method)
 
 
@@ -57,16 +55,18 @@ def _without_value(settings_type: Any) -> list[str]:
     ]
 
 
-def refuse_unfit(method: EditMethod, location: Location, edits: Sequence[EditRequest]) -> None:
+def refuse_unfit(method: EditMethod, model: PreTrainedModel, location: Location, edits: Sequence[EditRequest]) -> None:
     """InputError where the method cannot write there, or needs to know what an edit is about and nothing tells."""
     if len(location.layers) > 1 and not method.abilities.several_layers:
         raise InputError(
             f"location '{location.name}' is of several layers, and training method '{method.name}' writes into one; "
             f"name one layer, such as {location.layer}:{location.module}"
         )
+    if refuse := getattr(method, "refuse", None):
+        refuse(model, location)
     if not method.abilities.needs_subject:
         return
-    lacking = [edit for edit in with_subjects(edits)[0] if edit.subject is None]
+    lacking = [edit for edit in with_subjects(edits)[0] if edit.subject is None or edit.subject not in edit.prompt]
     if lacking:
         rows = "1 row names none" if len(lacking) == 1 else f"{len(lacking)} rows name none"
         raise InputError(

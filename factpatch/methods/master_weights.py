@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from factpatch.models.loading import preserved
 from factpatch.models.locations import Location
+from factpatch.models.low_rank import Factors, with_difference
 
 SCALE = 2.0  # of low-rank factors: LoRA's alpha over its rank, as is usual
 
@@ -60,23 +62,31 @@ class Masters:
         """The new values by name, not rounded yet."""
         return dict(zip(self.names, self.merged(), strict=True))
 
+    def factors(self) -> dict[str, Factors]:
+        """Of low-rank training, the differences from the values that it began with; empty otherwise."""
+        return {}
+
 
 class LowRankMasters(Masters):
     """Low-rank training (LoRA, arXiv 2106.09685): the optimizer moves factors, and W is W0 + SCALE * B A.
 
-    `tensors` are A (rank, columns), seeded and random, and B (rows, rank), zero, of the first located tensor, of the
-    second, ...; stacks of matrices have a pair of factors for each.
+    `tensors` are A (rank, columns) and B (rows, rank) of the first located tensor, of the second, ...; stacks of
+    matrices have a pair of factors for each. As PEFT does, the factor on the side that the matrix reads is random
+    (uniform, up to 1 over the root of that side's size; seeded) and the other one zero.
     """
 
     def __init__(self, model: PreTrainedModel, location: Location, rank: int, seed: int) -> None:
         super().__init__(model, location)
         self._starts, self.tensors = self.tensors, []
         generator = torch.Generator().manual_seed(seed)
-        for start in self._starts:
+        for name, start in zip(self.names, self._starts, strict=True):
             *stack, rows, columns = start.shape
             inner = min(rank, rows, columns)
-            reading = torch.randn((*stack, inner, columns), generator=generator) / columns**0.5
-            self.tensors += [reading.to(start.device), torch.zeros((*stack, rows, inner), device=start.device)]
+            factors = [torch.zeros((*stack, inner, columns)), torch.zeros((*stack, rows, inner))]
+            reads_rows = isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D)
+            bound = (rows if reads_rows else columns) ** -0.5
+            factors[reads_rows].uniform_(-bound, bound, generator=generator)
+            self.tensors += [factor.to(start.device) for factor in factors]
 
     def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
         """Take other values than the model's as W0."""
@@ -104,6 +114,16 @@ class LowRankMasters(Masters):
         """The located tensors' present values in float32."""
         factors = zip(self._starts, self.tensors[::2], self.tensors[1::2], strict=True)
         return [start + SCALE * writing @ reading for start, reading, writing in factors]
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """The new values by name, not rounded yet, to the same bits wherever they are made from the factors."""
+        starts = dict(zip(self.names, self._starts, strict=True))
+        return {name: with_difference(starts[name], pair) for name, pair in self.factors().items()}
+
+    def factors(self) -> dict[str, Factors]:
+        """The differences from the values that training began with, scale included."""
+        pairs = zip(self.names, self.tensors[::2], self.tensors[1::2], strict=True)
+        return {name: (reading, SCALE * writing) for name, reading, writing in pairs}
 
 
 @contextmanager

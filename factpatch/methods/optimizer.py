@@ -10,6 +10,7 @@ import torch
 
 from factpatch.errors import RefusedError
 from factpatch.frozen_trunk import Rows
+from factpatch.methods.curvature import Held, project
 from factpatch.methods.master_weights import Masters
 from factpatch.methods.preservation import PreservationTerm
 from factpatch.models.batches import within_memory
@@ -25,7 +26,9 @@ class Stepper:
     """Adam over the master weights, a mini-batch at a time.
 
     `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
-    `preservation_term` gives the loss of preserved rows.
+    `preservation_term` gives the loss of preserved rows. `token_mean` takes the mean over all target tokens of a
+    mini-batch's edits, in place of each edit's mean and then the mean over edits; preserved rows count as before.
+    Gradients lose their part in the `held` directions before Adam sees them.
     """
 
     def __init__(
@@ -35,10 +38,12 @@ class Stepper:
         learning_rate: float,
         micro: int | None,
         preservation_term: PreservationTerm | None = None,
+        token_mean: bool = False,
+        held: Held | None = None,
     ) -> None:
         self.rows, self.masters = rows, masters
-        self.preservation_term = preservation_term
-        self.micro = micro
+        self.preservation_term, self.token_mean = preservation_term, token_mean
+        self.micro, self.held = micro, held
         self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
         self._lengths = rows.lengths
 
@@ -75,14 +80,19 @@ class Stepper:
         self.masters.clear_gradients()
         losses, hard = [], []
         parts = self._parts(indices, micro)
+        per_token = self._per_token(indices) if self.token_mean else None
         for part in parts:
             chosen = [indices[place] for place in part]
-            if self.preservation_term and chosen[0] >= self.preservation_term.first:
+            is_preserved = chosen[0] >= self._first_preserved
+            if self.preservation_term and is_preserved:
                 predictions, loss_P = self.preservation_term.losses(chosen, weight)
             else:
                 predictions = self.rows.predict(chosen)
                 loss_P = token_losses(predictions)
-            loss = edit_losses(predictions, loss_P).sum() / len(indices)
+            if per_token is None or is_preserved:
+                loss = edit_losses(predictions, loss_P).sum() / len(indices)
+            else:
+                loss = loss_P.sum() * per_token
             loss.backward()
             self.masters.take_gradients()
             losses.append(loss.detach())
@@ -97,9 +107,8 @@ class Stepper:
 
     def _parts(self, indices: Sequence[int], micro: int) -> list[list[int]]:
         """Places of the mini-batch's rows in micro-batches, preserved rows apart from those of edits."""
-        first = self.preservation_term.first if self.preservation_term else len(self.rows)
-        taught = [place for place, index in enumerate(indices) if index < first]
-        preserved = [place for place, index in enumerate(indices) if index >= first]
+        taught = [place for place, index in enumerate(indices) if index < self._first_preserved]
+        preserved = [place for place, index in enumerate(indices) if index >= self._first_preserved]
         return [
             [own[place] for place in part]
             for own in (taught, preserved)
@@ -107,8 +116,24 @@ class Stepper:
             for part in micro_batches([self._lengths[indices[place]] for place in own], micro, self.rows.packed)
         ]
 
+    @property
+    def _first_preserved(self) -> int:
+        """Index of the first preserved row."""
+        return self.preservation_term.first if self.preservation_term else len(self.rows)
+
+    def _per_token(self, indices: Sequence[int]) -> float:
+        """What a target token of an edit counts in a mini-batch's mean over tokens: all of them together have the share
+        that their edits have among its rows."""
+        edits = [self.rows.rows[index] for index in indices if index < self._first_preserved]
+        tokens = sum(len(row.ids) - row.prompt_length for row in edits)
+        return len(edits) / (max(1, tokens) * len(indices))
+
     def step(self) -> None:
         """Move the masters by their gradients and show the model the result."""
+        if self.held:
+            for name, master in zip(self.masters.names, self.masters.tensors, strict=True):
+                assert master.grad is not None
+                master.grad = project(master.grad, self.held[name])
         self.optimizer.step()
         self.masters.write_back()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from factpatch.models.checkpoints.mapping import StoredParameters, map_in_memory
 from factpatch.models.checkpoints.tensors import entry_digest, file_digests, read_tensor, same_bits, tensor_digest
 from factpatch.models.loading import LoadedModel, fingerprint, write_values
 from factpatch.models.locations import Location
+from factpatch.models.low_rank import Factors
+from factpatch.patches.factors import exact_factors, packed, unpacked
 from factpatch.settings.config import Settings
 from factpatch.settings.shown import shown_settings
 
@@ -38,13 +40,15 @@ RECORDED_LIBRARIES = ("factpatch", "torch", "transformers", "safetensors")
 class Patch:
     """New and old values of a few tensors, by their names in the base model's files, and what is known of that model.
 
-    `folder` is where it was read from or saved to; None while it lies in memory alone.
+    `folder` is where it was read from or saved to; None while it lies in memory alone. `factors` are those of tensors
+    whose new values are the old ones with a low-rank difference; the file holds them in place of the values.
     """
 
     folder: Path | None
     new: dict[str, torch.Tensor]
     old: dict[str, torch.Tensor]
     manifest: dict[str, Any]
+    factors: dict[str, Factors] = field(default_factory=dict)
 
     @property
     def located(self) -> dict[str, Any]:
@@ -68,7 +72,7 @@ class Patch:
         """
         folder = Path(folder)
         with new_folder(folder, replace=True) as temporary:
-            save_file(self.new, temporary / NEW_FILE)
+            save_file(packed(self.new, self.factors), temporary / NEW_FILE)
             save_file(self.old, temporary / OLD_FILE)
             files = {name: digest_file(temporary / name) for name in (NEW_FILE, OLD_FILE)}
             manifest = self.manifest | {"files": files}
@@ -102,11 +106,13 @@ def make_patch(
     settings: Settings,
     edits: dict[str, Any],
     training: dict[str, Any],
+    factors: Mapping[str, Factors] | None = None,
 ) -> Patch:
     """A patch in memory.
 
     `values` are those of the located parameters, rounded to what the files can hold (`StoredParameters.rounded`).
-    `edits` is a summary of the edit set (digest, count), `training` of the run. Raises RefusedError for values that
+    `edits` is a summary of the edit set (digest, count), `training` of the run; `factors` are those of a low-rank run
+    (`TrainingResult.factors`), kept where they give the values bit for bit. Raises RefusedError for values that
     are not finite, or that the files cannot hold.
     """
     stored = loaded.stored
@@ -146,7 +152,7 @@ def make_patch(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in RECORDED_LIBRARIES},
         "training": training,
     }
-    return Patch(None, new, old, manifest)
+    return Patch(None, new, old, manifest, exact_factors(new, old, factors or {}))
 
 
 def save_patch(
@@ -157,9 +163,10 @@ def save_patch(
     settings: Settings,
     edits: dict[str, Any],
     training: dict[str, Any],
+    factors: Mapping[str, Factors] | None = None,
 ) -> Path:
     """Make a patch, as `make_patch` does, and write it into a folder, whole or not at all; the folder."""
-    make_patch(loaded, location, values, settings, edits, training).save(folder)
+    make_patch(loaded, location, values, settings, edits, training, factors).save(folder)
     return folder
 
 
@@ -185,7 +192,15 @@ def read_patch(folder: str | Path) -> Patch:
             raise InputError(f"patch '{folder}': {name} cannot be read ({error})") from error
         except (KeyError, TypeError) as error:
             raise InputError(f"patch '{folder}': its manifest does not name {name}; edit again") from error
-    return Patch(folder, tensors[0], tensors[1], manifest)
+    new, factors = unpacked(tensors[0], tensors[1])
+    if differing := [name for name in factors if tensor_digest(new[name]) != _after(manifest, name)]:
+        raise InputError(f"patch '{folder}': the factors of {_some(differing)} do not give what its manifest describes")
+    return Patch(folder, new, tensors[1], manifest, factors)
+
+
+def _after(manifest: Mapping[str, Any], name: str) -> str | None:
+    """The digest that the manifest has of a tensor's new value."""
+    return manifest.get("parameters", {}).get(name, {}).get("sha256_after")
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

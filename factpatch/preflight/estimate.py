@@ -16,6 +16,7 @@ from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
 from factpatch.models.meta import meta_model
+from factpatch.models.sampling import PREFIX_TOKENS
 from factpatch.preflight.durations import MachineSpeed
 from factpatch.preflight.machine import Available, check_device, matrix_rate, memory_rate, process_memory
 from factpatch.preflight.workload import (
@@ -27,7 +28,6 @@ from factpatch.preflight.workload import (
     whole_passes,
 )
 from factpatch.settings.config import ModelSettings, Settings, TrunkSettings
-from factpatch.training_data.augmentation import PREFIX_TOKENS
 from factpatch.training_data.rows import without_unused_rows
 
 GIB = 2**30
@@ -95,7 +95,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
     location = locate(model, location_text)
     shape = shape_of(model, location, settings.trunk.keep)
     method = find_method(settings.training.method)
-    refuse_unfit(method, location, edits)
+    refuse_unfit(method, model, location, edits)
     rows = _encode(without_unused_rows(settings, method.abilities), edits)
     work = method.estimate(settings_of(method, settings.training), rows, shape)
 

@@ -45,19 +45,20 @@ REMOVED = {
 }
 
 
-def build(kind: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass of `kind` from a mapping; InputError, with a suggestion, for keys and values that do not fit."""
+def build(kind: type, values: Mapping[str, Any], section: str = "") -> Any:
+    """A dataclass of `kind` from a mapping; InputError, with a suggestion, for keys and values that do not fit.
+    `section` is what stands before its keys' names, such as `training.options.`."""
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise InputError(_told(error, kind)) from error
+        raise InputError(_told(error, kind, section)) from error
 
 
-def _told(error: ValidationError, kind: type) -> str:
+def _told(error: ValidationError, kind: type, section: str) -> str:
     """What is wrong with the first value that is refused, in one line with the fix."""
     found = error.errors(include_url=False)[-1]
     path = [part for part in found["loc"] if str(part).isidentifier()]
-    name, value, context = ".".join(map(str, path)), found["input"], found.get("ctx", {})
+    name, value, context = section + ".".join(map(str, path)), found["input"], found.get("ctx", {})
     match found["type"]:
         case "unexpected_keyword_argument":
             return _unknown(path, kind)
@@ -87,9 +88,14 @@ def _unknown(path: Sequence[Any], kind: Any) -> str:
         kind = typing.get_type_hints(kind)[part]
     prefix = "".join(f"{part}." for part in path[:-1])
     names = [known.name for known in dataclasses.fields(kind)]
-    near = difflib.get_close_matches(str(path[-1]), names, n=1)
-    hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known here: {', '.join(names)}"
-    return f"unknown key '{name}'; {hint}"
+    return unknown_key(prefix, str(path[-1]), names)
+
+
+def unknown_key(section: str, key: str, known: Sequence[str]) -> str:
+    """That a section has no such key, with the one that was meant or all that there are."""
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean '{section}{near[0]}'?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key '{section}{key}'; {hint}"
 
 
 def as_yaml(value: Any) -> str:

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from factpatch.edits.forms import COLUMNS
 from factpatch.errors import InputError
 from factpatch.settings.build import as_yaml, build
-from factpatch.settings.methods import method_entry
+from factpatch.settings.methods import check_method
 from factpatch.settings.naming import UNFIT, fits, project_name
 from factpatch.settings.training import (
     PAPER,
@@ -248,7 +248,7 @@ def build_settings(values: Mapping[str, Any]) -> Settings:
     """Settings from the sections' plain values; InputError, with a suggestion, for keys and values that do not fit."""
     sections = {name: {} if own is None else own for name, own in values.items()}
     settings: Settings = build(Settings, sections)
-    method_entry(settings.training.method)  # here, as looking for other packages' methods takes milliseconds
+    check_method(settings.training)  # here, as looking for other packages' methods takes milliseconds
     _check_recipe(settings, sections.get("training", {}))
     return settings
 

@@ -88,9 +88,20 @@ class TrainingSettings:
     seed: StrictInt = 0  # of the order of edits
     resume: StrictBool = False  # continue a killed run from the checkpoint in its output folder
     checkpoint_seconds: NotNegative = 20.0  # between checkpoints; more where writing one takes long; 0: each step
+    loss_average: Literal["edit", "token"] = "edit"  # over each edit's target tokens, then over edits / over all target
+    # tokens of a mini-batch's edits, so that long targets weigh more
+    curvature: Share | None = None  # part of the curvature of general text whose directions no gradient may use, after
+    # CrispEdit; null: gradients are free
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
     preservation: PreservationSettings = Field(default_factory=PreservationSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
+    options: dict[str, Any] = Field(default_factory=dict)  # of the method alone; docs/rivals.md has their names
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.curvature is not None:
+            raise InputError(
+                "training.rank trains factors, whose product training.curvature cannot hold; set one of them to null"
+            )
 
     @property
     def step_size(self) -> float:
@@ -111,7 +122,9 @@ def decisive(training: TrainingSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(training).items() if name not in MEANS}
 
 
-PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
+# The recipe of LocFT-BF, arXiv 2509.22072. It leaves `loss_average` open: edit as in its own code, token as in its port
+# to LLaMA-Factory.
+PAPER: dict[str, Any] = {
     "method": "breadth-first",
     "learning_rate": 5e-4,
     "schedule": "constant",
@@ -120,6 +133,7 @@ PAPER: dict[str, Any] = {  # the recipe of LocFT-BF, arXiv 2509.22072
     "revisit": False,
     "stop_loss": 0.01,
     "rank": None,
+    "curvature": None,
     "preservation": NO_PRESERVATION,
     "augmentation": NO_AUGMENTATION,
 }

@@ -16,8 +16,8 @@ from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.models.chat_template import in_chat
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel
+from factpatch.models.sampling import plain_text, sample_ids
 from factpatch.settings.config import Settings
-from factpatch.training_data.augmentation import plain_text, sample_ids
 from factpatch.training_data.leakage import HeldOut
 from factpatch.training_data.protected_prompts import rows_with_own_answers
 

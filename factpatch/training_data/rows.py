@@ -16,11 +16,12 @@ from factpatch.methods.base import Abilities, TrainingRows
 from factpatch.methods.lookup import find_method
 from factpatch.models.encoding import Encoded, encode_pairs
 from factpatch.models.loading import LoadedModel
+from factpatch.models.sampling import plain_text, sample_texts
 from factpatch.models.tokenization import notes as tokenizer_notes
 from factpatch.settings.config import Settings
 from factpatch.settings.training import NO_AUGMENTATION, NO_PRESERVATION
 from factpatch.text.blanks import join
-from factpatch.training_data.augmentation import augment, plain_text, sample_texts
+from factpatch.training_data.augmentation import augment
 from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
 from factpatch.training_data.leakage import HeldOut, check_leakage, held_out, unasked
 from factpatch.training_data.neighbours import draw_neighbours, still_valid_neighbours

@@ -27,6 +27,9 @@ class BreadthFirst:
     def run(self, job: EditJob) -> TrainingResult:
         """Train in epochs over all rows."""
         from factpatch.methods.breadth_first.training import breadth_first
+        from factpatch.methods.curvature_statistics import held_for_own_text
 
+        share = job.training.curvature
+        held = held_for_own_text(job.loaded, job.location, job.trunk.folder, share) if share else None
         with job.opened() as rows:
-            return breadth_first(job, rows)
+            return breadth_first(job, rows, held)

@@ -15,6 +15,7 @@ from factpatch.methods.breadth_first.learning_rate_schedule import LearningRateS
 from factpatch.methods.breadth_first.run import RowRanges, Run
 from factpatch.methods.breadth_first.warm_start import WarmStart
 from factpatch.methods.checkpoint import CheckpointPolicy, remove_checkpoint
+from factpatch.methods.curvature import Held
 from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.master_weights import Masters, masters_of
 from factpatch.methods.optimizer import Stepper
@@ -50,21 +51,22 @@ class TrainingPolicy(Protocol):
         ...
 
 
-def breadth_first(job: EditJob, rows: Rows) -> TrainingResult:
+def breadth_first(job: EditJob, rows: Rows, held: Held | None = None) -> TrainingResult:
     """Train the located parameters with Adam in epochs of shuffled mini-batches.
 
     An epoch visits edits and their augmented rows that are due, and for each of them `ratio` preserved rows.
     With `revisit`, rows that are learnt wait longer and longer. Training then ends when a check of all finds each
     target token at least as probable as `confidence` (but for a few augmented rows), or right where no more of them
     became so for long; without `revisit` it ends when an epoch's mean loss is below `stop_loss`. A `warm_start` goes
-    its own way through the same loop. The model is left as found; the result holds the new values.
+    its own way through the same loop. Gradients lose their part in the `held` directions. The model is left as found;
+    the result holds the new values.
     """
     loaded, checkpoint = job.loaded, job.checkpoint
     settings = with_step_size(job.training, loaded.model, job.location)
     ranges = RowRanges.of(job.rows)
     policy: TrainingPolicy = FreshStart() if job.warm_start is None or not settings.revisit else WarmStart()
     with masters_of(loaded.model, job.location, settings.rank, settings.seed) as masters:
-        stepper = _stepper(masters, rows, ranges, settings)
+        stepper = _stepper(masters, rows, ranges, settings, held)
         run = Run.start(stepper, ranges, settings)
         if job.warm_start is not None:
             masters.start_from(job.warm_start)
@@ -89,14 +91,16 @@ def breadth_first(job: EditJob, rows: Rows) -> TrainingResult:
                 run.review_all()
             unsure = tuple(index for index in policy.unsure(run).tolist() if index in ranges.edits)
         values = loaded.stored.rounded(masters.values())
-        return TrainingResult(values, tuple(position.losses), position.steps, position.visits, unsure, rows.engine)
+        losses, factors = tuple(position.losses), masters.factors()
+        return TrainingResult(values, losses, position.steps, position.visits, unsure, rows.engine, factors)
 
 
-def _stepper(masters: Masters, rows: Rows, ranges: RowRanges, settings: TrainingSettings) -> Stepper:
+def _stepper(masters: Masters, rows: Rows, ranges: RowRanges, settings: TrainingSettings, held: Held | None) -> Stepper:
     """The optimizer with the term that holds preserved rows; the model still has its base values."""
     first, targets = ranges.preserved.start, settings.preservation.loss == "cross-entropy"
     term = PreservationTerm(rows, first, targets) if len(ranges.preserved) else None
-    return Stepper(rows, masters, settings.step_size, settings.micro_batch, term)
+    token_mean = settings.loss_average == "token"
+    return Stepper(rows, masters, settings.step_size, settings.micro_batch, term, token_mean, held)
 
 
 def _begin(run: Run, policy: TrainingPolicy, checkpoint: CheckpointPolicy | None) -> bool:

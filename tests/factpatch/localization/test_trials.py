@@ -28,9 +28,9 @@ from factpatch.methods.base import EditJob
 from factpatch.methods.breadth_first.training import breadth_first
 from factpatch.models.loading import load_model, tensor_digests
 from factpatch.models.locations import Location, locate
+from factpatch.models.sampling import plain_text
 from factpatch.settings.config import ModelSettings, override
 from factpatch.settings.training import PreservationSettings
-from factpatch.training_data.augmentation import plain_text
 
 WEIGHTS = {"reliability": 1.0, "generalization": 1.0}
 

@@ -36,7 +36,22 @@ def test_gradients_of_the_factors_follow_from_the_matrix_s(tiny_model, kind):
         torch.testing.assert_close(writing.grad, writing_.grad)
 
 
-@pytest.mark.parametrize("place", ["3:mlp", "1:attention"])
+def test_factors_begin_as_peft_s_do(tiny_model, kind):
+    """The side that a matrix reads is uniform within one over the root of its size, the other zero, and W is W0."""
+    loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
+    location = locate(loaded.model, "2:down")
+    with masters_of(loaded.model, location, rank=8, seed=1) as masters:
+        reading, writing = masters.tensors
+        random, zero = (writing, reading) if kind == "gpt2" else (reading, writing)
+        read = random.numel() // 8
+        assert read == max(loaded.model.get_parameter(location.parameters[0]).shape)
+        assert (zero == 0).all()
+        assert 0.9 * read**-0.5 < random.abs().max() <= read**-0.5
+        assert abs(random.std() * (3 * read) ** 0.5 - 1) < 0.1
+        assert torch.equal(masters.merged()[0], loaded.model.get_parameter(location.parameters[0]))
+
+
+@pytest.mark.parametrize("place", ["3:mlp", "1:attention", "0-3:"])
 def test_a_run_leaves_a_difference_of_the_rank(tiny_model, kind, place):
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
     before = tensor_digests(loaded.model)

@@ -281,3 +281,15 @@ def _ids(tokenizer, edit: EditRequest) -> tuple[int, ...]:
     from factpatch.models.encoding import encode_edit
 
     return encode_edit(tokenizer, edit.prompt, edit.target).ids
+
+
+@pytest.mark.parametrize("method", ["ultraedit", "memit", "alphaedit"])
+def test_methods_of_others_are_estimated_and_refused_from_configuration_and_tokenizer(bare_llama, settings_for, method):
+    settings = settings_for(bare_llama, training__method=method, training__options__chunk=1)
+    found = estimate(settings, EDITS, "1-2:down")
+    assert found.memory_bytes > found.weights_bytes
+    assert found.seconds > 0
+    assert found.checkpoint_bytes == 0
+    if method != "ultraedit":
+        with pytest.raises(InputError, match=f"training method '{method}' writes into the MLP's output projection"):
+            estimate(settings, EDITS, "1-2:up")

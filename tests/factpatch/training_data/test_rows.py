@@ -16,8 +16,8 @@ from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.evaluation.answers import same
 from factpatch.localization.trial_set import make_trial_set
 from factpatch.models.loading import load_model
+from factpatch.models.sampling import sample_ids
 from factpatch.settings.config import ModelSettings
-from factpatch.training_data.augmentation import sample_ids
 from factpatch.training_data.carry_over import (
     CARRY_OVER_FILE,
     NOTHING_CARRIED_OVER,

@@ -1,0 +1,1 @@
+"""AlphaEdit: MEMIT's change, kept to directions that general text does not use."""

@@ -1,0 +1,1 @@
+"""What MEMIT and AlphaEdit share: subjects located, target values optimised, residuals spread over the layers."""

@@ -1,0 +1,1 @@
+"""MEMIT: one least-squares change of several layers' MLPs for all edits."""

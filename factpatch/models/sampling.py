@@ -1,0 +1,47 @@
+"""Texts that a model makes up: drawn from its own distribution, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GenerationConfig
+
+from factpatch.models.encoding import padding_id
+from factpatch.models.loading import LoadedModel
+
+PREFIX_TOKENS, LEAST_TOKENS = 16, 4  # at most and at least, of a prefix that the model makes up
+
+
+def sample_ids(
+    loaded: LoadedModel, count: int, seed: int, start: Sequence[int], tokens: int = PREFIX_TOKENS
+) -> list[tuple[int, ...]]:
+    """Short texts drawn from the model's own distribution after the tokens `start`: what was drawn, token by token,
+    each but once."""
+    model, end = loaded.model, loaded.tokenizer.eos_token_id
+    start_BT = torch.tensor([list(start)] * count, device=model.device)
+    config = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        min_new_tokens=LEAST_TOKENS,
+        max_new_tokens=tokens,
+        eos_token_id=end,
+        pad_token_id=padding_id(loaded.tokenizer),
+    )
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        drawn = model.generate(start_BT, attention_mask=torch.ones_like(start_BT), generation_config=config)  # type: ignore[operator]
+    rows = (row[: row.index(end) + 1] if end in row else row for row in drawn[:, len(start) :].tolist())
+    return list(dict.fromkeys(map(tuple, rows)))
+
+
+def sample_texts(loaded: LoadedModel, count: int, seed: int) -> list[str]:
+    """Texts drawn from the model's own distribution, each on one line, without blank ones."""
+    drawn = sample_ids(loaded, count, seed, (loaded.tokenizer.eos_token_id,))
+    texts = [plain_text(loaded, ids) for ids in drawn]
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def plain_text(loaded: LoadedModel, ids: Sequence[int]) -> str:
+    """The text of ids, without special tokens, blanks single."""
+    return " ".join(str(loaded.tokenizer.decode(list(ids), skip_special_tokens=True)).split())
