@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from gguf import GGMLQuantizationType, quants
 
+from factpatch.methods.base import TrainingResult
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.patches.patch import NEW_FILE, make_patch
@@ -41,12 +42,10 @@ def counted() -> Iterator[Cost]:
     cost.memory = max(0, peak_memory("cpu") - held)
 
 
-def shipped_bytes(
-    loaded: LoadedModel, location: Location, values: Mapping[str, torch.Tensor], settings: Settings
-) -> int:
-    """The size of the file of new values of a saved patch."""
+def shipped_bytes(loaded: LoadedModel, location: Location, result: TrainingResult, settings: Settings) -> int:
+    """The size of the file of new values of a saved patch, which are factors after a low-rank run."""
     with tempfile.TemporaryDirectory() as folder:
-        make_patch(loaded, location, values, settings, {}, {}).save(Path(folder) / "patch")
+        make_patch(loaded, location, result.values, settings, {}, {}, result.factors).save(Path(folder) / "patch")
         return (Path(folder) / "patch" / NEW_FILE).stat().st_size
 
 

@@ -98,7 +98,7 @@ def _measured(bench: Bench, rival: Rival, choice: Values) -> Line:
         if not bench.brief:
             write_values(bench.loaded.model, in_four_bits(edit.result.values))
             measures |= {"q4_reliability": _reliability(bench)}
-            line |= {"bytes": shipped_bytes(bench.loaded, edit.location, edit.result.values, edit.settings)}
+            line |= {"bytes": shipped_bytes(bench.loaded, edit.location, edit.result, edit.settings)}
     return {**line, **_told(edit.cost), "measures": measures}
 
 
