@@ -46,14 +46,21 @@ def text_rows(loaded: LoadedModel) -> list[Encoded]:
     return [Encoded(tuple(ids[:TOKENS]), 1) for ids in loaded.tokenizer(texts).input_ids]
 
 
-def text_loss(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) -> float:
-    """Mean loss of a token of general text."""
+def text_losses(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) -> list[float]:
+    """Mean loss of a token of each paragraph of general text."""
     losses = []
     with open_rows(loaded, None, rows, settings.trunk) as opened, torch.no_grad():
         for index in range(len(rows)):
             predictions = opened.predict([index])
-            losses.append(token_losses(predictions)[predictions.real_P].cpu())
-    return float(torch.cat(losses).mean())
+            losses.append(float(token_losses(predictions)[predictions.real_P].mean()))
+    return losses
+
+
+def text_loss(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) -> float:
+    """Mean loss of a token of general text."""
+    tokens = [len(row.ids) - row.prompt_length for row in rows]
+    losses = text_losses(loaded, rows, settings)
+    return sum(loss * count for loss, count in zip(losses, tokens, strict=True)) / sum(tokens)
 
 
 def run(

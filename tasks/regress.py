@@ -95,14 +95,14 @@ def regress(output: str, settings: Settings) -> str:
     if units:
         located = read_patch(folder / "patch").manifest["location"]["parameters"]
         with base_model(settings.model) as loaded:
-            units, unmeasured = _askable(loaded, units)
+            units, unmeasured = askable(loaded, units)
             before, cached = score_base(loaded, units, settings)
             with preserved(loaded.model, located), show_progress("capability after") as report:
                 apply_patch(loaded, folder / "patch")
                 after = score(loaded, units, settings.capability, report)
     write_jsonl(folder / "regress_items.jsonl", compare_items(before, after))
     edits = read_accepted(folder) if (folder / ACCEPTED).exists() else []
-    rows = {unit.name: compare_scores(before[unit.name], after[unit.name], _counting(unit, edits)) for unit in units}
+    rows = {unit.name: compare_scores(before[unit.name], after[unit.name], counting(unit, edits)) for unit in units}
     unmeasured |= {name: NOTHING_COUNTS for name, row in rows.items() if not row["n"]}
     value = {
         "schema": 1,
@@ -116,7 +116,7 @@ def regress(output: str, settings: Settings) -> str:
     return str(write_json(folder / "regress.json", value))
 
 
-def _askable(loaded: LoadedModel, units: list[Unit]) -> tuple[list[Unit], dict[str, str]]:
+def askable(loaded: LoadedModel, units: list[Unit]) -> tuple[list[Unit], dict[str, str]]:
     """The units that this model can be asked, and why not the others."""
     if loaded.tokenizer.chat_template is not None:
         return units, {}
@@ -124,7 +124,7 @@ def _askable(loaded: LoadedModel, units: list[Unit]) -> tuple[list[Unit], dict[s
     return [unit for unit in units if unit.name not in told], told
 
 
-def _counting(unit: Unit, edits: Sequence[EditRequest]) -> Counting:
+def counting(unit: Unit, edits: Sequence[EditRequest]) -> Counting:
     """Which of its items count; about an edit's subject none does."""
     said = unit.metadata
     about, left_out = said.get("about"), set()

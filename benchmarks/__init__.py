@@ -1,0 +1,1 @@
+"""Scripts whose figures stand in docs/."""
