@@ -38,6 +38,8 @@ PLAIN: dict[str, Any] = {
     "preservation.neighbours": 0,
     "augmentation.wordings": 0,
     "augmentation.prefixes": 0,
+    "augmentation.both_forms": False,
+    "whitening": None,
 }
 PRESERVED = PLAIN | {
     "preservation.prompts": "",  # the sample's own

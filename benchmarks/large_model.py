@@ -46,7 +46,13 @@ SHAPES = {
         "num_key_value_heads": 2,
     },
 }
-PLAIN = {"preservation.neighbours": 0.0, "augmentation.wordings": 0, "preservation.prompts": None}
+PLAIN = {
+    "preservation.neighbours": 0.0,
+    "preservation.prompts": None,
+    "augmentation.wordings": 0,
+    "augmentation.both_forms": False,
+    "whitening": None,
+}
 SIDE, TIMES = 8192, 20  # of the square matrices whose product gives the matrix rate
 Found = TypeVar("Found")
 

@@ -40,6 +40,7 @@ PLAIN = {
     "training.preservation.prompts": None,
     "training.preservation.neighbours": 0,
     "training.augmentation.wordings": 0,
+    "training.augmentation.both_forms": False,
 }
 
 

@@ -54,7 +54,12 @@ def steps(*values: float | str) -> tuple[Values, ...]:
     return tuple({"training.learning_rate": value} for value in values)
 
 
-EDITS_ALONE: Values = {"training.preservation.neighbours": 0, "training.augmentation.wordings": 0}
+EDITS_ALONE: Values = {
+    "training.preservation.neighbours": 0,
+    "training.augmentation.wordings": 0,
+    "training.augmentation.both_forms": False,
+    "training.whitening": None,
+}
 # The paper's recipe key by key, as `recipe: paper` admits no other step size and batch:
 PAPER_RECIPE: Values = {
     f"training.{name}": asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

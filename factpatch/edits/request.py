@@ -34,11 +34,11 @@ class Wording:
     chat: bool
 
     @property
-    def kind(self) -> Literal["form", "prefix", "template"]:
-        """The edit's own prompt, so in the other form; that prompt behind an unrelated sentence; or other words."""
+    def kind(self) -> Literal["form", "context", "template"]:
+        """The edit's own prompt, so in the other form; that prompt inside other text; or other words."""
         if self.prompt == self.of:
             return "form"
-        return "prefix" if self.prompt.endswith(self.of) else "template"
+        return "context" if self.of in self.prompt else "template"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Forecast:
         if shape.packed not in self._work:
             self._work[shape.packed] = workload(training, trial_set.training_rows, shape)
         work = self._work[shape.packed]
-        seconds = epochs * self._pace.epoch(work.passes, work.steps, shape)
+        seconds = epochs * self._pace.epoch(work, shape)
         asked = [question.row for question in trial_set.questions]
         seconds += self._pace.forward(whole_passes(asked), shape)
         return seconds + (self._pace.forward(whole_passes(trial_set.training[:1] * SET_UP), shape) if set_up else 0.0)

@@ -49,7 +49,8 @@ def draw(record: Mapping[str, Any], folder: Path) -> Path | None:
     figure = Figure(figsize=(width, 3 * (height + 1.0)), layout="constrained", dpi=110)
     for axes, (title, colours, value_of) in zip(figure.subplots(len(PANELS), 1), PANELS, strict=True):
         _panel(figure, axes, candidates, modules, layers, title, colours, value_of)
-        axes.add_patch(_frame(record["location"], modules))
+        chosen = record["location"]["name"]
+        axes.add_patch(_frame(next(place for place in candidates if place["location"] == chosen), modules))
     with new_file(folder / HEAT_MAP_FILE) as temporary:
         figure.savefig(temporary, format="png")
     return folder / HEAT_MAP_FILE
@@ -86,9 +87,9 @@ def _panel(
     axes.set_xlabel("layer", fontsize=8)
 
 
-def _frame(location: Mapping[str, Any], modules: Sequence[str]) -> Rectangle:
+def _frame(candidate: Mapping[str, Any], modules: Sequence[str]) -> Rectangle:
     """A frame around the chosen place."""
-    corner = (location["layer"] - 0.5, modules.index(location["module"]) - 0.5)
+    corner = (candidate["layer"] - 0.5, modules.index(candidate["module"]) - 0.5)
     return Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2)
 
 

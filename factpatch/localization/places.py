@@ -14,6 +14,8 @@ from factpatch.settings.config import LocalizationSettings
 
 DEPTHS = (0.9, 1.0, 0.7, 0.5)  # of the layers, the first one 0 and the last one 1
 USUAL = ("mlp", "down")  # roles
+SPAN_SHARE = 1 / 6  # of the layers, that are written together
+SPAN_DEPTHS = (0.9, 0.7)  # of their highest
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ def candidate_locations(model: PreTrainedModel, settings: LocalizationSettings) 
         if not having or layer in having[module]
     )
     return list(dict.fromkeys(locate(model, place) for place in places))
+
+
+def usual_spans(model: PreTrainedModel, candidates: Sequence[Location]) -> list[Location]:
+    """The MLPs' output projections of several layers together, where all of them are candidates: each then moves less,
+    and what is written there is answered in more wordings. None in a model of few layers."""
+    count = len(decoder_blocks(model)[1])
+    length = round(SPAN_SHARE * count)
+    single = {candidate.parameters for candidate in candidates}
+    tops = [round(depth * (count - 1)) for depth in SPAN_DEPTHS] if length > 1 else []
+    having = [top for top in tops if all("down" in roles(model, layer) for layer in range(top - length + 1, top + 1))]
+    spans = [locate(model, f"{top - length + 1}-{top}:down") for top in having]
+    return [span for span in spans if all((name,) in single for name in span.parameters)]
 
 
 def usual_places(model: PreTrainedModel, candidates: Sequence[Location]) -> list[Location]:

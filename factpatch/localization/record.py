@@ -135,7 +135,9 @@ def _candidate(scored: Scored) -> dict[str, Any]:
 
 
 def _place(location: Location) -> dict[str, Any]:
-    return {"layer": location.layer, "module": location.module}
+    """Where a heat map shows it: of several layers at the lowest, in a row of their own."""
+    several = f" of {len(location.layers)} layers" if len(location.layers) > 1 else ""
+    return {"layer": location.layer, "module": location.module + several}
 
 
 def _rounded(values: dict[str, float | None]) -> dict[str, float | None]:

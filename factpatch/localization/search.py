@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.localization.forecast import Forecast
-from factpatch.localization.places import candidate_locations, known_places, usual_places
+from factpatch.localization.places import candidate_locations, known_places, usual_places, usual_spans
 from factpatch.localization.record import judged, record
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import Ranked, rank_places
@@ -131,6 +131,7 @@ class Search:
         places = [place.location for place in ranking]
         first = [
             *(place.location for place in known if place.location in places),
+            *usual_spans(self.loaded.model, places),
             *usual_places(self.loaded.model, places),
         ]
         places = list(dict.fromkeys([*first, *places]))

@@ -63,7 +63,7 @@ class SharedTrunk:
 
     def __init__(self, loaded: LoadedModel, trial_set: TrialSet, settings: Settings) -> None:
         self.loaded, self.trial_set, self._settings = loaded, trial_set, settings.trunk
-        self._whitens = settings.training.whitening is not None and settings.training.rank is None
+        self._whitens = settings.training.whitens
         self._rows = list(dict.fromkeys(trial_set.rows))
         place = {row: index for index, row in enumerate(self._rows)}
         self._training = [place[row] for row in trial_set.training]
@@ -133,7 +133,7 @@ def run_trial(
             progress(done / total, f"loss {loss:.3f}")
 
     trunk.prepare([location])
-    damping = training.whitening if training.rank is None else None
+    damping = training.whitening if training.whitens else None
     whitening = whitening_at(loaded, location, damping, settings.trunk)
     job = EditJob(loaded, location, trial_set.training_rows, training, progress=report)
     with trunk.open(location) as (rows, asked):

@@ -3,7 +3,8 @@
 A step of Adam moves every value by about the step size, so what a step does to a matrix is told by its size beside
 the root mean square of the matrix's values. That share is much the same for every model: the paper's 5e-4 for models
 of 7B and more, whose matrices hold values around 0.013, and the several thousandths that small models need, whose
-values are around 0.2, are both about RELATIVE_STEP.
+values are around 0.2, are both about RELATIVE_STEP. Where matrices of several layers move together, each needs less:
+the step is divided by the root of their number.
 """
 
 from __future__ import annotations
@@ -32,4 +33,5 @@ def with_step_size(training: TrainingSettings, model: PreTrainedModel, location:
     size = (squares / sum(parameter.numel() for parameter in parameters)) ** 0.5
     if not size > 0:
         raise RefusedError(f"every value at {location.name} is zero; set training.learning_rate to a number")
-    return replace(training, learning_rate=float(f"{RELATIVE_STEP * size:.3g}"))
+    step = RELATIVE_STEP * size / len(location.layers) ** 0.5
+    return replace(training, learning_rate=float(f"{step:.3g}"))

@@ -24,6 +24,8 @@ class ModelShape:
         kept: activations kept by the trunk.
         saved: activations that a pass saves for its gradients.
         width, vocabulary: of the matrix that gives the logits.
+        read_squares: numbers of all matrices that whiten what located projections read.
+        read_products: products of the located projections with these matrices.
         packed: only positions that predict target tokens are kept and run.
     """
 
@@ -38,6 +40,8 @@ class ModelShape:
     saved: int
     width: int
     vocabulary: int
+    read_squares: int
+    read_products: int
     packed: bool
 
 
@@ -59,6 +63,7 @@ class Workload:
         steps: of the optimizer in that epoch.
         epochs: at most.
         checks: passes without gradients that look at rows again.
+        whitened_products: that whitening adds to each pass and each step.
         held_bytes: memory that is held all the time.
         checkpoint_bytes: of a checkpoint on disk.
     """
@@ -67,6 +72,7 @@ class Workload:
     steps: int
     epochs: int
     checks: Sequence[ForwardPass] = ()
+    whitened_products: int = 0
     held_bytes: int = 0
     checkpoint_bytes: int = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from factpatch.methods.workload import ForwardPass, ModelShape
+from factpatch.methods.workload import ForwardPass, ModelShape, Workload
 from factpatch.preflight.workload import logits_bytes
 
 EFFICIENCY = 0.9  # of the machine's matrix rate that passes reach
@@ -33,10 +33,12 @@ class MachineSpeed:
         work = positions * (shape.trunk + shape.head) + logits * shape.width
         return self._seconds(work, logits * self.size, len(passes) * (shape.trunk_blocks + shape.blocks))
 
-    def epoch(self, passes: Sequence[ForwardPass], steps: int, shape: ModelShape) -> float:
+    def epoch(self, workload: Workload, shape: ModelShape) -> float:
         """Seconds of passes from what the trunk keeps, forward and backward, and of the optimizer's steps."""
+        passes, steps = workload.passes, workload.steps
         positions, logits = _totals(passes, shape)
         work = positions * (shape.head + shape.back) + 2 * logits * shape.width
+        work += (len(passes) + steps) * workload.whitened_products
         written = logits * logits_bytes(self.size) + positions * shape.saved * self.size * TRAFFIC
         written += steps * shape.located * STEP_BYTES
         return self._seconds(work, written, 3 * len(passes) * (shape.blocks + 1))

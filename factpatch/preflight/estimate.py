@@ -134,7 +134,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
         checkpoint_bytes=work.checkpoint_bytes,
         trunk_bytes=trunk,
         seconds_trunk=pace.trunk(*trunk_positions(rows.all), shape),
-        seconds_epoch=pace.epoch(work.passes, work.steps, shape),
+        seconds_epoch=pace.epoch(work, shape),
         seconds_rest=pace.forward(around, shape) + HASHED * weights / HASH_RATE,
         epochs=work.epochs,
     )
@@ -207,7 +207,7 @@ def _encode(settings: Settings, edits: Sequence[EditRequest]) -> TrainingRows:
     chat, training = settings.edits.chat_template, settings.training
     rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
     augmentation = training.augmentation
-    copies = augmentation.wordings + augmentation.both_forms
+    copies = augmentation.wordings + (augmentation.both_forms and tokenizer.chat_template is not None)
     further = [_longer(row, (-copy,)) for copy in range(copies) for row in rows]
     further += [_longer(row, (-copy,) * PREFIX_TOKENS) for copy in range(augmentation.prefixes) for row in rows]
     near = range(round(len(rows) * training.preservation.neighbours))

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from factpatch.errors import InputError
 from factpatch.frozen_trunk.plan import entry_of, positions, read_width
 from factpatch.frozen_trunk.replay import TRUNK_BATCH_ROWS, batch_width
+from factpatch.methods.projections import is_projection, sizes
 from factpatch.methods.workload import ForwardPass, ModelShape, one_pass
 from factpatch.models.encoding import Encoded
 from factpatch.models.locations import Location, decoder_blocks
@@ -35,6 +36,11 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelSha
     packed = keep and mixer is not None and not len(above)
     projection = entry_of(model, location) if packed else None
     entry = read_width(model.get_submodule(projection)) if projection else 0
+    projected = [
+        sizes(model.get_submodule(name.rpartition(".")[0]))
+        for name in location.parameters
+        if is_projection(model, name)
+    ]
     trained = min(own_count, active[location.layer])  # of many experts a position passes through a few
     trained_above = min(count - own_count, sum(active[location.layer + 1 :]))
     live = trained if entry else active[location.layer] - (_active(mixer, config) if mixer is not None else 0)
@@ -50,6 +56,8 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelSha
         saved=(live + sum(active[location.layer + 1 :])) // config.hidden_size,
         width=config.hidden_size,
         vocabulary=config.vocab_size,
+        read_squares=sum(read**2 for read, _ in projected),
+        read_products=sum(read**2 * written for read, written in projected),
         packed=packed,
     )
 

@@ -89,17 +89,13 @@ def heat_map(
             label=f"{score:.2f}" if len(layers) <= LABELLED_LAYERS else "",
             title=f"{candidate['location']}: score {score:.3f}{', by a short run' if short else ''}",
             shade=round((score - low) / (high - low), 3),
-            chosen=_place(candidate) == _place(location),
+            chosen=candidate["location"] == location.get("name"),
             short=short,
         )
         rows.setdefault(candidate["module"] or "whole block", []).append(cell)
     every = math.ceil(len(layers) / 10)
     ticks = tuple((round(width * (layer + 0.5), 3), str(layer)) for layer in layers if layer % every == 0)
     return HeatMap(tuple((module, tuple(cells)) for module, cells in rows.items()), ticks, width, low, high)
-
-
-def _place(location: Mapping[str, Any]) -> tuple[int | None, str]:
-    return location.get("layer"), location.get("module") or ""
 
 
 def _order(candidate: Mapping[str, Any]) -> tuple[bool, bool, str, int]:

@@ -55,10 +55,10 @@ class PreservationSettings:
 class AugmentationSettings:
     """Further wordings that each edit is trained in beside its own."""
 
-    wordings: Amount = 3  # its question as other edits or `templates` put it
+    wordings: Amount = 3  # its question as other edits or `templates` put it, or inside other text where these are few
     templates: str | None = None  # file with lists of wordings that ask the same, "{}" standing for the subject
     prefixes: Amount = 0  # times behind an unrelated sentence
-    both_forms: StrictBool = False  # in the other form too: chat beside plain, plain beside chat
+    both_forms: StrictBool = True  # of a model with a chat template, in the other form too: chat beside plain
 
     def __post_init__(self) -> None:
         if self.templates is not None and not self.wordings:
@@ -69,7 +69,7 @@ class AugmentationSettings:
 
 
 NO_PRESERVATION = PreservationSettings(neighbours=0)
-NO_AUGMENTATION = AugmentationSettings(wordings=0)
+NO_AUGMENTATION = AugmentationSettings(wordings=0, both_forms=False)
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -97,6 +97,11 @@ class TrainingSettings:
     preservation: PreservationSettings = Field(default_factory=PreservationSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
     options: dict[str, Any] = Field(default_factory=dict)  # of the method alone; docs/rivals.md has their names
+
+    @property
+    def whitens(self) -> bool:
+        """Whether whole matrices are trained where general text is white."""
+        return self.whitening is not None and self.rank is None
 
     @property
     def step_size(self) -> float:

@@ -72,7 +72,8 @@ def find_training_rows(
     settings = without_unused_rows(settings, abilities)
     training = settings.training
     augmentation, preservation = training.augmentation, training.preservation
-    notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or augmentation.both_forms)
+    has_chat = loaded.tokenizer.chat_template is not None
+    notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or (augmentation.both_forms and has_chat))
     if not abilities.augmented and not abilities.preserved:
         return FoundRows(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
@@ -112,9 +113,11 @@ def find_training_rows(
     if own_rows and not answered:
         notes.append(f"nothing to keep was found, so {len(own_rows)} texts of the model's own are kept")
     taken = {edit.prompt for edit in everything}
-    further = augment(edits, wordings, reworded, _prefixes(loaded, answered, settings), settings, held, taken)
+    prefixes = _prefixes(loaded, answered, settings)
+    further = augment(edits, wordings, reworded, prefixes, settings, held, taken, has_chat)
     if augmentation.wordings and not any(text.kind == "template" for text in further):
-        notes.append("no further wordings: the edits' prompts name no subject, or no two of them ask the same")
+        why = "the edits' prompts name no subject, or no two of them ask the same"
+        notes.append(f"no further wordings but the prompts inside other text: {why}")
     if grouped:
         notes += _subjects_told(found, lacking)
     trained = [*further, *drawn.wordings]
@@ -220,7 +223,8 @@ def _asked_for(wording: Wording, settings: Settings) -> bool:
     """Do the settings ask for wordings of that kind?"""
     asked = settings.training.augmentation
     other_form = asked.both_forms and wording.chat is not settings.edits.chat_template
-    return bool({"form": other_form, "prefix": asked.prefixes, "template": asked.wordings}[wording.kind])
+    inside = asked.prefixes or asked.wordings
+    return bool({"form": other_form, "context": inside, "template": asked.wordings}[wording.kind])
 
 
 def _drawn(left: CarriedOver, settings: Settings, edits: Sequence[EditRequest]) -> CarriedOver:

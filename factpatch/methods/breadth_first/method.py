@@ -29,8 +29,7 @@ class BreadthFirst:
         from factpatch.methods.breadth_first.training import breadth_first
         from factpatch.methods.whitening import whitening_at
 
-        training = job.training
-        damping = training.whitening if training.rank is None else None
+        damping = job.training.whitening if job.training.whitens else None
         whitening = whitening_at(job.loaded, job.location, damping, job.trunk)
         with job.opened() as rows:
             return breadth_first(job, rows, whitening=whitening)
