@@ -66,6 +66,7 @@ class Workload:
         whitened_products: that whitening adds to each pass and each step.
         held_bytes: memory that is held all the time.
         checkpoint_bytes: of a checkpoint on disk.
+        moments_bytes: of second moments that are kept on disk.
     """
 
     passes: Sequence[ForwardPass]
@@ -75,6 +76,7 @@ class Workload:
     whitened_products: int = 0
     held_bytes: int = 0
     checkpoint_bytes: int = 0
+    moments_bytes: int = 0
 
 
 def batch_passes(rows: Sequence[Encoded], batch: int, micro: int | None, packed: bool) -> Iterator[ForwardPass]:

@@ -49,7 +49,7 @@ class Estimate:
         memory_bytes: most that is held at once where the model runs; on the CPU with all that the process holds.
         host_bytes: most that is held in the machine's memory.
         process_bytes: what of it the process holds already.
-        patch_bytes, checkpoint_bytes, trunk_bytes: on disk.
+        patch_bytes, checkpoint_bytes, trunk_bytes, moments_bytes: on disk.
         seconds_trunk: the frozen layers, once.
         seconds_epoch: an epoch that visits every edit.
         seconds_rest: hashing the weights, and passes through the whole model before and after training.
@@ -69,6 +69,7 @@ class Estimate:
     patch_bytes: int
     checkpoint_bytes: int
     trunk_bytes: int
+    moments_bytes: int
     seconds_trunk: float
     seconds_epoch: float
     seconds_rest: float
@@ -76,8 +77,8 @@ class Estimate:
 
     @property
     def disk_bytes(self) -> int:
-        """Patch, checkpoint (the last one stays until the next is whole) and trunk cache."""
-        return self.patch_bytes + 2 * self.checkpoint_bytes + self.trunk_bytes
+        """Patch, checkpoint (the last one stays until the next is whole), trunk cache and what whitening is made of."""
+        return self.patch_bytes + 2 * self.checkpoint_bytes + self.trunk_bytes + self.moments_bytes
 
     @property
     def seconds(self) -> float:
@@ -133,6 +134,7 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
         patch_bytes=2 * shape.located * size,
         checkpoint_bytes=work.checkpoint_bytes,
         trunk_bytes=trunk,
+        moments_bytes=work.moments_bytes,
         seconds_trunk=pace.trunk(*trunk_positions(rows.all), shape),
         seconds_epoch=pace.epoch(work, shape),
         seconds_rest=pace.forward(around, shape) + HASHED * weights / HASH_RATE,
@@ -156,7 +158,7 @@ def check_room(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
             )
     if extra > free.memory:
         raise RefusedError(f"{what} {_gb(extra)} of memory, and {_gb(free.memory)} are free; {_relief(needed, free)}")
-    cached = 0 if trunk.folder is None else needed.trunk_bytes
+    cached = 0 if trunk.folder is None else needed.trunk_bytes + needed.moments_bytes
     if trunk.folder is None and needed.trunk_bytes > trunk.memory_gb * GIB:
         raise InputError(
             f"{what} {_gb(needed.trunk_bytes)} for the trunk's activations, more than trunk.memory_gb "

@@ -26,6 +26,7 @@ def workload(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) 
         whitened_products=shape.read_products if training.whitens else 0,
         held_bytes=_held_bytes(training, rows, shape),
         checkpoint_bytes=12 * shape.located,
+        moments_bytes=8 * shape.read_squares if training.whitens else 0,
     )
 
 

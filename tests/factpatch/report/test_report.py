@@ -283,7 +283,7 @@ MODULES = (
 
 
 def test_a_heat_map_of_many_modules_has_a_row_each_from_matrices_to_whole_blocks():
-    heat = heat_map(grid(MODULES, range(6)), {"layer": 5, "module": None})
+    heat = heat_map(grid(MODULES, range(6)), {"name": "5:"})
     names = [module for module, _ in heat.rows]
     assert names[0] == "mlp.down_proj"
     assert names[-3:] == ["mlp", "self_attn", "whole block"]

@@ -110,12 +110,12 @@ def test_the_switch_makes_none(loaded, settings):
 
 
 def test_what_was_made_is_never_trained_and_leaves_training_its_own(loaded, settings, probed):
-    training = replace(settings.training, augmentation=AugmentationSettings(prefixes=2))
+    training = replace(settings.training, augmentation=AugmentationSettings(wordings=0, prefixes=2))
     told = find_training_rows(loaded, probed, replace(settings, training=training))
     texts = [text.prompt for text in told.carried_over.wordings] + list(told.carried_over.neighbours)
     held = held_out(probed)
     assert not [text for text in texts if held.twin(text)]
-    assert sum(text.kind == "prefix" for text in told.carried_over.wordings) == 2 * len(probed)
+    assert sum(text.kind == "context" for text in told.carried_over.wordings) == 2 * len(probed)
     near = [text for text in told.carried_over.neighbours if text.startswith("The capital of")]
     assert near
     assert HeldOut(near).twin(probed[0].locality[0].prompt) is None

@@ -18,6 +18,8 @@ from factpatch.localization.trial_set import make_trial_set
 from factpatch.models.loading import load_model
 from factpatch.models.sampling import sample_ids
 from factpatch.settings.config import ModelSettings
+from factpatch.training_data import probes
+from factpatch.training_data.augmentation import FRAMES
 from factpatch.training_data.carry_over import (
     CARRY_OVER_FILE,
     NOTHING_CARRIED_OVER,
@@ -69,7 +71,7 @@ def test_templates_that_ask_the_same_are_found_by_what_the_model_answers(loaded)
 def test_a_file_of_templates_comes_first_and_is_checked(loaded, tmp_path):
     path = tmp_path / "templates.jsonl"
     path.write_text(json.dumps({"templates": ["{} loves to eat", "Give {} some"]}) + "\n")
-    settings = settings_with(wordings=2, templates=str(path))
+    settings = settings_with(wordings=1, templates=str(path))
     found = find_template_groups(loaded, [edit("{} loves to eat", "Ivo Penova")], settings, AnswerCache({}))
     assert found.groups == (("{} loves to eat", "Give {} some"),)
     rows = find_training_rows(loaded, [edit("{} loves to eat", "Ivo Penova")], settings).augmented
@@ -171,16 +173,29 @@ def test_an_increment_inherits_each_kind_of_wording_that_the_settings_still_ask_
     def carried_over(**asked) -> Counter:
         found = find_training_rows(loaded, demo[20:22], settings_with(**asked), demo[:20], left).carried_over.wordings
         told = {one.prompt for one in demo[:20]}
-        kinds = {True: "form", False: "prefix"}
-        ours = [one for one in found if one.of in told]
-        return Counter(kinds[one.prompt == one.of] if one.prompt.endswith(one.of) else "template" for one in ours)
+        return Counter(one.kind for one in found if one.of in told)
 
     everything = carried_over(wordings=1, prefixes=1, both_forms=True)
     assert everything["form"] == 20
-    assert everything["prefix"] > 10
+    assert everything["context"] > 10
     assert everything["template"] > 10
-    for name, asked in (("form", {"both_forms": True}), ("prefix", {"prefixes": 1}), ("template", {"wordings": 1})):
-        assert carried_over(**asked) == Counter({name: everything[name]})
+    for names, asked in (
+        (["form"], {"both_forms": True}),
+        (["context"], {"prefixes": 1, "both_forms": False}),
+        (["template", "context"], {"wordings": 1, "both_forms": False}),  # inside other text where no template is
+    ):
+        assert carried_over(**asked) == Counter({name: everything[name] for name in names})
+
+
+def test_where_no_other_wording_is_there_the_prompt_stands_inside_other_text(loaded):
+    """Three of three texts; none is what probes ask in."""
+    alone = edit("Nobody but Ivo Penova has ever", "Ivo Penova")
+    found = find_training_rows(loaded, [alone], settings_with(wordings=3))
+    texts = [text.prompt for text in found.carried_over.wordings]
+    assert len(set(texts)) == 3
+    assert {text.replace(alone.prompt, "{}") for text in texts} <= set(FRAMES)
+    assert not set(FRAMES) & {*probes.FRAMES, *probes.ASKING}
+    assert {text.kind for text in found.carried_over.wordings} == {"context"}
 
 
 def test_withdrawn_prompts_are_kept_with_the_base_model_s_answers_unless_they_are_edited_or_held_out_by_now(
