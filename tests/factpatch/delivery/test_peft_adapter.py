@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from factpatch.delivery.asking import ask_facts
