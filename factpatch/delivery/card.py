@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from factpatch.delivery.asking import Held
-from factpatch.patches.inspection import GIVES_AWAY
 from factpatch.patches.patch import Patch
+from factpatch.report.card import GIVES_AWAY
 
 
 def adapter_card(patch: Patch, rank: int, loss: float, held: Held) -> str:

@@ -63,7 +63,7 @@ def export_adapter(
     check_rank(rank)
     spectra = changed_spectra(loaded, patch)
     if rank is None:
-        rank = _least_rank(loaded, spectra, facts, settings, patch.manifest["config"]["training"].get("rank"))
+        rank = least_rank(loaded, spectra, facts, settings, patch.manifest["config"]["training"].get("rank"))
     left = loss(spectra.values(), rank)
     with new_folder(output) as folder:
         _write(loaded, spectra, rank, folder)
@@ -108,7 +108,7 @@ def _transposed(loaded: LoadedModel, name: str) -> bool:
     return isinstance(loaded.model.get_submodule(name.removesuffix(".weight")), Conv1D)
 
 
-def _least_rank(
+def least_rank(
     loaded: LoadedModel,
     spectra: dict[str, Spectrum],
     facts: Sequence[EditRequest],

@@ -8,12 +8,8 @@ import torch
 
 from factpatch.patches.certificate import change_norms, check_certificate
 from factpatch.patches.patch import read_patch
+from factpatch.report.card import GIVES_AWAY
 
-GIVES_AWAY = (
-    "A difference of weights may reveal what was edited: from it and the base model alone, subjects and facts can be "
-    "recovered (arXiv 2602.10134). So handle it like the rows that it was made of, and give it to nobody who may not "
-    "read those. The old values in undo.safetensors are the base model's own."
-)
 SHARE = 0.99  # of a change's squared norm, by which its rank is told
 
 
