@@ -32,9 +32,10 @@ class GGUFLayout:
         self.header: Header = read_gguf_header(file)
         self._model, self._source = loaded.model, loaded.source
         architecture = self.header.architecture
-        self._processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=self._model.config.to_dict())
+        config = self._model.config.get_text_config()
+        self._processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=config.to_dict())
         try:
-            names = get_gguf_hf_weights_map(self._model, self._processor, architecture)
+            names = get_gguf_hf_weights_map(self._model, self._processor, architecture, config.num_hidden_layers)
         except NotImplementedError as error:
             raise InputError(f"'{file}' is of architecture '{architecture}', which gguf does not know") from error
         held = {tensor.name: tensor for tensor in self.header.tensors}
@@ -75,10 +76,11 @@ class GGUFLayout:
     def refuse_other_model(self) -> None:
         """InputError unless every matrix of the model that the file holds is the file's, but for what its type rounds
         away."""
+        state = self._model.state_dict()
         for parameter, tensor in self.tensors.items():
-            if len(tensor.shape) < 2 or tensor.values != self._model.state_dict()[parameter].numel():
+            if len(tensor.shape) < 2 or tensor.values != state[parameter].numel():
                 continue
-            own = self._model.state_dict()[parameter].float()
+            own = state[parameter].float().cpu()
             share = float(torch.linalg.vector_norm(self.from_file(parameter, self.read(parameter)) - own))
             share /= float(torch.linalg.vector_norm(own)) or 1.0
             if share > nearness(tensor.type):
