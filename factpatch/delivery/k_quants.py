@@ -105,7 +105,7 @@ def _error(
     return (weights * np.square(scale * levels + offset - values)).sum(-1, keepdims=True)
 
 
-def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def _over(above: np.ndarray | np.floating, below: np.ndarray) -> np.ndarray:
     """The quotient, and 0 where nothing is below."""
     below = np.asarray(below, dtype=np.float32)
     return np.where(below == 0, np.float32(0), above / np.where(below == 0, np.float32(1), below))

@@ -117,7 +117,8 @@ def judge_serving(evaluate: Json, settings: GateSettings) -> dict[str, Any]:
     floors. One that is not does not hold back the others."""
     found = {}
     for name, metrics in (evaluate.get("formats") or {}).items():
-        gates = judge_format({**metrics, "protocol": evaluate.get("protocol")}, settings)
+        measured: dict[str, Any] = {**metrics, "protocol": evaluate.get("protocol")}
+        gates = judge_format(measured, settings)
         found[name] = {**metrics, "released": allows(gates), "gates": [asdict(gate) for gate in gates]}
     return found
 
