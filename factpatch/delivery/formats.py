@@ -69,24 +69,34 @@ def _measure(
     measured: Mapping[str, Any],
     name: str,
 ) -> dict[str, Any]:
-    values, about = new_values(loaded, patch), {}
     if name == "peft":
-        spectra = changed_spectra(loaded, patch)
-        rank, trained = RANKS[-1], patch.manifest["config"]["training"].get("rank")
-        with suppress(RefusedError):  # at no rank all facts hold: the largest is measured
-            rank = least_rank(loaded, spectra, facts_of(measured["edits"]), settings, trained)
-        values = low_rank_values(loaded, spectra, rank)
-        about = {"rank": rank, "loss": loss(spectra.values(), rank)}
-    with preserved(loaded.model, _matrices(loaded) if name != "peft" else tuple(values)):
-        if name != "peft":
-            served = serving_values(loaded, name)
-            write_values(loaded.model, {own: served(own, loaded.model.get_parameter(own)) for own in _matrices(loaded)})
-            values = {own: served(own, value) for own, value in values.items()}
+        values, about = _with_adapter(loaded, settings, patch, measured)
+        served, rounding = None, tuple(values)
+    else:
+        served, rounding, about = serving_values(loaded, name), _matrices(loaded), {}
+        values = {own: served(own, value) for own, value in new_values(loaded, patch).items()}
+    with preserved(loaded.model, rounding):
+        if served is not None:
+            for own in rounding:
+                write_values(loaded.model, {own: served(own, loaded.model.get_parameter(own))})
         before = collect_answers(loaded, edits, settings)
         write_values(loaded.model, values)
         after = collect_answers(loaded, edits, settings, before)
     scores = measure(edits, after, before, settings.evaluation.protocol)
     return {metric: scores[metric] for metric in MEASURED} | about
+
+
+def _with_adapter(
+    loaded: LoadedModel, settings: Settings, patch: Patch, measured: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The located parameters beside the adapter that would be exported, and its rank and loss. Where facts are lost at
+    every rank it is that of the largest."""
+    spectra, facts = changed_spectra(loaded, patch), facts_of(measured["edits"])
+    rank, trained = RANKS[-1], patch.manifest["config"]["training"].get("rank")
+    if facts:
+        with suppress(RefusedError):
+            rank = least_rank(loaded, spectra, facts, settings, trained)
+    return low_rank_values(loaded, spectra, rank), {"rank": rank, "loss": loss(spectra.values(), rank)}
 
 
 def serving_values(loaded: LoadedModel, name: str) -> Callable[[str, torch.Tensor], torch.Tensor]:
