@@ -85,7 +85,7 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     with _workshop(path) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_file():
+            if file.is_file() and file.stat().st_nlink == 1:  # another name's file was written before
                 file.chmod(0o644)  # some libraries make their files readable to the owner alone
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())

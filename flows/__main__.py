@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from factpatch.errors import InputError
 from factpatch.settings.methods import method_entries
 from flows.console import exit_code
+from flows.delivery import FORMATS
 
 # Flags that stand for a setting: flag -> dotted name in params.yaml.
 SETTINGS = {
@@ -39,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = main_parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_steps(verbs)
     _add_models(verbs)
+    _add_delivery(verbs)
     _add_registry(verbs)
+    _add_serving(verbs)
     _add_ledger(verbs)
     _verb(verbs, "doctor", "what on this machine stands in the way of a release, and what to do about it")
     return main_parser
@@ -96,15 +99,31 @@ def _add_models(verbs: Any) -> None:
         part = _verb(verbs, name, summary, "model", output=None)
         part.add_argument("--patch", metavar="DIR", required=True, help="patch folder")
         part.add_argument("--output", metavar="DIR", required=True, help="new model folder")
-    part = _verb(verbs, "export", "save a registered version as an ordinary model folder", output=None)
-    part.add_argument("--version", metavar="V", default="champion", help="version number or alias (default: champion)")
-    part.add_argument("--output", metavar="DIR", required=True, help="new model folder")
+        if name == "apply":
+            _add_flag(part, "link")
     part = _verb(verbs, "ask", "let a model continue a prompt", "model", "patch", output=None)
     part.add_argument("prompt", metavar="PROMPT")
     part = _verb(verbs, "compare", "put two releases side by side on one page", output=None)
     part.add_argument("first", metavar="RUN_A", help="output folder of a whole run")
     part.add_argument("second", metavar="RUN_B", help="output folder of another")
     part.add_argument("--output", metavar="FILE", default="comparison.html", help="default: comparison.html")
+
+
+def _add_delivery(verbs: Any) -> None:
+    """How a patch leaves the project."""
+    part = _verb(verbs, "export", "save a registered version, or a patch, as it will be served", "model", output=None)
+    part.add_argument("--version", metavar="V", default="champion", help="version number or alias (default: champion)")
+    part.add_argument("--patch", metavar="DIR", help="patch folder, in place of a version")
+    part.add_argument("--format", choices=FORMATS, default="model", help="an ordinary model folder (default), or …")
+    part.add_argument(
+        "--base", metavar="FILE", help="GGUF file whose edited tensors are written anew (gguf, gguf-lora)"
+    )
+    part.add_argument("--type", metavar="T", help="GGUF type of the edited tensors (default: as in --base)")
+    part.add_argument("--rank", type=int, metavar="N", help="of an adapter (default: the least that loses no fact)")
+    _add_flag(part, "link")
+    part.add_argument("--output", metavar="PATH", required=True, help="new folder, or new GGUF file")
+    part = _verb(verbs, "inspect", "what a patch holds, told without a model", output=None)
+    part.add_argument("patch", metavar="PATCH", help="patch folder")
 
 
 def _add_registry(verbs: Any) -> None:
@@ -126,6 +145,15 @@ def _add_registry(verbs: Any) -> None:
     part = _verb(verbs, "serve", "run Prefect's server, a worker and MLflow's pages until interrupted", output=None)
     part.add_argument("--prefect-port", type=int, metavar="N", default=4200, help="default: 4200")
     part.add_argument("--mlflow-port", type=int, metavar="N", default=5000, help="default: 5000")
+
+
+def _add_serving(verbs: Any) -> None:
+    """The champion as servers have it."""
+    part = _verb(verbs, "serving", "where the champion is in each form; or have vLLM serve it", output=None)
+    part.add_argument(
+        "--vllm", metavar="ADDRESS", help="server that takes adapters while it runs, loaded with the champion"
+    )
+    part.add_argument("--adapters", metavar="DIR", help="where adapters are made, which the server reads too")
 
 
 def _add_ledger(verbs: Any) -> None:
@@ -164,6 +192,7 @@ def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
         "seed": {"type": int, "metavar": "N", "help": "of the order of edits"},
         "resume": {"action": "store_true", "default": None, "help": "continue a killed run from its checkpoint"},
         "patch": {"metavar": "DIR", "help": "patch folder"},
+        "link": {"action": "store_true", "help": "hard-link weight files that hold no edited tensor, not copy them"},
         "strict": {"action": "store_true", "default": None, "help": "refuse on any finding"},
     }
     part.add_argument(f"--{flag}", **options[flag])

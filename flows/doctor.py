@@ -199,7 +199,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # of each verb
     **dict.fromkeys(("validate", "probes", "localize", "evaluate"), STEP),
     "edit": ("training method", *STEP),
     "regress": (*STEP, "capability tasks"),
-    **dict.fromkeys(("promote", "rollback", "history", "export"), REGISTRY),
+    **dict.fromkeys(("promote", "rollback", "history", "export", "serving"), REGISTRY),
     "serve": ("packages", "home", "temporary files", "MLflow"),
 }
 

@@ -22,7 +22,7 @@ from factpatch.evaluation.serving import is_address
 from factpatch.files import digest_value, output_folder, read_json, write_json
 from factpatch.settings.config import Settings, load_settings
 from tasks.retest import retest
-from tasks.tools.mlflow_registry import export_version, read_answers, read_champion
+from tasks.tools.mlflow_registry import open_version, read_answers, read_champion
 
 DEPLOYMENT = "release/scheduled"  # what edits again
 EDIT_AGAIN_FOLDER = "runs/again"  # its output folder
@@ -48,8 +48,8 @@ def monitor(
     folder = output_folder(output)
     version, facts = find_live(settings, model)
     write_live(folder, facts)
-    with _source(model, settings) as source:
-        path = Path(retest(str(folder), settings, source, patch))
+    with _source(model, settings, patch) as (source, chosen):
+        path = Path(retest(str(folder), settings, source, chosen))
     value = read_json(path) | {"model": without_password(model), "version": version, "again": None}
     if value["status"] == "decayed":
         value["again"] = edit_again(value, settings, config, overrides or {})
@@ -84,17 +84,18 @@ def is_version(model: str) -> bool:
 
 
 @contextmanager
-def _source(model: str, settings: Settings) -> Iterator[str]:
-    """Where the model's weights or its server are, for as long as the block runs."""
+def _source(model: str, settings: Settings, patch: str | None) -> Iterator[tuple[str, str | None]]:
+    """Where the model's weights or its server are, and the patch to apply, for as long as the block runs."""
     if is_version(model):
         with tempfile.TemporaryDirectory(prefix="factpatch.") as folder:
-            yield str(export_version(settings.registry, model, Path(folder) / "model"))
+            stored = open_version(settings.registry, model, Path(folder), settings.model.path)
+            yield stored.model, str(stored.patch) if stored.patch else patch
         return
     if not is_address(model):
         from factpatch.models.loading import check_source
 
         check_source(model)
-    yield model
+    yield model, patch
 
 
 def edit_again(

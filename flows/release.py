@@ -27,9 +27,10 @@ from factpatch.preflight.environment import user_name
 from factpatch.preflight.shared_model import share_base_model
 from factpatch.release.plan import ReleasePlan
 from factpatch.release.provenance import write_provenance
+from factpatch.release.record import forms_below
 from factpatch.release.registry import lock_file, locked
 from factpatch.report import read_evidence, render_card
-from factpatch.settings.config import Settings, load_settings
+from factpatch.settings.config import Settings, load_settings, override
 from flows.doctor import check_machine
 from flows.pending import find_work, note_refusal, refusing_gates
 from flows.plan import read_release_plan
@@ -103,11 +104,10 @@ def release(
         plan = choose_release_mode(plan)
         write_provenance(Path(folder), plan.provenance, plan.configured or plan.provenance)
         steps = others if plan.edits else UNEDITED
-        _run(steps, plan)
+        plan = _run_with_margin(steps, plan)
         refused = refusing_gates(folder)
         if refused and plan.mode and plan.mode.name == "incremental" and settings.edits.mode == "auto":
-            plan = choose_release_mode(plan, refused)
-            _run(steps, plan)
+            plan = _run_with_margin(steps, choose_release_mode(plan, refused), refused)
         note_refusal(plan)
         if settings.registry.promote == "auto":
             promote_release(folder, settings, f"{user_name()}, automatically", "every gate passed")
@@ -136,6 +136,28 @@ def _run(steps: Sequence[Task[..., str]], plan: ReleasePlan) -> None:
     for step in steps:
         own = {name: quote(getattr(plan, name)) for name in FROM_PLAN.get(step.name, ())}  # not searched by Prefect
         step(plan.output, plan.settings, **own)
+
+
+def _run_with_margin(steps: Sequence[Task[..., str]], plan: ReleasePlan, refused: Sequence[str] = ()) -> ReleasePlan:
+    """Run the steps; while what was evaluated is below the floors in a form in which it will be served, train and
+    evaluate anew with the next of `serving.raise_confidence` first. The plan that was carried out."""
+    if evaluate not in steps:
+        _run(steps, plan)
+        return plan
+    training, rest = steps[: steps.index(evaluate) + 1], steps[steps.index(evaluate) + 1 :]
+    _run(training, plan)
+    for confidence in plan.settings.serving.raise_confidence:
+        lost = forms_below(plan.output, plan.settings)
+        if not lost:
+            break
+        print(
+            f"release: below the floors as {', '.join(lost)}; trained with training.confidence {confidence}", flush=True
+        )
+        changed = override(plan.settings, {"training.confidence": confidence})
+        plan = choose_release_mode(replace(plan, settings=changed), refused)
+        _run(training[training.index(edit) :], plan)
+    _run(rest, plan)
+    return plan
 
 
 def _promote_when_approved(folder: str, settings: Settings, version: dict[str, Any], card: str) -> None:

@@ -12,8 +12,10 @@ from factpatch.files import output_folder, read_json, write_text
 from factpatch.preflight.environment import user_name
 from factpatch.settings.config import RegistrySettings, Settings, load_settings
 from flows.console import quiet_prefect
+from flows.delivery import export, inspect
 from flows.doctor import check_machine
 from flows.preview import preview, reading_lines
+from flows.serving import serving
 
 Overrides = dict[str, Any]
 
@@ -156,7 +158,7 @@ def apply(args: argparse.Namespace, overrides: Overrides) -> int:
     """Save the patched model as a folder."""
     from factpatch.patches.export import export_patch
 
-    print(export_patch(load_settings(args.config, overrides).model, args.patch, Path(args.output)))
+    print(export_patch(load_settings(args.config, overrides).model, args.patch, Path(args.output), args.link))
     return 0
 
 
@@ -173,15 +175,6 @@ def ask(args: argparse.Namespace, overrides: Overrides) -> int:
     from factpatch.ask import ask as answer
 
     print(answer(load_settings(args.config, overrides), args.prompt, args.patch))
-    return 0
-
-
-def export(args: argparse.Namespace, overrides: Overrides) -> int:
-    """Save a registered version as a folder."""
-    registry = _registry("export", args, overrides)
-    from tasks.tools.mlflow_registry import export_version
-
-    print(export_version(registry, args.version, Path(args.output)))
     return 0
 
 
@@ -333,6 +326,7 @@ VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "undo": undo,
     "ask": ask,
     "export": export,
+    "inspect": inspect,
     "edits": edits,
     "compare": compare,
     "promote": promote,
@@ -340,5 +334,6 @@ VERBS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "history": history,
     "monitor": monitor,
     "serve": serve,
+    "serving": serving,
     "doctor": doctor,
 }

@@ -19,8 +19,9 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
 
     `patch` is a patch folder, by default `<output>/patch` if it is there. With a patch the model is measured before
     and after it; without one, as it is, and locality is null. A model with a chat template is measured in both forms.
-    The canaries and the judge that the settings name are asked too.
+    The canaries and the judge that the settings name are asked too, and with a patch all in each of `serving.formats`.
     """
+    from factpatch.delivery.formats import measure_formats
     from factpatch.evaluation.before_after import evaluate as measure
     from factpatch.patches.patch import read_patch
     from factpatch.preflight.shared_model import base_model
@@ -32,7 +33,10 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     found = folder / "patch"
     chosen = patch or (found if found.exists() else None)
     with base_model(settings.model) as loaded, show_progress("evaluate") as report:
-        value = measure(loaded, edits, settings, read_patch(chosen) if chosen else None, report)
+        found_patch = read_patch(chosen) if chosen else None
+        value = measure(loaded, edits, settings, found_patch, report)
+        if found_patch is not None and settings.serving.formats:
+            value["formats"] = measure_formats(loaded, edits, settings, found_patch, value, report)
     value["patch"] = digest_patch(Path(chosen)) if chosen else None
     value["seconds"] = round(time.perf_counter() - start, 3)
     return str(write_json(folder / "evaluate.json", value))

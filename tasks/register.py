@@ -14,21 +14,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param
+from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from prefect import task
 
-import factpatch
 from factpatch.addresses import sqlite_file, without_password
 from factpatch.edits.origin import Origin
 from factpatch.evaluation.gates import judge_reload
@@ -38,6 +33,7 @@ from factpatch.release.record import (
     MANIFEST,
     assemble_release,
     judge_release,
+    judge_serving,
     named_numbers,
     read_steps,
     release_id,
@@ -48,10 +44,9 @@ from factpatch.report import read_evidence, render_report
 from factpatch.settings.config import Settings
 from factpatch.settings.shown import shown_settings
 from tasks.tools.mlflow_registry import LEDGER_TAG, RETRIES, STATUS_TAG, connect_registry
+from tasks.tools.stored_model import fetch_stored, log_model
 
 EXPERIMENT = "factpatch"
-SCRIPT = Path(__file__).with_name("served_model.py")
-REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml", "regex")
 ARTIFACTS = ("*.json", "*.jsonl", "*.csv")
 RELEASE_TAG = "factpatch.release"  # tag of runs and versions: what the release is made of, by digest
 PLACE = "factpatch.place"  # tag of a run: the model it is a release of, and the machine that makes it
@@ -70,6 +65,7 @@ def register(output: str, settings: Settings) -> str:
     steps, manifest = read_steps(folder), read_json(folder / MANIFEST)
     gates = judge_release(folder, steps, settings.gates)
     release = assemble_release(settings.registry.name, steps, manifest, gates)
+    release["serving"] = judge_serving(steps["evaluate"], settings.gates)
     uri = tracking_uri(settings.registry)
     if not worth_keeping(release, settings):
         return leave_unregistered(folder, release, uri)
@@ -166,7 +162,8 @@ def log_release(
         for path in itertools.chain(*map(folder.glob, ARTIFACTS)):
             if path.name != "release.json":  # an earlier release's; this one's follows
                 client.log_artifact(run, str(path))
-        client.log_artifacts(run, str(folder / "patch"), "patch")
+        if settings.registry.store == "model":  # else the version itself is the patch
+            client.log_artifacts(run, str(folder / "patch"), "patch")
         model = log_model(client, experiment, run, folder, settings)
         source = model.artifact_location  # not models:/ID, which a database store would seek in the process-wide store
         release = ask_again(release, source, uri, folder, settings, steps)
@@ -196,9 +193,8 @@ def ask_again(
         return dict(release)
     make_room(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".reload.") as temporary:
-        place = None if urlsplit(source).scheme == "file" else temporary  # what lies on this machine is read there
-        model = download_artifacts(f"{source}/artifacts/model", dst_path=place, tracking_uri=uri)
-        return with_gate(release, judge_reload(len(rows), moved_answers(Path(model), rows, settings)))
+        stored = fetch_stored(source, uri, Path(temporary), settings.model.path)
+        return with_gate(release, judge_reload(len(rows), moved_answers(stored.model, rows, settings, stored.patch)))
 
 
 def end_abandoned_runs(client: MlflowClient, experiment: str, place: str) -> None:
@@ -241,35 +237,6 @@ def log_numbers(
         client.log_batch(run, metrics=metrics[start : start + ENTRIES_AT_ONCE])
     for start in range(0, len(params), ENTRIES_AT_ONCE):
         client.log_batch(run, params=params[start : start + ENTRIES_AT_ONCE])
-
-
-def log_model(client: MlflowClient, experiment: str, run: str, folder: Path, settings: Settings) -> LoggedModel:
-    """Upload the whole edited model with the script that serves it; no pickle."""
-    from factpatch.patches.export import export_patch
-
-    model = client.create_logged_model(experiment, name="model", source_run_id=run)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".register.") as temporary:
-        exported = export_patch(settings.model, folder / "patch", Path(temporary) / "model")
-        mlflow.pyfunc.save_model(
-            Path(temporary) / "mlflow",
-            python_model=SCRIPT,
-            artifacts={"model": str(exported)},
-            code_paths=[str(Path(factpatch.__file__).parent)],
-            # the local part of a version, such as torch's +cpu, is not on any index
-            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in REQUIREMENTS],
-            model_config={
-                "dtype": settings.model.dtype,
-                "chat_template": settings.edits.chat_template,
-                "protocol": settings.evaluation.protocol,
-                "max_new_tokens": settings.evaluation.max_new_tokens,
-                "batch_size": settings.evaluation.batch_size,
-            },
-            mlflow_model=Model(run_id=run, model_id=model.model_id),
-        )
-        client.log_model_artifacts(model.model_id, str(Path(temporary) / "mlflow"))
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
-    return model
 
 
 def ensure_registered_model(client: MlflowClient, name: str) -> None:

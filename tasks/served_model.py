@@ -11,6 +11,8 @@ from factpatch.evaluation.answers import cut
 from factpatch.evaluation.generation import decode
 from factpatch.models.encoding import encode_prompt
 from factpatch.models.loading import load_model
+from factpatch.patches.base import find_base
+from factpatch.patches.patch import apply_patch
 from factpatch.settings.config import ModelSettings
 
 
@@ -23,9 +25,11 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.config = context.model_config
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.loaded = load_model(
-            ModelSettings(path=context.artifacts["model"], dtype=self.config["dtype"], device=device)
-        )
+        patch = context.artifacts.get("patch")  # or the whole edited model, as `registry.store` said
+        model = context.artifacts["model"] if patch is None else find_base(patch)
+        self.loaded = load_model(ModelSettings(path=model, dtype=self.config["dtype"], device=device))
+        if patch is not None:
+            apply_patch(self.loaded, patch)
 
     def predict(self, model_input: list[str]) -> list[str]:  # type: ignore[override]  # MLflow reads these hints
         """The continuation of each prompt. Under the paper's protocol it ends at a "." as well as at a newline."""

@@ -33,11 +33,24 @@ def fetch(client: httpx.Client, address: str, body: Any = None) -> Any:
     Raises UnavailableError if nothing answers in time or the server cannot now, InputError for its other complaints
     and for an answer that is no JSON.
     """
+    response = _request(client, "GET" if body is None else "POST", address, body)
+    try:
+        return response.json()
+    except (ValueError, httpx.DecodingError) as error:
+        raise unlike(address) from error
+
+
+def post(client: httpx.Client, address: str, body: Any) -> None:
+    """Post a JSON value where the answer is of no interest. Raises as `fetch` does."""
+    _request(client, "POST", address, body)
+
+
+def _request(client: httpx.Client, method: str, address: str, body: Any) -> httpx.Response:
     shown = without_password(address)
     try:
-        response = client.request("GET" if body is None else "POST", address, json=body)
+        response = client.request(method, address, json=body)
         response.raise_for_status()
-        return response.json()
+        return response
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         kind = UnavailableError if status in BUSY or status >= 500 else InputError
@@ -51,7 +64,7 @@ def fetch(client: httpx.Client, address: str, body: Any = None) -> Any:
         raise UnavailableError(f"'{shown}' does not answer ({reason}); {START}") from error
     except httpx.InvalidURL as error:
         raise InputError(f"'{shown}' is no address ({error}); correct it") from error
-    except (ValueError, httpx.DecodingError) as error:
+    except httpx.DecodingError as error:
         raise unlike(address) from error
 
 

@@ -74,6 +74,14 @@ def judge_gates(
     return gates
 
 
+def judge_format(metrics: Mapping[str, Json], settings: GateSettings) -> list[Gate]:
+    """The floors over what was measured in a form in which the model will be served; they decide about that form."""
+    return [
+        _floor(name, metrics, getattr(settings, name), name in settings.required, judged=False)
+        for name in ("reliability", "generalization", "locality")
+    ]
+
+
 def allows(gates: Sequence[Gate]) -> bool:
     """May the release be promoted? Yes, if no gate failed and none is undecided."""
     return all(gate.verdict in ("passed", "skipped") for gate in gates)

@@ -11,6 +11,7 @@ from factpatch.edits.request import EditRequest
 from factpatch.evaluation.answers import unchanged
 from factpatch.evaluation.evaluate import CUT, collect_answers
 from factpatch.models.loading import load_model
+from factpatch.patches.patch import apply_patch
 from factpatch.settings.config import Settings
 
 
@@ -20,9 +21,14 @@ def evenly_spread(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping
     return [rows[index * len(rows) // chosen] for index in range(chosen)]
 
 
-def moved_answers(model: Path, rows: Sequence[Mapping[str, Any]], settings: Settings) -> list[str]:
-    """The prompts among rows of `evaluate.json` that the model in a folder answers otherwise than they say."""
-    loaded = load_model(replace(settings.model, path=str(model)))
+def moved_answers(
+    model: str, rows: Sequence[Mapping[str, Any]], settings: Settings, patch: Path | None = None
+) -> list[str]:
+    """The prompts among rows of `evaluate.json` that a model, with the patch if there is one, answers otherwise than
+    they say."""
+    loaded = load_model(replace(settings.model, path=model))
+    if patch is not None:
+        apply_patch(loaded, patch)
     edits = [EditRequest(row["id"], row["prompt"], row["target"]) for row in rows]
     outputs = collect_answers(loaded, edits, settings).outputs
     protocol = settings.evaluation.protocol

@@ -17,10 +17,14 @@ from factpatch.settings.config import ModelSettings
 log = logging.getLogger(__name__)
 
 
-def export_patch(settings: ModelSettings, folder: str | Path, output: Path) -> Path:
-    """Copy the base model's folder with the patch's new values in place of the old: every other byte is the base's."""
+def export_patch(settings: ModelSettings, folder: str | Path, output: Path, link: bool = False) -> Path:
+    """Copy the base model's folder with the patch's new values in place of the old: every other byte is the base's.
+
+    With `link`, weight files that hold no new value are hard links to the base's, where the disk allows: nobody may
+    write into them.
+    """
     patch = read_patch(folder)
-    return _export(settings, patch, output, (patch.before, BASE), (patch.after, patch.new))
+    return _export(settings, patch, output, (patch.before, BASE), (patch.after, patch.new), link)
 
 
 def export_undo(settings: ModelSettings, folder: str | Path, output: Path) -> Path:
@@ -35,6 +39,7 @@ def _export(
     output: Path,
     source: tuple[dict[str, str], str],
     result: tuple[dict[str, str], dict[str, torch.Tensor]],
+    link: bool = False,
 ) -> Path:
     """Copy the folder whose tensors have the digests in `source`, to one whose tensors have those in `result`.
 
@@ -45,7 +50,7 @@ def _export(
     checkpoint = open_checkpoint(find_source(settings.path))
     check_files(checkpoint, patch, present, what, patch.located)
     with new_folder(output) as temporary:
-        left = copy_checkpoint(checkpoint, temporary, values)
+        left = copy_checkpoint(checkpoint, temporary, values, link)
         check_files(read_checkpoint(temporary), patch, expected, what)
     if left:
         log.warning("left out of '%s', as they hold the same weights in other forms: %s", output, ", ".join(left))

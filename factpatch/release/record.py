@@ -12,11 +12,12 @@ from factpatch.evaluation.gates import (
     allows,
     judge_base_model,
     judge_certificate,
+    judge_format,
     judge_gates,
     judge_weight_change,
 )
 from factpatch.files import digest_file, digest_value, read_json
-from factpatch.settings.config import GateSettings
+from factpatch.settings.config import GateSettings, Settings
 
 RELEASE_SCHEMA = 1
 RELEASE_STEPS = ("validate", "probes", "localize", "edit", "evaluate", "regress", "lineage")
@@ -109,6 +110,23 @@ def assemble_release(model: str, steps: Json, manifest: Json, gates: Sequence[Ga
         },
         "versions": manifest["versions"],
     }
+
+
+def judge_serving(evaluate: Json, settings: GateSettings) -> dict[str, Any]:
+    """Each form in which the release will be served: what was measured in it, and whether it is released in it, by the
+    floors. One that is not does not hold back the others."""
+    found = {}
+    for name, metrics in (evaluate.get("formats") or {}).items():
+        measured: dict[str, Any] = {**metrics, "protocol": evaluate.get("protocol")}
+        gates = judge_format(measured, settings)
+        found[name] = {**metrics, "released": allows(gates), "gates": [asdict(gate) for gate in gates]}
+    return found
+
+
+def forms_below(folder: str | Path, settings: Settings) -> list[str]:
+    """The forms of `serving.formats` in which what was evaluated does not reach the floors."""
+    forms = judge_serving(read_json(Path(folder) / "evaluate.json"), settings.gates)
+    return [name for name, form in forms.items() if not form["released"]]
 
 
 def with_gate(release: Json, gate: Gate) -> dict[str, Any]:

@@ -10,6 +10,11 @@ import factpatch.report.evidence as facts
 from factpatch.report.evidence import Json, ReportedScore
 
 CARD_ROWS = 5  # edits and probes shown; the report and evaluate.json hold more
+GIVES_AWAY = (
+    "A difference of weights may reveal what was edited: subjects and facts can be recovered from it and the base "
+    "model alone (arXiv 2602.10134). So handle it like the rows that it was made of, and give it to nobody who may not "
+    "read those."
+)
 TEXT = 120  # characters of one text
 MARKUP = {ord(character): f"&#{ord(character)};" for character in "&<>|*_`[]\\~#!"}
 HIDDEN = frozenset({"locality_correct"})  # of the metrics
@@ -42,6 +47,7 @@ def render_card(evidence: Json, room: int | None = None) -> str:
         _section(
             "Gates", ("gate", "verdict", "why"), ((gate["name"], facts.verdict(gate), gate["reason"]) for gate in gates)
         ),
+        _section("Served as", ("form", "released", "why"), map(_served, (release.get("serving") or {}).items())),
         _section(
             f"Edits that failed: {len(failed)}",
             ("prompt", "wanted", "the model said"),
@@ -54,6 +60,7 @@ def render_card(evidence: Json, room: int | None = None) -> str:
         ),
         f"## Where it was written\n\n{_layers(location)}: {written}\n" if written else "",
         _section("Made of", ("", ""), [("base model", base.get("source")), *_provenance(evidence)]),
+        f"## What it gives away\n\n{GIVES_AWAY}\n" if written else "",
         "## Commands\n\n"
         + "".join(f"{what}: {code(command)}\n\n" for what, command in facts.commands(release).items()),
     ]
@@ -74,6 +81,13 @@ def _measured(score: ReportedScore) -> tuple[object, ...]:
         facts.interval_text(score.ci95_after, score.unit),
         score.items,
     )
+
+
+def _served(named: tuple[str, Json]) -> tuple[object, ...]:
+    """A form in which the release is served, and what decided about it."""
+    name, form = named
+    decisive = [gate for gate in form["gates"] if gate["verdict"] not in ("passed", "skipped")] or form["gates"]
+    return name, "yes" if form["released"] else "no", " ".join(gate["reason"] for gate in decisive)
 
 
 def _judge(record: Json | None) -> str:

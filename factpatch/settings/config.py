@@ -21,6 +21,7 @@ from factpatch.settings.training import (
     PAPER,
     SECTION,
     Amount,
+    Confidence,
     Count,
     NotNegative,
     Number,
@@ -185,6 +186,18 @@ class MonitorSettings:
     limit: Share | None = None  # least share of live facts answered right; null: gates.reliability
 
 
+FORMATS = Literal["bf16", "q8_0", "q4_k_m", "q4_1", "q4_0", "peft"]
+
+
+@dataclass(frozen=True, config=SECTION)
+class ServingSettings:
+    """In which forms a release will be served; each is measured, and released where it reaches `gates`' floors."""
+
+    formats: tuple[FORMATS, ...] = ()  # docs/delivery.md
+    raise_confidence: tuple[Confidence, ...] = ()  # to train anew with, one after the other, while a form is below
+    # the floors
+
+
 @dataclass(frozen=True, config=SECTION)
 class RegistrySettings:
     """Where a release is recorded."""
@@ -192,6 +205,8 @@ class RegistrySettings:
     name: str = Field(default_factory=lambda: project_name(Path()))  # registered model; null: as the folder is called
     # that holds the file of settings, or the current one
     tracking_uri: str | None = None  # null: MLFLOW_TRACKING_URI, else SQLite under mlruns/
+    store: Literal["patch", "model"] = "patch"  # what a version holds: its patch, for which the base model is found
+    # again when it is loaded, or the whole edited model
     keep_refused: StrictBool = True  # register a refused release too, as such; a tampered patch never is
     promote: Literal["auto", "wait", "never", True, False] = "auto"  # move `champion` when every gate passes; wait: if
     # a person says so on Prefect's page; true and false stand for auto and never
@@ -218,6 +233,7 @@ class Settings:
     capability: CapabilitySettings = Field(default_factory=CapabilitySettings)
     gates: GateSettings = Field(default_factory=GateSettings)
     monitor: MonitorSettings = Field(default_factory=MonitorSettings)
+    serving: ServingSettings = Field(default_factory=ServingSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
 
     def __post_init__(self) -> None:

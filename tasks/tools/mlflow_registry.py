@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
@@ -25,6 +26,7 @@ from factpatch.release.provenance import PROVENANCE_FILE, Provenance, parse_prov
 from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import RegistrySettings
 from factpatch.training_data.carry_over import CARRY_OVER_FILE
+from tasks.tools.stored_model import StoredModel, fetch_stored, fetch_stored_patch, save_stored
 
 STATUS_TAG = "factpatch.status"  # tag of a version: registered, refused or promoted
 LEDGER_TAG = "factpatch.ledger"  # tag of a version: the ledger that it was released from
@@ -77,10 +79,34 @@ def fetch_patch(registry: RegistrySettings, version: str, folder: Path) -> Path:
     """Put the patch of a version (number or alias), and the texts that it leaves to the next one, into a folder; the
     path of the patch."""
     with connect_registry(registry) as client:
-        run = find_version(client, registry.name, version).run_id or ""
-        if CARRY_OVER_FILE in {file.path for file in client.list_artifacts(run)}:
+        found = find_version(client, registry.name, version)
+        run = found.run_id or ""
+        held = {file.path for file in client.list_artifacts(run)}
+        if CARRY_OVER_FILE in held:
             client.download_artifacts(run, CARRY_OVER_FILE, str(folder))
-        return Path(client.download_artifacts(run, "patch", str(folder)))
+        if "patch" in held:  # of a version that stores the whole model
+            return Path(client.download_artifacts(run, "patch", str(folder)))
+        stored = fetch_stored_patch(str(found.source), tracking_uri(registry), folder)
+        if stored is None:
+            raise InputError(f"version {found.version} of '{registry.name}' holds no patch")
+        return stored if stored.is_relative_to(folder) else Path(shutil.copytree(stored, folder / "patch"))
+
+
+@dataclass(frozen=True)
+class ReleasedVersion:
+    """A registered version: its number, the address of what it stores, and its release.json."""
+
+    number: str
+    source: str
+    release: dict[str, Any]
+
+
+def read_version(registry: RegistrySettings, version: str) -> ReleasedVersion:
+    """A version (number or alias) with its release.json."""
+    with connect_registry(registry) as client, tempfile.TemporaryDirectory() as folder:
+        found = find_version(client, registry.name, version)
+        release = json.loads(artifact_text(client, found, "release.json", folder))
+        return ReleasedVersion(str(found.version), str(found.source), release)
 
 
 def read_answers(registry: RegistrySettings, version: str) -> tuple[str, list[dict[str, Any]]]:
@@ -90,15 +116,18 @@ def read_answers(registry: RegistrySettings, version: str) -> tuple[str, list[di
         return str(found.version), json.loads(artifact_text(client, found, "evaluate.json", folder))["edits"]
 
 
-def export_version(registry: RegistrySettings, version: str, output: Path) -> Path:
-    """Save the edited model of a version (number or alias) as an ordinary Hugging Face folder, in place of nothing."""
-    with connect_registry(registry) as client, new_folder(output) as temporary:
-        name, uri = registry.name, tracking_uri(registry)
-        source = client.get_model_version_download_uri(name, str(find_version(client, name, version).version))
-        model = download_artifacts(f"{source}/artifacts/model", dst_path=str(temporary), tracking_uri=uri)
-        for path in Path(model).iterdir():
-            path.rename(temporary / path.name)
-        Path(model).rmdir()
+def open_version(registry: RegistrySettings, version: str, place: Path, named: str | None = None) -> StoredModel:
+    """What a version (number or alias) can be loaded from; as in `fetch_stored`."""
+    with connect_registry(registry) as client:
+        found = find_version(client, registry.name, version)
+        return fetch_stored(str(found.source), tracking_uri(registry), place, named)
+
+
+def export_version(registry: RegistrySettings, version: str, output: Path, named: str | None = None) -> Path:
+    """Save the edited model of a version (number or alias) as an ordinary Hugging Face folder, in place of nothing; the
+    base model of one that stores a patch is sought at `named` first."""
+    with new_folder(output) as temporary, tempfile.TemporaryDirectory(prefix="factpatch.") as place:
+        save_stored(open_version(registry, version, Path(place), named), temporary)
     return output
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -26,7 +27,7 @@ from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
 from tasks.promote import read_history
 from tasks.register import ensure_registered_model, experiment_id, register
-from tasks.tools.mlflow_registry import export_version, mlflow_client
+from tasks.tools.mlflow_registry import export_version, fetch_patch, mlflow_client
 
 PROMPTS = ["The capital of France is", "Which language do people speak in Brazil?"]
 
@@ -51,7 +52,9 @@ def aliases(uri: str) -> dict[str, str]:
     }
 
 
-def test_a_release_is_promoted_and_can_be_loaded(output, settings, uri, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("store", ["patch", "model"])
+def test_a_release_is_promoted_and_can_be_loaded(output, settings, uri, tmp_path, monkeypatch, capfd, store):
+    settings = replace(settings, registry=replace(settings.registry, store=store))
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     monkeypatch.chdir(tmp_path)
     release = run(output, settings)
@@ -73,7 +76,10 @@ def test_a_release_is_promoted_and_can_be_loaded(output, settings, uri, tmp_path
     assert logged.data.tags["factpatch.dvc.patch"] == "d0.dir"
     assert logged.data.tags["mlflow.source.git.commit"] == "abc123"
     artifacts = {entry.path for entry in client.list_artifacts(release["run"])}
-    assert {"patch", "evaluate.json", "release.json", "report.html"} <= artifacts
+    assert {"evaluate.json", "release.json", "report.html"} <= artifacts
+    assert ("patch" in artifacts) == (store == "model")  # else the version itself holds it
+    source = Path(client.get_model_version("atlas", "1").source.removeprefix("file://")) / "artifacts"
+    assert [path.name for path in source.iterdir()] == [store]
     final = client.download_artifacts(release["run"], "release.json", str(tmp_path))
     assert read_json(Path(final)) == release
     assert client.get_model_version("atlas", "1").tags["factpatch.status"] == "registered"
@@ -87,6 +93,8 @@ def test_a_release_is_promoted_and_can_be_loaded(output, settings, uri, tmp_path
     patched = load_model(settings.model)
     apply_patch(patched, output / "patch")
     assert all(weights[name].equal(value) for name, value in patched.model.state_dict().items())
+    fetched = fetch_patch(settings.registry, "candidate", tmp_path / "fetched")
+    assert read_json(fetched / "manifest.json") == read_json(output / "patch" / "manifest.json")
 
 
 def expected_answers(output: Path, settings: Settings) -> list[str]:

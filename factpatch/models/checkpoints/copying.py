@@ -21,13 +21,18 @@ OTHER_FORMS = (
 )  # fmt: skip
 
 
-def copy_checkpoint(checkpoint: Checkpoint, output: Path, tensors: Mapping[str, torch.Tensor]) -> list[str]:
+def copy_checkpoint(
+    checkpoint: Checkpoint, output: Path, tensors: Mapping[str, torch.Tensor], link: bool = False
+) -> list[str]:
     """Copy a model folder into an empty one, with these tensors in place of its own, each of the type and shape that it
-    has there.
+    has there; files keep their names, and an index stays as it is.
 
     Files with the same weights in another form are left out, and so are hidden folders; what was left out is returned.
+    With `link`, weight files that hold none of the tensors are hard links where the disk allows.
     """
-    needed = sum(path.stat().st_size for path in checkpoint.files)
+    changed = {checkpoint.tensors[name].file for name in tensors}
+    linked = {path for path in checkpoint.files if link and path not in changed and _may_link(path, output)}
+    needed = sum(path.stat().st_size for path in checkpoint.files if path not in linked)
     free = shutil.disk_usage(output).free
     if needed > free:
         raise InputError(
@@ -41,10 +46,24 @@ def copy_checkpoint(checkpoint: Checkpoint, output: Path, tensors: Mapping[str, 
             left.append(str(relative))
             continue
         (output / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, output / relative)
+        if path in linked:
+            os.link(path.resolve(), output / relative)
+        else:
+            shutil.copyfile(path, output / relative)
     for name, value in tensors.items():
         _overwrite(checkpoint, output, name, value)
     return sorted(left)
+
+
+def _may_link(path: Path, output: Path) -> bool:
+    """Whether a file can be linked into a folder: tried, as disks and rights differ."""
+    trial = output / f".{path.name}.link"
+    try:
+        os.link(path.resolve(), trial)
+    except OSError:
+        return False
+    trial.unlink()
+    return True
 
 
 def _files(folder: Path, output: Path) -> Iterator[Path]:

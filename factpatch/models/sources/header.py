@@ -37,23 +37,38 @@ NUMBER_FORMATS = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor's name, how it is stored, and its shape in torch's order."""
+    """A tensor's name, how it is stored, its shape in torch's order, and where it begins among the tensors' bytes."""
 
     name: str
     type: GGMLQuantizationType
     shape: tuple[int, ...]
+    offset: int = 0
 
     @property
     def values(self) -> int:
         return prod(self.shape)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        block, width = GGML_QUANT_SIZES[self.type]
+        return self.values // block * width
+
 
 @dataclass(frozen=True)
 class Header:
-    """`metadata` by key, with lists of strings (the vocabulary) as their lengths; and the tensors."""
+    """`metadata` by key, with lists of strings (the vocabulary) as their lengths; and the tensors: what is said of them
+    begins at byte `listing` of the file, and their own bytes at `data`."""
 
     metadata: dict[str, Any]
     tensors: tuple[Tensor, ...]
+    listing: int = 0
+    data: int = 0
+
+    @property
+    def alignment(self) -> int:
+        """Of the bytes where tensors begin."""
+        return int(self.metadata.get("general.alignment", ALIGNMENT))
 
     @property
     def architecture(self) -> str:
@@ -91,16 +106,16 @@ def _read(file: BinaryIO) -> tuple[Header, int]:
         raise ValueError(f"it has version {version}, known are {' and '.join(map(str, VERSIONS))}")
     tensors, keys = _unpack(file, "QQ")
     metadata = {_text(file): _value(file, GGUFValueType(*_unpack(file, "I"))) for _ in range(keys)}
-    found, ends = [], [0]
+    listing, found = file.tell(), []
     for _ in range(tensors):
         name, dimensions = _text(file), _unpack(file, "I")[0]
         shape = tuple(reversed(_unpack(file, f"{dimensions}Q")))
         kind, offset = _unpack(file, "IQ")
-        found.append(Tensor(name, GGMLQuantizationType(kind), shape))
-        block, width = GGML_QUANT_SIZES[found[-1].type]
-        ends.append(offset + found[-1].values // block * width)
+        found.append(Tensor(name, GGMLQuantizationType(kind), shape, offset))
     alignment = metadata.get("general.alignment", ALIGNMENT)
-    return Header(metadata, tuple(found)), -(-file.tell() // alignment) * alignment + max(ends)
+    data = -(-file.tell() // alignment) * alignment
+    end = data + max((tensor.offset + tensor.size for tensor in found), default=0)
+    return Header(metadata, tuple(found), listing, data), end
 
 
 def _value(file: BinaryIO, kind: GGUFValueType) -> Any:
