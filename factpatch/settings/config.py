@@ -28,6 +28,7 @@ from factpatch.settings.training import (
     TrainingSettings,
 )
 
+Placement = Literal["auto", "memory", "stream"]
 AUTO = "auto"  # where a setting lets the run choose by itself
 
 
@@ -38,6 +39,8 @@ class ModelSettings:
     path: str | None = None  # folder, GGUF file or hub name; must be named
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the loaded weights; trained ones are float32
     device: str = "cpu"  # as torch names it: cpu, cuda, cuda:1
+    placement: Placement = "auto"  # of the weights: whole in memory, or read from the files
+    # block by block (docs/scale.md); auto: in memory where they fit
     trust_remote_code: StrictBool = False  # run code that comes with the model
 
 
