@@ -15,7 +15,8 @@ from factpatch.errors import RefusedError
 from factpatch.models.checkpoints.tensors import file_state
 from factpatch.models.loading import LoadedModel, find_source, load_model, open_checkpoint
 from factpatch.preflight.machine import available
-from factpatch.settings.config import ModelSettings
+from factpatch.preflight.weights import placed
+from factpatch.settings.config import AUTO, ModelSettings
 
 ROOM = 2  # times the model's size that must be free for another one beside it, with what that computes
 
@@ -36,6 +37,7 @@ class _Shared:
 
     flows: int = 0
     key: ModelKey | None = None
+    placement: str = ""
     loaded: LoadedModel | None = None
 
 
@@ -62,12 +64,13 @@ def base_model(settings: ModelSettings) -> Iterator[LoadedModel]:
     to have done so.
     """
     if not _shared.flows:
-        yield load_model(settings)
+        yield load_model(placed(settings))
         return
     key = _key(settings)
-    if _shared.loaded is None or _shared.key != key:
+    if _shared.loaded is None or _shared.key != key or settings.placement not in (AUTO, _shared.placement):
         release_base_model()  # before another is loaded: never two at once
-        _shared.key, _shared.loaded = key, load_model(settings)
+        own = placed(settings)
+        _shared.key, _shared.placement, _shared.loaded = key, own.placement, load_model(own)
     try:
         yield _shared.loaded
     except BaseException:
@@ -101,7 +104,7 @@ def make_room(folder: Path) -> None:
     if _shared.key is None or _shared.loaded is None:
         return
     free = available(_shared.key.settings.device, folder, None)
-    weights = sum(parameter.nbytes for parameter in _shared.loaded.model.parameters())
+    weights = sum(parameter.nbytes for parameter in _shared.loaded.model.parameters() if not parameter.is_meta)
     if (free.memory if free.accelerator is None else free.accelerator) < ROOM * weights:
         release_base_model()
 
@@ -110,4 +113,4 @@ def _key(settings: ModelSettings) -> ModelKey:
     source = find_source(settings.path)
     folder = open_checkpoint(source).folder.resolve()
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    return ModelKey(replace(settings, path=source), tuple((path, file_state(path)) for path in files))
+    return ModelKey(replace(settings, path=source, placement=AUTO), tuple((path, file_state(path)) for path in files))
