@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     from factpatch.evaluation.before_after import evaluate as measure
     from factpatch.patches.patch import read_patch
     from factpatch.preflight.shared_model import base_model
+    from factpatch.preflight.streaming import tell_evaluation
     from factpatch.release.record import digest_patch
 
     start = time.perf_counter()
@@ -32,6 +34,8 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     found = folder / "patch"
     chosen = patch or (found if found.exists() else None)
     with base_model(settings.model) as loaded, show_progress("evaluate") as report:
+        if told := tell_evaluation(loaded, edits, settings):
+            print(told, file=sys.stderr)
         value = measure(loaded, edits, settings, read_patch(chosen) if chosen else None, report)
     value["patch"] = digest_patch(Path(chosen)) if chosen else None
     value["seconds"] = round(time.perf_counter() - start, 3)

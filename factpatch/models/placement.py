@@ -60,6 +60,10 @@ class BlockStream:
         for index, block in enumerate(blocks):
             vars(block)["forward"] = self._streamed(index, block)
 
+    def empty(self, name: str) -> torch.Tensor:
+        """A parameter without its values."""
+        return self._empty[name]
+
     def absent(self, names: Sequence[str]) -> list[str]:
         """Those of the parameters that are not in memory."""
         return [name for name in names if self.model.get_parameter(name).is_meta]

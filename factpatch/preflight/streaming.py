@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from factpatch.edits.request import EditRequest
+from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, decoder_blocks
+from factpatch.models.placement import stream_of
 from factpatch.settings.config import Settings
+from factpatch.training_data.protected_prompts import measured_prompts
+
+GIB = 2**30
 
 BLOCKS_HELD = 2  # that run, and are being read
 PROOF = 2  # whole passes that prove where the model is cut
@@ -75,6 +82,21 @@ def answer_passes(settings: Settings, edits: int, at_once: int) -> int:
     if preservation.neighbours or preservation.prompts:
         passes += NEIGHBOURS * waves
     return passes
+
+
+def tell_evaluation(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings) -> str | None:
+    """What an evaluation reads at most, in a line; None for a model that is in memory."""
+    stream = stream_of(loaded.model)
+    if stream is None:
+        return None
+    prompts = len({prompt for edit in edits for prompt in measured_prompts(edit)})
+    waves = -(-prompts // stream.rows_at_once())
+    passes = 2 * waves * (1 + settings.evaluation.max_new_tokens)  # before and after: guesses, then token by token
+    size = sum(stream.empty(name).nbytes for names in stream.blocks for name in names)
+    return (
+        f"{prompts} prompts go through the streamed model a token a pass: at most {passes} passes, "
+        f"{passes * size / GIB:.1f} GB to read; lower evaluation.max_new_tokens or edits.limit if that is too much"
+    )
 
 
 def _count(parameter: object) -> int:

@@ -134,6 +134,7 @@ class StoredParameters:
         """InputError unless each of these parameters is what its files give, and would be written back as it stands
         there: only then can new values of it be saved."""
         values = {name: self._value(name) for name in names if name in self.groups}
+        values |= self.read(name for name, value in values.items() if value.is_meta)
         wrong = [name for name in names if name not in values] or self.differing(names)
         if not wrong:
             back = self.from_files(self.to_files(values))
