@@ -25,7 +25,6 @@ from factpatch.models.loading import LoadedModel, load_model
 from factpatch.models.locations import Location, locate
 from factpatch.models.tokenization import known_rows
 from factpatch.patches.patch import Patch, make_patch, read_patch
-from factpatch.preflight.weights import placed
 from factpatch.progress import show_progress
 from factpatch.settings.config import Settings
 from factpatch.settings.given import settings_from
@@ -214,7 +213,7 @@ def _opened(model: Model, settings: Settings) -> Iterator[tuple[LoadedModel, Set
     """The model ready for work, and the settings that say which one it is."""
     if isinstance(model, (str, Path)):
         settings = replace(settings, model=replace(settings.model, path=str(model)))
-        yield load_model(placed(settings.model)), settings
+        yield load_model(settings.model), settings
     elif isinstance(model, tuple) and len(model) == 2:
         with borrow(*model) as loaded:
             dtype: Any = str(loaded.model.dtype).removeprefix("torch.")

@@ -7,7 +7,6 @@ from factpatch.evaluation.generation import decode
 from factpatch.models.encoding import encode_prompt
 from factpatch.models.loading import load_model
 from factpatch.patches.patch import apply_patch, read_patch
-from factpatch.preflight.weights import placed
 from factpatch.settings.config import Settings
 
 
@@ -17,7 +16,7 @@ def ask(settings: Settings, prompt: str, patch: str | None = None) -> str:
         raise InputError("the prompt is blank; write the beginning of a sentence or a question")
     if patch is not None:
         read_patch(patch)
-    loaded = load_model(placed(settings.model))
+    loaded = load_model(settings.model)
     if patch is not None:
         apply_patch(loaded, patch)
     ids = encode_prompt(loaded.tokenizer, prompt, settings.edits.chat_template)

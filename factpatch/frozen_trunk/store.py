@@ -28,6 +28,7 @@ from factpatch.frozen_trunk.hidden_states import HiddenStates
 from factpatch.frozen_trunk.plan import Plan, kept_bytes
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
+from factpatch.models.placement import stream_of
 from factpatch.settings.config import TrunkSettings
 
 GIB = 2**30
@@ -56,6 +57,8 @@ def kept_activations(
     wanted = [names[row] for row in rows]
     if settings.folder is None:
         need = sum(kept_bytes(loaded.model, plan, list(names)).values())
+        if stream_of(loaded.model):
+            need = max(need, _hidden_bytes(loaded, list(names)))
         if need > settings.memory_gb * GIB:
             raise InputError(
                 f"the trunk's activations take {need / GIB:.1f} GB, more than trunk.memory_gb "
@@ -85,10 +88,14 @@ def kept_activations(
 
 def _hidden_states(loaded: LoadedModel, rows: Sequence[Encoded], folder: Path, settings: TrunkSettings) -> HiddenStates:
     """Where hidden states lie while a streamed model passes: on disk where they take more than the memory limit."""
-    size = sum(math.prod(shape) for shape in hidden_shapes(loaded, rows)) * loaded.model.dtype.itemsize
-    if size <= settings.memory_gb * GIB:
+    if _hidden_bytes(loaded, rows) <= settings.memory_gb * GIB:
         return HiddenStates()
     return HiddenStates(folder, hashlib.sha256("".join(map(row_digest, rows)).encode()).hexdigest()[:32])
+
+
+def _hidden_bytes(loaded: LoadedModel, rows: Sequence[Encoded]) -> int:
+    """What the hidden states of rows take between two blocks."""
+    return sum(map(math.prod, hidden_shapes(loaded, rows))) * loaded.model.dtype.itemsize
 
 
 def _own_folder(root: str, name: str) -> Path:

@@ -25,7 +25,7 @@ from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint, read_checkpoint, refuse_adapter
 from factpatch.models.checkpoints.mapping import StoredParameters, map_parameters
 from factpatch.models.checkpoints.tensors import tensor_digest
-from factpatch.models.placement import held, hold, stream_blocks, stream_of
+from factpatch.models.placement import held, hold, is_streamed, stream_blocks, stream_of
 from factpatch.models.sources.resolve import resolve_source
 from factpatch.models.tokenization import check_package, check_tokenizer, known_rows
 from factpatch.models.unfilled import unfilled_model
@@ -62,7 +62,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     source = find_source(settings.path)
     check_package(source)
     checkpoint = open_checkpoint(source)
-    streamed = settings.placement == "stream"
+    streamed = is_streamed(settings, checkpoint)
     model, tokenizer = _from_pretrained(source, checkpoint.folder, settings, streamed)
     check_tokenizer(tokenizer, known_rows(model.config), source)
     stored = _stored(model, checkpoint)

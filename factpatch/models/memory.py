@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import psutil
+import torch
 
 LIMITS = Path("/sys/fs/cgroup")  # of a container
 
 
-def free_memory() -> int:
-    """Bytes that this process can still take."""
+def free_memory(device: str = "cpu") -> int:
+    """Bytes that this process can still take, of an accelerator or of the machine's memory."""
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.mem_get_info(device)[0]
     return int(min(psutil.virtual_memory().available, _container_room(), _process_room()))
 
 

@@ -7,6 +7,8 @@ thread meanwhile, and let go of behind it. The functions here do nothing with a 
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,18 +20,42 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from factpatch.errors import InputError
+from factpatch.models.checkpoints.folder import Checkpoint
 from factpatch.models.checkpoints.mapping import StoredParameters
 from factpatch.models.checkpoints.tensors import file_digests, number_type, tensor_digest
 from factpatch.models.locations import decoder_blocks
 from factpatch.models.lock_step import in_lock_step, running_pass
 from factpatch.models.memory import free_memory
+from factpatch.settings.config import AUTO, ModelSettings
 
-PASS_TOKENS = 64  # of a row that passes in lock-step, at most as a rule: what is kept for it in memory hangs on them
+GIB = 2**30
 STREAM = "_block_stream"  # attribute of a streamed model
+PASS_TOKENS = 64  # of a row that passes in lock-step, at most as a rule: what is kept for it in memory hangs on them
 PASS_SHARE = 0.25  # of the free memory that such passes may hold together
 
 Found = TypeVar("Found")
 Tensors = Mapping[str, torch.Tensor]
+
+
+log = logging.getLogger(__name__)
+
+
+def is_streamed(settings: ModelSettings, checkpoint: Checkpoint) -> bool:
+    """Whether a model is to be streamed: as the settings say, or for `auto` where its weights do not fit in memory,
+    which is told."""
+    if settings.placement != AUTO:
+        return settings.placement == "stream"
+    numbers = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
+    weights, room = numbers * getattr(torch, settings.dtype).itemsize, free_memory(settings.device)
+    if weights > room:
+        log.warning(
+            "model '%s': its weights take %.2f GB, and %.2f GB of memory are free; so model.placement is 'stream', "
+            "which reads them from the files block by block",
+            settings.path,
+            weights / GIB,
+            room / GIB,
+        )
+    return weights > room
 
 
 class BlockStream:
@@ -42,7 +68,6 @@ class BlockStream:
         self.model, self.device, self.bytes_read = stored.model, device, 0
         self._stored = stored
         stack, blocks = decoder_blocks(stored.model)
-        self._aliases: dict[str, list[str]] = {}
         self._empty = dict(stored.model.named_parameters(remove_duplicate=False))
         same: dict[int, list[str]] = {}
         for name, parameter in self._empty.items():
@@ -96,7 +121,10 @@ class BlockStream:
     def side_by_side(self, works: Sequence[Callable[[], Found]]) -> list[Found]:
         """What each piece of work gives; their passes through the model go in lock-step."""
         count = len(self.blocks)
-        return in_lock_step(works, count, lambda index: self.block(index, (index + 1) % count))
+        try:
+            return in_lock_step(works, count, lambda index: self.block(index, (index + 1) % count))
+        finally:
+            self._coming = None  # read ahead for a token that there is not
 
     def rows_at_once(self) -> int:
         """Rows whose passes may go in lock-step: as many as find room with the keys and values of their tokens."""
@@ -104,7 +132,7 @@ class BlockStream:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
         each = PASS_TOKENS * (2 * len(self.blocks) * width + 4 * config.hidden_size) * self.model.dtype.itemsize
-        return max(1, int(PASS_SHARE * free_memory() / each))
+        return max(1, int(PASS_SHARE * free_memory(str(self.device)) / each))
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
         """The digest of each parameter as it would be in memory; files are hashed once, in small pieces."""

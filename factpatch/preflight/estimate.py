@@ -19,7 +19,7 @@ from factpatch.models.meta import meta_model, stored_type
 from factpatch.preflight.durations import MachineSpeed, epoch_products, forward_products
 from factpatch.preflight.machine import Available, check_device, process_memory
 from factpatch.preflight.rates import DeviceRates, measured_rates
-from factpatch.preflight.streaming import BLOCKS_HELD, StreamedWeights, answer_passes
+from factpatch.preflight.streaming import StreamedWeights, answer_passes
 from factpatch.preflight.workload import (
     check_bytes,
     kept_positions,
@@ -140,7 +140,7 @@ def estimate(
         parts = StreamedWeights.of(model, location, size)
         hidden = passed * shape.width * size
         on_device, host = run.streamed(parts, min(hidden, limit))
-        hidden = BLOCKS_HELD * hidden if hidden > limit else 0
+        hidden = 2 * hidden if hidden > limit else 0  # what a block is given, and what it gives
         read = (
             parts.read(answer_passes(settings, len(edits), PROMPTS_AT_ONCE))
             * stored_type(settings.model).itemsize
@@ -218,9 +218,9 @@ def check_room(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
     if extra > free.memory:
         raise RefusedError(f"{what} {_gb(extra)} of memory, and {_gb(free.memory)} are free; {_relief(needed, free)}")
     cached = 0 if trunk.folder is None else needed.cache_bytes
-    if trunk.folder is None and needed.trunk_bytes > trunk.memory_gb * GIB:
+    if trunk.folder is None and needed.cache_bytes > trunk.memory_gb * GIB:
         raise InputError(
-            f"{what} {_gb(needed.trunk_bytes)} for the trunk's activations, more than trunk.memory_gb "
+            f"{what} {_gb(needed.cache_bytes)} for the trunk's activations, more than trunk.memory_gb "
             f"({trunk.memory_gb:g}); name a trunk.folder to keep them on disk, or raise the limit"
         )
     if free.trunk is not None and cached > free.trunk:

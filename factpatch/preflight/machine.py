@@ -35,7 +35,7 @@ class Available:
 def available(device: str, output: str | Path, trunk: str | Path | None) -> Available:
     """What is free now."""
     memory = free_memory()
-    accelerator = torch.cuda.mem_get_info(device)[0] if _is_cuda(device) else None
+    accelerator = free_memory(device) if _is_cuda(device) else None
     output = _existing(output)
     other = _existing(trunk) if trunk is not None else output
     apart = other.stat().st_dev != output.stat().st_dev

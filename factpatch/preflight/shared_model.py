@@ -14,8 +14,8 @@ import torch
 from factpatch.errors import RefusedError
 from factpatch.models.checkpoints.tensors import file_state
 from factpatch.models.loading import LoadedModel, find_source, load_model, open_checkpoint
+from factpatch.models.placement import stream_of
 from factpatch.preflight.machine import available
-from factpatch.preflight.weights import placed
 from factpatch.settings.config import AUTO, ModelSettings
 
 ROOM = 2  # times the model's size that must be free for another one beside it, with what that computes
@@ -37,7 +37,6 @@ class _Shared:
 
     flows: int = 0
     key: ModelKey | None = None
-    placement: str = ""
     loaded: LoadedModel | None = None
 
 
@@ -64,13 +63,12 @@ def base_model(settings: ModelSettings) -> Iterator[LoadedModel]:
     to have done so.
     """
     if not _shared.flows:
-        yield load_model(placed(settings))
+        yield load_model(settings)
         return
     key = _key(settings)
-    if _shared.loaded is None or _shared.key != key or settings.placement not in (AUTO, _shared.placement):
+    if _shared.loaded is None or _shared.key != key or not _lies_as_asked(_shared.loaded, settings):
         release_base_model()  # before another is loaded: never two at once
-        own = placed(settings)
-        _shared.key, _shared.placement, _shared.loaded = key, own.placement, load_model(own)
+        _shared.key, _shared.loaded = key, load_model(settings)
     try:
         yield _shared.loaded
     except BaseException:
@@ -107,6 +105,11 @@ def make_room(folder: Path) -> None:
     weights = sum(parameter.nbytes for parameter in _shared.loaded.model.parameters() if not parameter.is_meta)
     if (free.memory if free.accelerator is None else free.accelerator) < ROOM * weights:
         release_base_model()
+
+
+def _lies_as_asked(loaded: LoadedModel, settings: ModelSettings) -> bool:
+    """Whether a model's weights lie where the settings say; with `auto` they may lie anywhere."""
+    return settings.placement in (AUTO, "stream" if stream_of(loaded.model) else "memory")
 
 
 def _key(settings: ModelSettings) -> ModelKey:

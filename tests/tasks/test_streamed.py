@@ -7,10 +7,8 @@ import pytest
 
 from factpatch.errors import InputError
 from factpatch.files import digest_file, read_json, write_jsonl
-from factpatch.preflight import weights
 from factpatch.preflight.machine import Available
 from factpatch.preflight.placing import preflight
-from factpatch.preflight.weights import placed
 from factpatch.settings.config import load_settings
 from flows.__main__ import main
 from tasks.edit import edit
@@ -78,15 +76,6 @@ def test_patch_certificate_and_evaluation_are_the_same(settings_for, tmp_path, d
     assert all({**each, "seconds": 0, "patch": 0} == {**measured[0], "seconds": 0, "patch": 0} for each in measured)
     told = read_json(other / "edit.json")["preflight"]
     assert (told["placement"], told["read_bytes"] > told["weights_bytes"]) == ("stream", True)
-
-
-def test_a_model_that_does_not_fit_is_streamed_and_that_is_said(settings_for, tmp_path, monkeypatch, capsys):
-    settings = settings_for("auto")
-    assert placed(settings.model).placement == "memory"
-    monkeypatch.setattr(weights, "available", lambda *given: Available(1000, None, GIB, None))
-    assert placed(settings.model).placement == "stream"
-    assert "so model.placement is 'stream'" in capsys.readouterr().err
-    assert placed(settings_for("memory").model).placement == "memory"
 
 
 def test_the_preflight_takes_the_placement_that_fits(settings_for, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """A streamed model is the same model to the last bit, and no more of it is in memory than runs."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,3 +125,12 @@ def test_a_model_without_blocks_is_refused_in_one_line(tiny_model, monkeypatch):
 def test_a_placement_that_there_is_not_is_refused():
     with pytest.raises(InputError, match="placement"):
         build_settings({"model": {"placement": "cloud"}})
+
+
+def test_a_model_that_does_not_fit_is_streamed_and_that_is_said(tiny_model, monkeypatch, caplog):
+    settings = ModelSettings(path=str(tiny_model("llama")))
+    assert stream_of(load_model(settings).model) is None
+    monkeypatch.setattr("factpatch.models.placement.free_memory", lambda device="cpu": 1000)
+    assert stream_of(load_model(settings).model)
+    assert "so model.placement is 'stream'" in caplog.text
+    assert stream_of(load_model(replace(settings, placement="memory")).model) is None
