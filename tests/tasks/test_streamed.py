@@ -35,7 +35,6 @@ OPTIONS = {
     "localization.location": "2:down",
     "trunk.folder": None,
     "training.epochs": 6,
-    "training.learning_rate": 0.02,
     "training.preservation.neighbours": 1,
     "evaluation.cache": None,
     "evaluation.max_new_tokens": 6,
