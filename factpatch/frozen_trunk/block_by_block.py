@@ -6,7 +6,7 @@ given what the one below it gave before. So masks, positions and types are those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import torch
@@ -61,7 +61,9 @@ def pass_blocks(
                 stack.enter_context(stream.block(layer, layer + 1 if layer + 1 < run_blocks else None))
             run = stack.enter_context(_one_block(loaded, plans, layer, layer < top))
             writer = stack.enter_context(hidden.writing(layer + 1)) if layer < top else None
-            given = hidden.read(layer, shapes, loaded.model.dtype) if layer else iter([None] * len(batches))
+            given: Iterable[torch.Tensor | None] = [None] * len(batches)
+            if layer:
+                given = hidden.read(layer, shapes, loaded.model.dtype)
             for place, (chosen, value) in enumerate(zip(batches, given, strict=True)):
                 seen = run(filled(rows, chosen, TRUNK_BATCH_ROWS), value)
                 for number, plan in enumerate(plans):

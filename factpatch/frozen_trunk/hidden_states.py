@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import torch
 
-from factpatch.errors import RefusedError
+from factpatch.errors import InputError
 from factpatch.files import new_file
 
 GIB = 2**30
@@ -48,7 +48,8 @@ class HiddenStates:
         with self._path(layer).open("rb") as file:
             for shape in shapes:
                 value = torch.empty(shape, dtype=dtype)
-                file.readinto(memoryview(value.view(-1).view(torch.uint8).numpy()))  # type: ignore[attr-defined]
+                if file.readinto(memoryview(value.view(-1).view(torch.uint8).numpy())) < value.nbytes:
+                    raise InputError(f"'{file.name}' became shorter while it was read; remove it, and run again")
                 yield value
 
     @contextmanager
@@ -59,12 +60,12 @@ class HiddenStates:
             yield writer
             return
         try:
-            with new_file(self._path(layer)) as temporary, temporary.open("wb", buffering=0) as file:
+            with new_file(self._path(layer)) as temporary, temporary.open("wb") as file:
                 writer.file = file
                 yield writer
         except OSError as error:
             free = shutil.disk_usage(self.folder).free / GIB
-            raise RefusedError(
+            raise InputError(
                 f"the trunk cache '{self.folder}' cannot take the hidden states of block {layer} ({error}; {free:.2f} "
                 "GB are free); make room or name another trunk.folder, and run again: what is done is kept"
             ) from error

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from factpatch.disk_cache import evict, read_cached
-from factpatch.errors import InputError, RefusedError
+from factpatch.errors import InputError
 from factpatch.files import digest_value, new_file, output_folder, remove_litter
 from factpatch.frozen_trunk.activations import Activations, Shard
 from factpatch.frozen_trunk.block_by_block import hidden_shapes
@@ -140,7 +140,7 @@ def _write(folder: Path, rows: Sequence[Encoded], kept: Activations) -> _Entry:
             save_file(shard, temporary, about)
     except (OSError, SafetensorError) as error:
         need, free = kept.bytes / GIB, shutil.disk_usage(folder).free / GIB
-        raise RefusedError(
+        raise InputError(
             f"the trunk cache '{folder}' cannot take {need:.2f} GB ({error}; {free:.2f} GB are free); make room or "
             "name another trunk.folder"
         ) from error

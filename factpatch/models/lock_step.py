@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
@@ -69,7 +69,7 @@ class Pass(Generic[Found]):
             self._stopped.release()
 
 
-def running_pass() -> Pass | None:
+def running_pass() -> Pass[Any] | None:
     """The pass that the present thread runs."""
     return getattr(_own, "running", None)
 
@@ -100,7 +100,7 @@ def in_lock_step(
     return [cast(Found, own.found) for own in passes]
 
 
-def _raise_first(passes: Sequence[Pass]) -> None:
+def _raise_first(passes: Sequence[Pass[Found]]) -> None:
     for own in passes:
         if own.error is not None:
             raise own.error

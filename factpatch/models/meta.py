@@ -25,15 +25,17 @@ def meta_model(settings: ModelSettings) -> PreTrainedModel:
 
 def stored_type(settings: ModelSettings) -> torch.dtype:
     """The dtype of the weights in the files, by the configuration; that which they are loaded in where it says none."""
-    stored = _configuration(find_source(settings.path), settings).dtype
-    return stored if isinstance(stored, torch.dtype) else getattr(torch, settings.dtype)
+    stored: torch.dtype | None = _configuration(find_source(settings.path), settings).dtype
+    loaded: torch.dtype = getattr(torch, settings.dtype)
+    return stored or loaded
 
 
 def _configuration(source: str, settings: ModelSettings) -> PretrainedConfig:
     with _told(source):
-        return AutoConfig.from_pretrained(
+        config: PretrainedConfig = AutoConfig.from_pretrained(
             source, trust_remote_code=settings.trust_remote_code, local_files_only=local_only(source)
         )
+        return config
 
 
 @contextmanager

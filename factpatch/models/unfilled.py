@@ -23,7 +23,7 @@ def unfilled_model(folder: Path, settings: ModelSettings, **options: Any) -> Pre
         )
     _keep_in_float32(model, dtype)
     _compute_buffers(model)
-    model._weight_conversions = get_model_conversion_mapping(model)
+    vars(model)["_weight_conversions"] = get_model_conversion_mapping(model)
     if model.can_generate():
         model.generation_config = _generation_config(folder)
     return model
@@ -48,7 +48,7 @@ def _compute_buffers(model: PreTrainedModel) -> None:
         owner, _, leaf = name.rpartition(".")
         model.get_submodule(owner)._buffers[leaf] = torch.empty_like(buffer, device="cpu")
     for tensor in model.state_dict(keep_vars=True).values():
-        tensor._is_hf_initialized = True
+        vars(tensor)["_is_hf_initialized"] = True
     model.initialize_weights()
 
 

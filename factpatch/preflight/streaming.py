@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from factpatch.edits.request import EditRequest
@@ -37,11 +39,12 @@ class StreamedWeights:
     @staticmethod
     def of(model: PreTrainedModel, location: Location, size: int) -> StreamedWeights:
         """Of a model without values, with numbers of so many bytes."""
-        blocks = [sum(map(_count, block.parameters())) for block in decoder_blocks(model)[1]]
-        inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+        blocks = [_numbers(block) for block in decoder_blocks(model)[1]]
+        inputs: Any = model.get_input_embeddings()
+        outputs: Any = model.get_output_embeddings()
         untied = outputs is not None and inputs.weight is not outputs.weight
         return StreamedWeights(
-            size * (sum(map(_count, model.parameters())) - sum(blocks)),
+            size * (_numbers(model) - sum(blocks)),
             size * inputs.weight.numel() if untied else 0,
             size * sum(blocks[: location.layer]),
             size * sum(blocks[location.layer :]),
@@ -99,5 +102,5 @@ def tell_evaluation(loaded: LoadedModel, edits: Sequence[EditRequest], settings:
     )
 
 
-def _count(parameter: object) -> int:
-    return parameter.numel()  # type: ignore[attr-defined, no-any-return]
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

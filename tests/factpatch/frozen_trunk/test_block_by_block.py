@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from factpatch.errors import InputError, RefusedError
+from factpatch.errors import InputError
 from factpatch.frozen_trunk import open_rows, store
 from factpatch.frozen_trunk.capture import capture
 from factpatch.frozen_trunk.hidden_states import HiddenWriter
@@ -119,9 +119,7 @@ def test_a_full_disk_is_told_in_one_line(tiny_model, trunk, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(HiddenWriter, "take", full)
-    with pytest.raises(
-        RefusedError, match=r"cannot take the hidden states of block 1 .*run again: what is done is kept"
-    ):
+    with pytest.raises(InputError, match=r"cannot take the hidden states of block 1 .*run again: what is done is kept"):
         kept_activations(pair.loaded, pair.plan, pair.rows, replace(trunk, memory_gb=0.0))
 
 
