@@ -50,6 +50,8 @@ def pass_blocks(
     """What each plan keeps of the rows, for `size` of them or a few more at a time: their places, in order, and the
     activations. A pass that was killed begins at the block that `hidden` holds the input of."""
     batches, captured = list(trunk_batches(rows)), Captured(plans, rows)
+    if not batches:
+        return
     shapes = hidden_shapes(loaded, rows)
     top, lowest = (edge(plan.layer for plan in plans) for edge in (max, min))
     run_blocks = top + any(plan.mixer for plan in plans if plan.layer == top)  # the last one's input may be enough

@@ -41,8 +41,8 @@ def capture(
     they take the tokens of all rows of a batch together, and memory that runs out, as batches then halve.
     """
     if stream := stream_of(loaded.model):
-        whole = pass_blocks(loaded, stream, plans, rows, HiddenStates(), progress, len(rows))
-        return next((found for _, found in whole), Captured(plans, rows).activations(()))
+        parts = list(pass_blocks(loaded, stream, plans, rows, HiddenStates(), progress, len(rows)))
+        return parts[0][1] if parts else Captured(plans, rows).activations(())
     captured, done, size = Captured(plans, rows), 0, TRUNK_BATCH_ROWS
     for group in by_width(rows):
         while group:
