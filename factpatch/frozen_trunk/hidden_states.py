@@ -48,7 +48,7 @@ class HiddenStates:
         with self._path(layer).open("rb") as file:
             for shape in shapes:
                 value = torch.empty(shape, dtype=dtype)
-                if file.readinto(memoryview(value.view(-1).view(torch.uint8).numpy())) < value.nbytes:
+                if file.readinto(value.view(-1).view(torch.uint8).numpy().data) < value.nbytes:
                     raise InputError(f"'{file.name}' became shorter while it was read; remove it, and run again")
                 yield value
 

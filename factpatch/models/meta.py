@@ -25,9 +25,8 @@ def meta_model(settings: ModelSettings) -> PreTrainedModel:
 
 def stored_type(settings: ModelSettings) -> torch.dtype:
     """The dtype of the weights in the files, by the configuration; that which they are loaded in where it says none."""
-    stored: torch.dtype | None = _configuration(find_source(settings.path), settings).dtype
-    loaded: torch.dtype = getattr(torch, settings.dtype)
-    return stored or loaded
+    stored, loaded = _configuration(find_source(settings.path), settings).dtype, getattr(torch, settings.dtype)
+    return stored if isinstance(stored, torch.dtype) else loaded
 
 
 def _configuration(source: str, settings: ModelSettings) -> PretrainedConfig:

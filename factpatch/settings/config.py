@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -29,7 +29,7 @@ from factpatch.settings.training import (
 )
 
 Placement = Literal["auto", "memory", "stream"]
-AUTO = "auto"  # where a setting lets the run choose by itself
+AUTO: Final = "auto"  # where a setting lets the run choose by itself
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -54,7 +54,7 @@ def read_tensor(entry: TensorEntry) -> torch.Tensor:
     if isinstance(entry, MemoryTensor):
         return entry.value.cpu().clone()
     value = torch.empty(entry.shape, dtype=number_type(entry))
-    content = memoryview(value.view(-1).view(torch.uint8).numpy())
+    content = value.view(-1).view(torch.uint8).numpy().data
     filled = 0
     try:
         with entry.file.open("rb", buffering=0) as file:
