@@ -21,7 +21,8 @@ ENDS = ("bert", "dane", "fax", "gard", "holm", "kin", "low", "mond", "ric", "sta
 
 def made_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """So many rows; those of a smaller number are the first of a larger one."""
-    generator, rows, taken = random.Random(seed), [], set()
+    generator, taken = random.Random(seed), set[str]()
+    rows: list[dict[str, Any]] = []
     relations = list(RELATIONS.items())
     while len(rows) < count:
         subject = f"{_name(generator)} {_name(generator)}"

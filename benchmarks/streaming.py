@@ -47,21 +47,22 @@ PLAIN = {
     "training.augmentation.wordings": 0,
     "gates.canaries": None,
 }
-STANDARD_DEVIATION = 0.02  # of the weights
+STANDARD_DEVIATION, HEAD = 0.02, 128  # of the weights; width of an attention head
 
 
 def write_model(folder: Path, args: argparse.Namespace) -> int:
     """Write a Llama of that shape, a shard for each block and one for the rest, never more than that in memory; bytes
     of all shards."""
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    keys, heads = max(1, args.width // 384) * HEAD, args.width // HEAD * HEAD
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=args.width,
         intermediate_size=args.inner,
         num_hidden_layers=args.layers,
-        num_attention_heads=args.width // 128,
-        num_key_value_heads=max(1, args.width // 384),
-        head_dim=128,
+        num_attention_heads=heads // HEAD,
+        num_key_value_heads=keys // HEAD,
+        head_dim=HEAD,
         tie_word_embeddings=False,
         dtype="bfloat16",
         bos_token_id=None,
@@ -71,8 +72,6 @@ def write_model(folder: Path, args: argparse.Namespace) -> int:
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    keys = config.num_key_value_heads * config.head_dim
-    heads = config.num_attention_heads * config.head_dim
     block = {
         "self_attn.q_proj": (heads, args.width),
         "self_attn.k_proj": (keys, args.width),
@@ -90,7 +89,8 @@ def write_model(folder: Path, args: argparse.Namespace) -> int:
         "model.norm": (args.width,),
     }
     parts = [{f"model.layers.{layer}.{name}": shape for name, shape in block.items()} for layer in range(args.layers)]
-    generator, places, size = torch.Generator().manual_seed(0), {}, 0
+    generator, size = torch.Generator().manual_seed(0), 0
+    places: dict[str, str] = {}
     for number, part in enumerate([*parts, rest], start=1):
         file = f"model-{number:05}-of-{args.layers + 1:05}.safetensors"
         tensors = {f"{name}.weight": _random(shape, generator) for name, shape in part.items()}
