@@ -82,7 +82,13 @@ def _add_steps(verbs: Any) -> None:
     _verb(verbs, "probes", "make what edits without paraphrases or probes are measured by", "model", "edits")
     _verb(verbs, "localize", "choose where in the model to write", "model", "edits", "method")
     summary = "train the edits and write a patch"
-    _verb(verbs, "edit", summary, "model", "edits", "location", "training", "seed", "resume")
+    part = _verb(verbs, "edit", summary, "model", "edits", "location", "training", "seed", "resume")
+    part.add_argument("--dry-run", action="store_true", help="only tell what it would take; weights need not be there")
+    part.add_argument(
+        "--device-rates",
+        metavar="MATRIX,MEMORY,READING",
+        help="of a device that is not at hand, for --dry-run: operations and bytes a second, such as 400e12,2e12,5e9",
+    )
     _verb(verbs, "evaluate", "measure edits on a model, with a patch or without", "model", "patch", "edits")
     _verb(verbs, "regress", "score capability tasks before and after the output folder's patch", "model")
 

@@ -97,6 +97,10 @@ def localize(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def edit(args: argparse.Namespace, overrides: Overrides) -> int:
     """Train the edits in the output folder, at the location named or found before, or searched for now."""
+    if args.dry_run or args.device_rates:
+        from flows.dry_run import tell_costs
+
+        return tell_costs(args, load_settings(args.config, overrides))
     settings = _prepare(args, overrides)
     if settings.localization.location is None and (args.edits or not (Path(args.output) / "localize.json").exists()):
         from tasks.localize import localize as search

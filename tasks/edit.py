@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # other verbs start without torch
     from factpatch.editing import EditRun
     from factpatch.models.loading import LoadedModel
     from factpatch.models.locations import Location
-    from factpatch.preflight.estimate import Estimate
     from factpatch.release.mode import ReleaseStart
     from factpatch.training_data.rows import FoundRows
 
@@ -34,14 +33,15 @@ def edit(output: str, settings: Settings) -> str:
     """
     from factpatch.methods.checkpoint import CHECKPOINT_FILE, remove_checkpoint
     from factpatch.preflight.machine import peak_memory
-    from factpatch.preflight.shared_model import base_model, within_memory
+    from factpatch.preflight.placing import preflight
+    from factpatch.preflight.shared_model import base_model
 
     start = time.perf_counter()
     folder = Path(output)
     edits = accepted_to_write(folder)
     text = settings.localization.location or read_json(folder / "localize.json")["location"]["name"]
-    needed = within_memory(lambda: _preflight(settings, edits, text, folder))
-    with base_model(settings.model) as loaded:
+    needed, fitting = preflight(settings, edits, text, folder)
+    with base_model(fitting.model) as loaded:
         value, patch = _write_patch(folder, loaded, edits, text, settings)
     value |= {
         "patch_bytes": sum(file.stat().st_size for file in patch.iterdir()),
@@ -95,18 +95,6 @@ def _write_patch(
         "certificate": certificate,
     }
     return value, patch
-
-
-def _preflight(settings: Settings, edits: list[EditRequest], location: str, folder: Path) -> Estimate:
-    """What the run will take, told to whoever watches; raises where it cannot fit."""
-    from factpatch.preflight.estimate import check_room, describe_estimate, estimate
-    from factpatch.preflight.machine import available
-
-    needed = estimate(settings, edits, location)
-    free = available(settings.model.device, folder, settings.trunk.folder)
-    print(describe_estimate(needed, free), file=sys.stderr)
-    check_room(needed, free, settings.trunk)
-    return needed
 
 
 def _train(

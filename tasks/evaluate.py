@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     from factpatch.evaluation.before_after import evaluate as measure
     from factpatch.patches.patch import read_patch
     from factpatch.preflight.shared_model import base_model
+    from factpatch.preflight.streaming import tell_evaluation
     from factpatch.release.record import digest_patch
 
     start = time.perf_counter()
@@ -33,6 +35,8 @@ def evaluate(output: str, settings: Settings, patch: str | None = None) -> str:
     found = folder / "patch"
     chosen = patch or (found if found.exists() else None)
     with base_model(settings.model) as loaded, show_progress("evaluate") as report:
+        if told := tell_evaluation(loaded, edits, settings):
+            print(told, file=sys.stderr)
         found_patch = read_patch(chosen) if chosen else None
         value = measure(loaded, edits, settings, found_patch, report)
         if found_patch is not None and settings.serving.formats:

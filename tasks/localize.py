@@ -34,7 +34,8 @@ def localize(output: str, settings: Settings) -> str:
     start = time.perf_counter()
     folder = Path(output)
     edits = accepted_to_write(folder)
-    within_memory(lambda: check_model_room(settings.model, available(settings.model.device, folder, None)))
+    if settings.localization.location is None and settings.model.placement != "stream":
+        within_memory(lambda: check_model_room(settings.model, available(settings.model.device, folder, None)))
     with base_model(settings.model) as loaded:
         value = _find_location(loaded, edits, settings, folder)
     draw(value, folder)

@@ -51,7 +51,7 @@ def measure_formats(
     `measured` is the value of `evaluate.json` as it is, with what the patch was measured to hold. The model is left as
     found; meanwhile its weights are held twice.
     """
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(settings.serving.formats):
         if progress:
             progress(number, len(settings.serving.formats), name)

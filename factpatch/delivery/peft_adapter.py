@@ -135,7 +135,7 @@ def _write(loaded: LoadedModel, spectra: dict[str, Spectrum], rank: int, folder:
     """The two files of an adapter, in peft's form; nothing but plain LoRA, as vLLM takes nothing else."""
     from peft import LoraConfig  # takes seconds to import
 
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, found in spectra.items():
         module = PREFIX + name.removesuffix(".weight")
         reading, writing = found.factors(rank)

@@ -23,7 +23,9 @@ def token_chances(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settin
     check_length(loaded, [row.ids for row in rows])
     found: list[list[float]] = []
     with open_rows(loaded, None, rows, settings.trunk) as opened:
-        for _, chances in in_batches(partial(_chances, opened), range(len(rows)), settings.evaluation.batch_size):
+        for _, chances in in_batches(
+            partial(_chances, opened), range(len(rows)), settings.evaluation.batch_size, loaded.model
+        ):
             found += chances
     return found
 

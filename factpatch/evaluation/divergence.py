@@ -41,7 +41,7 @@ def first_distributions(
     rows = [Encoded((*ids, loaded.tokenizer.eos_token_id), len(ids)) for ids in asked]  # any token: it is not read
     with open_rows(loaded, location, rows, settings.trunk) as opened, torch.no_grad():
         places = range(len(rows))
-        batches = in_batches(partial(_log_probabilities, opened), places, settings.evaluation.batch_size)
+        batches = in_batches(partial(_log_probabilities, opened), places, settings.evaluation.batch_size, loaded.model)
         found = [found_BV for _, found_BV in batches]
     return torch.cat(found) if found else torch.empty((0, 0), dtype=torch.float16)
 

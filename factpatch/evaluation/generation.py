@@ -61,7 +61,7 @@ def verify(
     check_length(loaded, [guess.ids for guess in guesses])
     order = sorted(range(len(guesses)), key=lambda index: (guesses[index].prompt_length, len(guesses[index].ids)))
     verdicts: dict[int, Verification] = {}
-    for chosen, likeliest in in_batches(partial(_likeliest, rows), order, batch_size):
+    for chosen, likeliest in in_batches(partial(_likeliest, rows), order, batch_size, loaded.model):
         for index, told in zip(chosen, likeliest, strict=True):
             verdicts[index] = _verdict(reader, guesses[index].ids[guesses[index].prompt_length :], told, max_new_tokens)
         if progress:
@@ -123,7 +123,7 @@ def decode(
         for budgets in (first, [max_new_tokens] * len(prompts)):
             short = (index for index in left if len(told[index]) < budgets[index])
             order = sorted(short, key=lambda index: (len(prompts[index]) + len(told[index]), index))
-            for chosen, out in in_batches(partial(generate, budgets=budgets), order, batch_size):
+            for chosen, out in in_batches(partial(generate, budgets=budgets), order, batch_size, model):
                 for index, row in zip(chosen, out, strict=True):
                     told[index] += tuple(row)
                 left -= {index for index in chosen if over(index)}

@@ -9,15 +9,18 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel
 
+from factpatch.errors import InputError
 from factpatch.frozen_trunk.activations import Activations
+from factpatch.frozen_trunk.capture import capture
 from factpatch.frozen_trunk.plan import Plan, positions, possible_plans
-from factpatch.frozen_trunk.replay import HeadRun, capture, head_side
+from factpatch.frozen_trunk.replay import HeadRun, head_side
 from factpatch.frozen_trunk.store import kept_activations
 from factpatch.models.batches import out_of_memory, within_memory
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Predictions, collate, only_tokens, predict_whole, token_losses
 from factpatch.models.loading import LoadedModel, preserved
 from factpatch.models.locations import Location
+from factpatch.models.placement import held_from, stream_of
 from factpatch.settings.config import TrunkSettings
 
 PROOF_ROWS = 4  # rows that a plan is proven on
@@ -94,11 +97,28 @@ def open_rows(
     """
     plan = proven_plan(loaded, location, rows) if location and settings.keep and rows else None
     if plan is None:
+        if location and rows:
+            _refuse_streamed(loaded, location, settings)
         yield Rows(loaded, rows)
         return
     kept = kept_activations(loaded, plan, rows, settings, progress)
-    with head_side(loaded.model, plan) as run:
+    with held_from(loaded.model, plan.layer), head_side(loaded.model, plan) as run:
         yield Rows(loaded, rows, plan, kept, run)
+
+
+def _refuse_streamed(loaded: LoadedModel, location: Location, settings: TrunkSettings) -> None:
+    """InputError for a streamed model: it cannot be read anew in every step."""
+    if stream_of(loaded.model) is None:
+        return
+    if not settings.keep:
+        raise InputError(
+            "trunk.keep is false, so the whole model runs in every step, and model.placement 'stream' reads it anew "
+            "for each; set trunk.keep to true, or load the model with 'memory'"
+        )
+    raise InputError(
+        f"{type(loaded.model).__name__} cannot be cut into blocks below {location.name}, as model.placement 'stream' "
+        "needs it; choose another location, or load the model with 'memory'"
+    )
 
 
 def proven_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) -> Plan | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from factpatch.disk_cache import evict, read_cached
-from factpatch.errors import InputError, RefusedError
+from factpatch.errors import InputError
 from factpatch.files import digest_value, new_file, output_folder, remove_litter
 from factpatch.frozen_trunk.activations import Activations, Shard
+from factpatch.frozen_trunk.block_by_block import hidden_shapes
+from factpatch.frozen_trunk.capture import capture, capture_in_parts
+from factpatch.frozen_trunk.hidden_states import HiddenStates
 from factpatch.frozen_trunk.plan import Plan, kept_bytes
-from factpatch.frozen_trunk.replay import capture
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
+from factpatch.models.placement import stream_of
 from factpatch.settings.config import TrunkSettings
 
 GIB = 2**30
@@ -53,6 +57,8 @@ def kept_activations(
     wanted = [names[row] for row in rows]
     if settings.folder is None:
         need = sum(kept_bytes(loaded.model, plan, list(names)).values())
+        if stream_of(loaded.model):
+            need = max(need, _hidden_bytes(loaded, list(names)))
         if need > settings.memory_gb * GIB:
             raise InputError(
                 f"the trunk's activations take {need / GIB:.1f} GB, more than trunk.memory_gb "
@@ -63,10 +69,10 @@ def kept_activations(
     entries = _entries(folder, set(wanted))
     have = {name for entry in entries for name in entry.rows}
     missing = [row for row, name in names.items() if name not in have]
-    for start in range(0, len(missing), SHARD_ROWS):
-        chunk = missing[start : start + SHARD_ROWS]
-        report = (lambda done, _, start=start: progress(start + done, len(missing))) if progress else None
-        entries.append(_write(folder, chunk, capture(loaded, [plan], chunk, report)[0]))
+    if missing:
+        hidden = _hidden_states(loaded, missing, folder, settings)
+        for part, found in capture_in_parts(loaded, plan, missing, SHARD_ROWS, hidden, progress):
+            entries.append(_write(folder, part, found))
     evict(filter(Path.is_dir, Path(settings.folder).iterdir()), folder, settings.disk_gb * GIB)
     size = sum(entry.path.stat().st_size for entry in entries)
     shards = [_read(entry, mapped=size > settings.memory_gb * GIB) for entry in entries]
@@ -78,6 +84,18 @@ def kept_activations(
         numpy.concatenate(lengths),
     )
     return _in_order(kept, [name for entry in entries for name in entry.rows], wanted)
+
+
+def _hidden_states(loaded: LoadedModel, rows: Sequence[Encoded], folder: Path, settings: TrunkSettings) -> HiddenStates:
+    """Where hidden states lie while a streamed model passes: on disk where they take more than the memory limit."""
+    if _hidden_bytes(loaded, rows) <= settings.memory_gb * GIB:
+        return HiddenStates()
+    return HiddenStates(folder, hashlib.sha256("".join(map(row_digest, rows)).encode()).hexdigest()[:32])
+
+
+def _hidden_bytes(loaded: LoadedModel, rows: Sequence[Encoded]) -> int:
+    """What the hidden states of rows take between two blocks."""
+    return sum(map(math.prod, hidden_shapes(loaded, rows))) * loaded.model.dtype.itemsize
 
 
 def _own_folder(root: str, name: str) -> Path:
@@ -122,7 +140,7 @@ def _write(folder: Path, rows: Sequence[Encoded], kept: Activations) -> _Entry:
             save_file(shard, temporary, about)
     except (OSError, SafetensorError) as error:
         need, free = kept.bytes / GIB, shutil.disk_usage(folder).free / GIB
-        raise RefusedError(
+        raise InputError(
             f"the trunk cache '{folder}' cannot take {need:.2f} GB ({error}; {free:.2f} GB are free); make room or "
             "name another trunk.folder"
         ) from error

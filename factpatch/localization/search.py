@@ -22,6 +22,7 @@ from factpatch.localization.trial_set import TrialSet, make_trial_set
 from factpatch.localization.trials import SharedTrunk, Trial, run_trial
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, locate
+from factpatch.models.placement import stream_of
 from factpatch.settings.config import LEAST_SAMPLE, Settings
 
 TRIALS_PER_WHOLE_RUN = 4  # one trial in four is a whole run
@@ -58,6 +59,11 @@ def localize(
         choices = ChoiceStore(root, base, edits, settings)
         if known := choices.exact(own.reuse):
             return known
+        if stream_of(loaded.model):
+            raise InputError(
+                "a location is searched with the whole model in memory, and this one is streamed; name "
+                "localization.location, such as one that a smaller model of the family was edited at"
+            )
         size = min(own.sample, len(edits))
         earlier = choices.similar() if own.reuse and own.method == "auto" else None
         if earlier:

@@ -12,9 +12,10 @@ from factpatch.errors import RefusedError
 from factpatch.evaluation.generation import verify
 from factpatch.frozen_trunk import Rows
 from factpatch.frozen_trunk.activations import Activations
+from factpatch.frozen_trunk.capture import capture
 from factpatch.frozen_trunk.opening import proven_plan
 from factpatch.frozen_trunk.plan import Plan, kept_bytes
-from factpatch.frozen_trunk.replay import capture, head_side
+from factpatch.frozen_trunk.replay import head_side
 from factpatch.frozen_trunk.store import GIB
 from factpatch.localization.trial_set import ANSWER_TOKENS, TrialSet
 from factpatch.methods.base import EditJob
@@ -24,6 +25,7 @@ from factpatch.methods.reading_moments import reading_moments
 from factpatch.methods.whitening import MOMENT_TOKENS, whitened, whitening_at
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import Location
+from factpatch.models.placement import held_from
 from factpatch.preflight.workload import shape_of
 from factpatch.settings.config import Settings, TrainingSettings
 
@@ -110,7 +112,7 @@ class SharedTrunk:
             yield Rows(self.loaded, training), Rows(self.loaded, asked)
             return
         kept = self._kept[location]
-        with head_side(self.loaded.model, plan) as run:
+        with held_from(self.loaded.model, plan.layer), head_side(self.loaded.model, plan) as run:
             yield (
                 Rows(self.loaded, training, plan, kept.select(self._training), run),
                 Rows(self.loaded, asked, plan, kept.select(self._asked), run),

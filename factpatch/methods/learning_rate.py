@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from factpatch.errors import RefusedError
 from factpatch.models.locations import Location
+from factpatch.models.placement import held
 from factpatch.settings.config import TrainingSettings
 
 RELATIVE_STEP = 0.04  # of the root mean square of the trained values; docs/benchmarks.md has the sweeps it comes from
@@ -28,9 +29,10 @@ def with_step_size(training: TrainingSettings, model: PreTrainedModel, location:
     """
     if training.learning_rate != "auto":
         return training
-    parameters = [model.get_parameter(name) for name in location.parameters]
-    squares = sum(torch.linalg.vector_norm(parameter, dtype=torch.float64).square().item() for parameter in parameters)
-    size = (squares / sum(parameter.numel() for parameter in parameters)) ** 0.5
+    with held(model, location.parameters):
+        located = [model.get_parameter(name) for name in location.parameters]
+        squares = sum(torch.linalg.vector_norm(own, dtype=torch.float64).square().item() for own in located)
+        size = (squares / sum(own.numel() for own in located)) ** 0.5
     if not size > 0:
         raise RefusedError(f"every value at {location.name} is zero; set training.learning_rate to a number")
     step = RELATIVE_STEP * size / len(location.layers) ** 0.5

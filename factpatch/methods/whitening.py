@@ -9,6 +9,7 @@ K-FAC preconditions gradients by it (arXiv 1503.05671).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,7 +22,10 @@ from factpatch.methods.projections import is_projection
 from factpatch.methods.reading_moments import reading_moments
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
+from factpatch.models.placement import stream_of
 from factpatch.settings.config import TrunkSettings
+
+log = logging.getLogger(__name__)
 
 MOMENT_TOKENS = 4096  # of the model's own texts
 
@@ -30,7 +34,11 @@ Whitening = Mapping[str, torch.Tensor]  # R (width read, width read) by the name
 
 def whitening_at(loaded: LoadedModel, location: Location, damping: float | None, trunk: TrunkSettings) -> Whitening:
     """R for every linear projection at the location; norms, biases and stacked experts have none, and nothing has
-    without a `damping`."""
+    without a `damping`. Nor has a streamed model, which is told: drawing its texts would read its files time and again.
+    """
+    if damping and stream_of(loaded.model) is not None:
+        log.warning("a streamed model is trained without training.whitening: its own texts would take a pass a token")
+        return {}
     names = whitened(loaded.model, [location]) if damping else ()
     moments = reading_moments(loaded, names, trunk, MOMENT_TOKENS) if names else {}
     return {name: inverse_root(moment, damping or 1.0) for name, moment in moments.items()}

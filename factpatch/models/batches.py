@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
+from transformers import PreTrainedModel
 
 from factpatch.errors import RefusedError
+from factpatch.models.placement import BlockStream, stream_of
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
 def in_batches(
-    work: Callable[[Sequence[Item]], Found], items: Sequence[Item], size: int
+    work: Callable[[Sequence[Item]], Found], items: Sequence[Item], size: int, model: PreTrainedModel | None = None
 ) -> Iterator[tuple[Sequence[Item], Found]]:
     """Batches of `size` items in order, each with what `work` gives for it. When memory runs out, the batch and all
-    later ones have half as many."""
+    later ones have half as many. Batches that pass a `model` which is streamed go through it in lock-step, as many at
+    once as memory takes."""
+    if model is not None and (stream := stream_of(model)):
+        yield from _in_lock_step(stream, work, items, size)
+        return
     start = 0
     while start < len(items):
         batch = items[start : start + size]
@@ -26,6 +33,20 @@ def in_batches(
             size = count
         yield batch[:count], found
         start += count
+
+
+def _in_lock_step(
+    stream: BlockStream, work: Callable[[Sequence[Item]], Found], items: Sequence[Item], size: int
+) -> Iterator[tuple[Sequence[Item], Found]]:
+    """The same batches, through a streamed model; of one that memory did not take, the rest follows it."""
+    batches = [items[start : start + size] for start in range(0, len(items), size)]
+    at_once = max(1, stream.rows_at_once() // size)
+    for start in range(0, len(batches), at_once):
+        together = batches[start : start + at_once]
+        results = stream.side_by_side([partial(within_memory, work, batch) for batch in together])
+        for batch, (found, count) in zip(together, results, strict=True):
+            yield batch[:count], found
+            yield from in_batches(work, batch[count:], count)
 
 
 def within_memory(work: Callable[[Sequence[Item]], Found], items: Sequence[Item]) -> tuple[Found, int]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from factpatch.models.encoding import Encoded
 from factpatch.models.locations import decoder_blocks
+from factpatch.models.shadowing import shadowed
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,8 @@ def only_tokens(model: PreTrainedModel, tokens_S: torch.Tensor | None) -> Iterat
         return
     bias = getattr(head, "bias", None)
     weight_SW, bias_S = head.weight[tokens_S].detach(), None if bias is None else bias[tokens_S].detach()
-    head.forward = lambda hidden: functional.linear(hidden, weight_SW, bias_S)
-    try:
+    with shadowed(head, lambda hidden: functional.linear(hidden, weight_SW, bias_S)):
         yield
-    finally:
-        del head.forward
 
 
 def hidden_before(model: PreTrainedModel, layer: int, ids_BT: torch.Tensor, attention_BT: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,10 @@ from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint, read_checkpoint, refuse_adapter
 from factpatch.models.checkpoints.mapping import StoredParameters, map_parameters
 from factpatch.models.checkpoints.tensors import tensor_digest
+from factpatch.models.placement import held, hold, is_streamed, stream_blocks, stream_of
 from factpatch.models.sources.resolve import resolve_source
 from factpatch.models.tokenization import check_package, check_tokenizer, known_rows
+from factpatch.models.unfilled import unfilled_model
 from factpatch.settings.config import ModelSettings
 
 log = logging.getLogger(__name__)
@@ -60,12 +62,16 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     source = find_source(settings.path)
     check_package(source)
     checkpoint = open_checkpoint(source)
-    model, tokenizer = _from_pretrained(source, checkpoint.folder, settings)
+    streamed = is_streamed(settings, checkpoint)
+    model, tokenizer = _from_pretrained(source, checkpoint.folder, settings, streamed)
     check_tokenizer(tokenizer, known_rows(model.config), source)
     stored = _stored(model, checkpoint)
     model.requires_grad_(False)
     try:
-        nn.Module.to(model, torch.device(settings.device))
+        if streamed:
+            stream_blocks(stored, torch.device(settings.device))
+        else:
+            nn.Module.to(model, torch.device(settings.device))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"model.device '{settings.device}' cannot be used ({reason}); cpu always can") from error
@@ -73,44 +79,56 @@ def load_model(settings: ModelSettings) -> LoadedModel:
 
 
 def _from_pretrained(
-    source: str, folder: Path, settings: ModelSettings
+    source: str, folder: Path, settings: ModelSettings, unfilled: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """What transformers makes of a folder; InputError where it fails, or lacks or cannot place a tensor."""
+    """What transformers makes of a folder, or all of it but the parameters' values; InputError where it fails, or lacks
+    or cannot place a tensor."""
     options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": local_only(source)}
     told = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # what it reports of tensors is refused or said here, in a line
     try:
-        pair: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=AutoConfig.from_pretrained(folder, **options),
-            dtype=getattr(torch, settings.dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused here, by name
-            **options,
-        )
+        load = _unfilled if unfilled else _filled
+        model, found = load(folder, settings, options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except Exception as error:  # whatever configurations, code of the model's own and libraries under it raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"model '{source}' cannot be loaded as a causal language model: {reason}") from error
     finally:
         transformers_logging.set_verbosity(told)
-    model, found = pair
-    for name, held, wanted in sorted(found["mismatched_keys"]):
-        raise InputError(
-            f"model '{source}': tensor '{name}' has shape {list(held)} in the file and {list(wanted)} by config.json; "
-            "the two are not of one model"
-        )
+    for name, there, wanted in sorted(found["mismatched_keys"]):
+        raise _mismatched(source, name, there, wanted)
     if missing := sorted(found["missing_keys"]):
         raise _missing(source, missing, model)
     return model, tokenizer
 
 
+def _filled(folder: Path, settings: ModelSettings, options: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """The model with its values, and what of these was missing or of another shape."""
+    pair: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=AutoConfig.from_pretrained(folder, **options),
+        dtype=getattr(torch, settings.dtype),
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused by name
+        **options,
+    )
+    model, found = pair
+    return model, found
+
+
+def _unfilled(folder: Path, settings: ModelSettings, options: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """The model without values; what its files lack is found when they are mapped."""
+    return unfilled_model(folder, settings, **options), {"mismatched_keys": (), "missing_keys": ()}
+
+
 def _stored(model: PreTrainedModel, checkpoint: Checkpoint) -> StoredParameters:
-    """How the model lies in its files; InputError if a parameter is in none of them. What the class leaves out of the
-    files is said once."""
+    """How the model lies in its files; InputError if a parameter is in none of them, or of another shape there. What
+    the class leaves out of the files is said once."""
     stored = map_parameters(model, checkpoint)
+    for tensor, there, wanted in stored.mismatched():
+        raise _mismatched(str(checkpoint.folder), tensor, there, wanted)
     if missing := stored.missing():
         raise _missing(str(checkpoint.folder), missing, model)
     if unused := stored.unused():
@@ -119,6 +137,13 @@ def _stored(model: PreTrainedModel, checkpoint: Checkpoint) -> StoredParameters:
             "not loaded stays as it is"
         )
     return stored
+
+
+def _mismatched(source: str, name: str, there: Sequence[int], wanted: Sequence[int]) -> InputError:
+    return InputError(
+        f"model '{source}': tensor '{name}' has shape {list(there)} in the file and {list(wanted)} by config.json; "
+        "the two are not of one model"
+    )
 
 
 def _missing(source: str, names: Sequence[str], model: PreTrainedModel) -> InputError:
@@ -226,18 +251,20 @@ def local_only(source: str) -> bool:
 def preserved(model: PreTrainedModel, names: Sequence[str]) -> Iterator[list[torch.Tensor]]:
     """When the block ends, in any way, the named parameters are bit for bit as before, frozen and without gradient.
     Yields their values as found."""
-    parameters = [model.get_parameter(name) for name in names]
-    originals = [parameter.detach().clone() for parameter in parameters]
-    try:
-        yield originals
-    finally:
-        for parameter, original in zip(parameters, originals, strict=True):
-            parameter.requires_grad_(False).copy_(original)
-            parameter.grad = None
+    with held(model, names):
+        parameters = [model.get_parameter(name) for name in names]
+        originals = [parameter.detach().clone() for parameter in parameters]
+        try:
+            yield originals
+        finally:
+            for parameter, original in zip(parameters, originals, strict=True):
+                parameter.requires_grad_(False).copy_(original)
+                parameter.grad = None
 
 
 def write_values(model: PreTrainedModel, values: dict[str, torch.Tensor]) -> None:
     """Copy new values into the named parameters, in place."""
+    hold(model, list(values))
     with torch.no_grad():
         for name, value in values.items():
             model.get_parameter(name).copy_(value)
@@ -253,7 +280,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 def tensor_digests(model: PreTrainedModel) -> dict[str, str]:
     """The digest of every parameter and buffer by name, each hashed now; tied tensors stand under each of their
     names."""
-    return _hash(_tensors(model))
+    return _hash(model, _tensors(model))
 
 
 def known_digests(model: PreTrainedModel, but: Collection[str] = ()) -> dict[str, str]:
@@ -265,7 +292,7 @@ def known_digests(model: PreTrainedModel, but: Collection[str] = ()) -> dict[str
     tensors = {name: tensor for name, tensor in _tensors(model).items() if name not in but}
     kept = {name: _known[tensor] for name, tensor in tensors.items() if tensor in _known}
     digests = {name: digest for name, (state, digest) in kept.items() if state == _state(tensors[name])}
-    digests |= _hash({name: tensor for name, tensor in tensors.items() if name not in digests})
+    digests |= _hash(model, {name: tensor for name, tensor in tensors.items() if name not in digests})
     return {name: digests[name] for name in tensors}
 
 
@@ -275,15 +302,17 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return dict(named)
 
 
-def _hash(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def _hash(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Digests by name, which are remembered."""
-    distinct = {id(tensor): tensor for tensor in tensors.values()}
+    stream, away = stream_of(model), [name for name, tensor in tensors.items() if tensor.is_meta]
+    in_files = stream.digests(away) if stream else {}
+    distinct = {id(tensor): tensor for tensor in tensors.values() if not tensor.is_meta}
     with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
         digests = dict(zip(distinct, pool.map(tensor_digest, distinct.values()), strict=True))
     for key, tensor in distinct.items():
         if not tensor.is_inference():  # their writes are not counted
             _known[tensor] = (_state(tensor), digests[key])
-    return {name: digests[id(tensor)] for name, tensor in tensors.items()}
+    return {name: in_files.get(name) or digests[id(tensor)] for name, tensor in tensors.items()}
 
 
 def _state(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -142,7 +142,7 @@ def output_digest(loaded: LoadedModel, rows: Sequence[Encoded]) -> str:
         pairs = zip(likely_BK.cpu(), batch.target_mask_BK.cpu(), strict=True)
         return [likely_K[mask_K].tolist() for likely_K, mask_K in pairs]
 
-    for chosen, found in in_batches(likely, order, BATCH_ROWS):
+    for chosen, found in in_batches(likely, order, BATCH_ROWS, loaded.model):
         ids.update(zip(chosen, found, strict=True))
     return digest_value([ids[index] for index in range(len(rows))])
 

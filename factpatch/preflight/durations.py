@@ -29,15 +29,15 @@ class MachineSpeed:
 
     def forward(self, passes: Sequence[ForwardPass], shape: ModelShape) -> float:
         """Seconds of passes through the whole model without gradients."""
-        positions, logits = _totals(passes, shape)
-        work = positions * (shape.trunk + shape.head) + logits * shape.width
+        _, logits = _totals(passes, shape)
+        work = forward_products(passes, shape)
         return self._seconds(work, logits * self.size, len(passes) * (shape.trunk_blocks + shape.blocks))
 
     def epoch(self, workload: Workload, shape: ModelShape) -> float:
         """Seconds of passes from what the trunk keeps, forward and backward, and of the optimizer's steps."""
         passes, steps = workload.passes, workload.steps
         positions, logits = _totals(passes, shape)
-        work = positions * (shape.head + shape.back) + 2 * logits * shape.width
+        work = epoch_products(passes, shape)
         work += (len(passes) + steps) * workload.whitened_products
         written = logits * logits_bytes(self.size) + positions * shape.saved * self.size * TRAFFIC
         written += steps * shape.located * STEP_BYTES
@@ -45,6 +45,18 @@ class MachineSpeed:
 
     def _seconds(self, products: int, written: int, modules: int) -> float:
         return 2 * products / (EFFICIENCY * self.matrix) + written / self.memory + modules * MODULE_SECONDS
+
+
+def forward_products(passes: Sequence[ForwardPass], shape: ModelShape) -> int:
+    """Products of numbers in passes through the whole model."""
+    positions, logits = _totals(passes, shape)
+    return positions * (shape.trunk + shape.head) + logits * shape.width
+
+
+def epoch_products(passes: Sequence[ForwardPass], shape: ModelShape) -> int:
+    """Products of numbers in passes from what the trunk keeps, forward and backward."""
+    positions, logits = _totals(passes, shape)
+    return positions * (shape.head + shape.back) + 2 * logits * shape.width
 
 
 def _totals(passes: Sequence[ForwardPass], shape: ModelShape) -> tuple[int, int]:

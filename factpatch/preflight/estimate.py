@@ -15,10 +15,12 @@ from factpatch.methods.lookup import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_edit
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
-from factpatch.models.meta import meta_model
+from factpatch.models.meta import meta_model, stored_type
 from factpatch.models.sampling import PREFIX_TOKENS
-from factpatch.preflight.durations import MachineSpeed
-from factpatch.preflight.machine import Available, check_device, matrix_rate, memory_rate, process_memory
+from factpatch.preflight.durations import MachineSpeed, epoch_products, forward_products
+from factpatch.preflight.machine import Available, check_device, process_memory
+from factpatch.preflight.rates import DeviceRates, measured_rates
+from factpatch.preflight.streaming import StreamedWeights, answer_passes
 from factpatch.preflight.workload import (
     check_bytes,
     kept_positions,
@@ -34,6 +36,7 @@ GIB = 2**30
 LIBRARY_BYTES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
 HASHED = 2  # times that all weights are hashed: in memory for all names that they give, in the files for the manifest
 HASH_RATE = 1e9  # bytes a second
+PROMPTS_AT_ONCE = 1024  # that go through a streamed model in lock-step, about
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Estimate:
         seconds_epoch: an epoch that visits every edit.
         seconds_rest: hashing the weights, and passes through the whole model before and after training.
         epochs: at most.
+        operations: multiplications and additions of the whole run, if it needs all of its epochs.
+        placement: of the weights, `memory` or `stream`.
+        hidden_bytes: hidden states of a streamed model on disk, while its trunk is computed.
+        read_bytes: read from the weights' files.
     """
 
     location: str
@@ -74,11 +81,20 @@ class Estimate:
     seconds_epoch: float
     seconds_rest: float
     epochs: int
+    operations: int = 0
+    placement: str = "memory"
+    hidden_bytes: int = 0
+    read_bytes: int = 0
 
     @property
     def disk_bytes(self) -> int:
-        """Patch, checkpoint (the last one stays until the next is whole), trunk cache and what whitening is made of."""
-        return self.patch_bytes + 2 * self.checkpoint_bytes + self.trunk_bytes + self.moments_bytes
+        """Patch, checkpoint (the last one stays until the next is whole) and what the trunk's folder holds."""
+        return self.patch_bytes + 2 * self.checkpoint_bytes + self.cache_bytes
+
+    @property
+    def cache_bytes(self) -> int:
+        """In the trunk's folder: what it keeps, hidden states on the way there, and what whitening is made of."""
+        return self.trunk_bytes + self.hidden_bytes + self.moments_bytes
 
     @property
     def seconds(self) -> float:
@@ -86,12 +102,15 @@ class Estimate:
         return self.seconds_rest + self.seconds_trunk + self.epochs * self.seconds_epoch
 
 
-def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: str) -> Estimate:
-    """What writing the edits at the location takes on this machine; of the model only configuration and tokenizer are
-    read. InputError where these or the location are wrong."""
+def estimate(
+    settings: Settings, edits: Sequence[EditRequest], location_text: str, rates: DeviceRates | None = None
+) -> Estimate:
+    """What writing the edits at the location takes on this machine, or on one with these rates; of the model only
+    configuration and tokenizer are read. InputError where these or the location are wrong."""
     if not edits:
         raise InputError("there is no edit to write; add rows to the edit file")
-    check_device(settings.model.device)
+    if rates is None:
+        check_device(settings.model.device)
     model = meta_model(settings.model)
     location = locate(model, location_text)
     shape = shape_of(model, location, settings.trunk.keep)
@@ -102,29 +121,43 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
 
     dtype = getattr(torch, settings.model.dtype)
     size = dtype.itemsize
-    stored = getattr(model.config, "dtype", None) or dtype
-    weights = shape.model * size
-    loading = weights + (0 if stored == dtype else shape.model * stored.itemsize)  # the file's own, until all is read
     state = shape.located * (size + 4 + 8 + 4 + (size if size < 4 or len(work.passes) > work.steps else 0))
-    trunk = kept_positions(rows.all, shape.packed) * shape.kept * size
-    in_memory = min(trunk, int(settings.trunk.memory_gb * GIB))
     state += work.held_bytes
+    trunk = kept_positions(rows.all, shape.packed) * shape.kept * size
     largest = max(
         [(pass_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in work.passes]
         + [(check_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in work.checks]
     )
-    process = process_memory()
-    apart = torch.device(settings.model.device).type != "cpu"
-    on_device = weights + state + largest[0]
-    host = max(loading, in_memory + (12 * shape.located if apart else on_device)) + process + LIBRARY_BYTES
-
-    pace = MachineSpeed(matrix_rate(settings.model.device, dtype), memory_rate(settings.model.device), size)
+    limit, apart = int(settings.trunk.memory_gb * GIB), torch.device(settings.model.device).type != "cpu"
+    run = _Needs(state + largest[0], 12 * shape.located if apart else 0, min(trunk, limit), apart)
+    passed, batches = trunk_positions(rows.all)
+    rates = rates or measured_rates(settings.model.device, dtype)
+    pace = MachineSpeed(rates.matrix, rates.memory, size)
     around = whole_passes(rows.edits + rows.all)  # edits are measured before and after, protected prompts answered
+    seconds_trunk = pace.trunk(passed, batches, shape)
+    seconds_rest = pace.forward(around, shape) + HASHED * shape.model * size / HASH_RATE
+    hidden = read = 0
+    if settings.model.placement == "stream":
+        parts = StreamedWeights.of(model, location, size)
+        hidden = passed * shape.width * size
+        on_device, host = run.streamed(parts, min(hidden, limit))
+        hidden = 2 * hidden if hidden > limit else 0  # what a block is given, and what it gives
+        read = (
+            parts.read(answer_passes(settings, len(edits), PROMPTS_AT_ONCE))
+            * stored_type(settings.model).itemsize
+            // size
+        )
+        seconds_trunk = max(seconds_trunk, parts.lower / rates.reading)
+        seconds_rest += max(0, read - parts.lower) / rates.reading
+    else:
+        on_device, host = run.loaded(shape.model * size)
+    process = process_memory()
+    host += process + LIBRARY_BYTES
     return Estimate(
         location=location.name,
         parameters=shape.located,
         model_parameters=shape.model,
-        weights_bytes=weights,
+        weights_bytes=shape.model * size,
         state_bytes=state,
         pass_bytes=largest[0],
         pass_rows=largest[1],
@@ -135,11 +168,39 @@ def estimate(settings: Settings, edits: Sequence[EditRequest], location_text: st
         checkpoint_bytes=work.checkpoint_bytes,
         trunk_bytes=trunk,
         moments_bytes=work.moments_bytes,
-        seconds_trunk=pace.trunk(*trunk_positions(rows.all), shape),
+        seconds_trunk=seconds_trunk,
         seconds_epoch=pace.epoch(work, shape),
-        seconds_rest=pace.forward(around, shape) + HASHED * weights / HASH_RATE,
+        seconds_rest=seconds_rest,
         epochs=work.epochs,
+        operations=2
+        * (passed * shape.trunk + work.epochs * epoch_products(work.passes, shape) + forward_products(around, shape)),
+        placement="stream" if settings.model.placement == "stream" else "memory",
+        hidden_bytes=hidden,
+        read_bytes=read,
     )
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """Memory of a run beside the weights: of training where the model runs, copies of the trained tensors beside an
+    accelerator, and the trunk's activations in memory."""
+
+    training: int
+    copies: int
+    trunk: int
+    apart: bool
+
+    def loaded(self, weights: int) -> tuple[int, int]:
+        """Most that is held where the model runs, and in the machine's memory, with all weights in memory."""
+        on_device = weights + self.training
+        return on_device, max(weights, self.trunk + (self.copies if self.apart else on_device))
+
+    def streamed(self, weights: StreamedWeights, hidden: int) -> tuple[int, int]:
+        """The same of a streamed model: while rows pass its blocks, or while the upper part is trained."""
+        passing, training = weights.passing(0), weights.training + self.training
+        if self.apart:
+            return max(passing, training), max(hidden + weights.block, self.trunk + self.copies)
+        return max(passing, training), max(passing + hidden, training + self.trunk)
 
 
 def check_room(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
@@ -158,10 +219,10 @@ def check_room(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
             )
     if extra > free.memory:
         raise RefusedError(f"{what} {_gb(extra)} of memory, and {_gb(free.memory)} are free; {_relief(needed, free)}")
-    cached = 0 if trunk.folder is None else needed.trunk_bytes + needed.moments_bytes
-    if trunk.folder is None and needed.trunk_bytes > trunk.memory_gb * GIB:
+    cached = 0 if trunk.folder is None else needed.cache_bytes
+    if trunk.folder is None and needed.cache_bytes > trunk.memory_gb * GIB:
         raise InputError(
-            f"{what} {_gb(needed.trunk_bytes)} for the trunk's activations, more than trunk.memory_gb "
+            f"{what} {_gb(needed.cache_bytes)} for the trunk's activations, more than trunk.memory_gb "
             f"({trunk.memory_gb:g}); name a trunk.folder to keep them on disk, or raise the limit"
         )
     if free.trunk is not None and cached > free.trunk:
@@ -184,7 +245,8 @@ def check_model_room(settings: ModelSettings, free: Available) -> None:
     if weights > room:
         raise RefusedError(
             f"model '{settings.path}': its weights take {_gb(weights)}, and {_gb(room)} of memory are free; use "
-            "model.dtype bfloat16, a smaller model or a larger machine"
+            "model.dtype bfloat16, a smaller model or a larger machine, or name localization.location, where a model "
+            "that does not fit is streamed"
         )
 
 
@@ -194,11 +256,17 @@ def describe_estimate(needed: Estimate, free: Available) -> str:
     memory = f"memory {_gb(needed.host_bytes)} of {_gb(there)}"
     if free.accelerator is not None:
         memory += f", on the accelerator {_gb(needed.memory_bytes)} of {_gb(free.accelerator)}"
+    streamed = ""
+    if needed.placement == "stream":
+        streamed = (
+            f"\nthe weights ({_gb(needed.weights_bytes)}) are streamed block by block; about "
+            f"{_gb(needed.read_bytes)} are read from their files in all"
+        )
     return (
         f"{needed.location} has {_count(needed.parameters)} of {_count(needed.model_parameters)} parameters; {memory}, "
         f"disk {_gb(needed.disk_bytes)} of {_gb(free.output)}\n"
         f"about {needed.seconds_trunk:.1f} s for the frozen layers and {needed.seconds_epoch:.1f} s an epoch; with "
-        f"{needed.epochs} epochs, the most, {needed.seconds / 60:.1f} minutes"
+        f"{needed.epochs} epochs, the most, {needed.seconds / 60:.1f} minutes{streamed}"
     )
 
 

@@ -13,12 +13,12 @@ import psutil
 import torch
 
 from factpatch.errors import InputError
+from factpatch.models.memory import free_memory
 
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices multiplied to measure a machine
 COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes
 MEASURING_SECONDS = 0.2  # seconds that this goes on
 clock = time.perf_counter  # what speeds are measured with
-LIMITS = Path("/sys/fs/cgroup")  # of a container
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Available:
 
 def available(device: str, output: str | Path, trunk: str | Path | None) -> Available:
     """What is free now."""
-    memory = int(min(psutil.virtual_memory().available, _container_room()))
-    accelerator = torch.cuda.mem_get_info(device)[0] if _is_cuda(device) else None
+    memory = free_memory()
+    accelerator = free_memory(device) if _is_cuda(device) else None
     output = _existing(output)
     other = _existing(trunk) if trunk is not None else output
     apart = other.stat().st_dev != output.stat().st_dev
@@ -104,17 +104,6 @@ def _run(work: Callable[[], object], device: torch.device) -> None:
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _container_room() -> float:
-    """Bytes that a container's limit leaves; infinite without one. What it caches of files gives way when needed."""
-    try:
-        limit = int((LIMITS / "memory.max").read_text())  # "max" stands for no limit
-        used = int((LIMITS / "memory.current").read_text())
-        counts = dict(line.split() for line in (LIMITS / "memory.stat").read_text().splitlines())
-        return limit - used + int(counts["inactive_file"]) + int(counts["active_file"])
-    except (OSError, ValueError, KeyError):
-        return float("inf")
 
 
 def _is_cuda(device: str) -> bool:

@@ -14,8 +14,9 @@ import torch
 from factpatch.errors import RefusedError
 from factpatch.models.checkpoints.tensors import file_state
 from factpatch.models.loading import LoadedModel, find_source, load_model, open_checkpoint
+from factpatch.models.placement import stream_of
 from factpatch.preflight.machine import available
-from factpatch.settings.config import ModelSettings
+from factpatch.settings.config import AUTO, ModelSettings
 
 ROOM = 2  # times the model's size that must be free for another one beside it, with what that computes
 
@@ -65,7 +66,7 @@ def base_model(settings: ModelSettings) -> Iterator[LoadedModel]:
         yield load_model(settings)
         return
     key = _key(settings)
-    if _shared.loaded is None or _shared.key != key:
+    if _shared.loaded is None or _shared.key != key or not _lies_as_asked(_shared.loaded, settings):
         release_base_model()  # before another is loaded: never two at once
         _shared.key, _shared.loaded = key, load_model(settings)
     try:
@@ -101,13 +102,18 @@ def make_room(folder: Path) -> None:
     if _shared.key is None or _shared.loaded is None:
         return
     free = available(_shared.key.settings.device, folder, None)
-    weights = sum(parameter.nbytes for parameter in _shared.loaded.model.parameters())
+    weights = sum(parameter.nbytes for parameter in _shared.loaded.model.parameters() if not parameter.is_meta)
     if (free.memory if free.accelerator is None else free.accelerator) < ROOM * weights:
         release_base_model()
+
+
+def _lies_as_asked(loaded: LoadedModel, settings: ModelSettings) -> bool:
+    """Whether a model's weights lie where the settings say; with `auto` they may lie anywhere."""
+    return settings.placement in (AUTO, "stream" if stream_of(loaded.model) else "memory")
 
 
 def _key(settings: ModelSettings) -> ModelKey:
     source = find_source(settings.path)
     folder = open_checkpoint(source).folder.resolve()
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    return ModelKey(replace(settings, path=source), tuple((path, file_state(path)) for path in files))
+    return ModelKey(replace(settings, path=source, placement=AUTO), tuple((path, file_state(path)) for path in files))

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from factpatch.errors import InputError
 from factpatch.frozen_trunk.plan import entry_of, positions, read_width
-from factpatch.frozen_trunk.replay import TRUNK_BATCH_ROWS, batch_width
+from factpatch.frozen_trunk.trunk_batches import TRUNK_BATCH_ROWS, batch_width
 from factpatch.methods.projections import is_projection, sizes
 from factpatch.methods.workload import ForwardPass, ModelShape, one_pass
 from factpatch.models.encoding import Encoded

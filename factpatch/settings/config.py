@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -29,7 +29,8 @@ from factpatch.settings.training import (
     TrainingSettings,
 )
 
-AUTO = "auto"  # where a setting lets the run choose by itself
+Placement = Literal["auto", "memory", "stream"]
+AUTO: Final = "auto"  # where a setting lets the run choose by itself
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -39,6 +40,8 @@ class ModelSettings:
     path: str | None = None  # folder, GGUF file or hub name; must be named
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the loaded weights; trained ones are float32
     device: str = "cpu"  # as torch names it: cpu, cuda, cuda:1
+    placement: Placement = "auto"  # of the weights: whole in memory, or read from the files
+    # block by block (docs/scale.md); auto: in memory where they fit
     trust_remote_code: StrictBool = False  # run code that comes with the model
 
 

@@ -70,6 +70,6 @@ def _states(loaded: LoadedModel, names: Sequence[str]) -> torch.Tensor:
         return list(states_BTW[torch.arange(len(chosen), device=device), ends_B].float().cpu())
 
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    for chosen, states in in_batches(look, order, NAMES_AT_ONCE):
+    for chosen, states in in_batches(look, order, NAMES_AT_ONCE, loaded.model):
         found.update(zip(chosen, states, strict=True))
     return torch.stack([found[index] for index in range(len(rows))])

@@ -66,6 +66,23 @@ class StoredParameters:
         used = {tensor for group in self.groups.values() for tensor in group.tensors}
         return [name for name in self.checkpoint.tensors if name not in used]
 
+    def mismatched(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        """Tensors whose shape in the files is not that of the parameter: name, shape there, shape of the parameter."""
+        found = []
+        for group in _distinct(group for group in self.groups.values() if group.converter is None):
+            name, wanted = group.tensors[0], tuple(self._value(group.parameters[0]).shape)
+            if self.checkpoint.tensors[name].shape != wanted:
+                found.append((name, self.checkpoint.tensors[name].shape, wanted))
+        return found
+
+    def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """These parameters and buffers as the files give them."""
+        names = list(names)
+        found: dict[str, torch.Tensor] = {}
+        for group in _distinct(self.groups[name] for name in names):
+            found |= self._read(group, {}, self._dtype(group))
+        return {name: found[name] for name in names}
+
     def to_files(self, values: Tensors) -> dict[str, torch.Tensor]:
         """The tensors of the files, each in its type there, that hold these values of parameters; what else such a
         tensor holds is as in the file."""
@@ -103,6 +120,8 @@ class StoredParameters:
         `changed` in place of some of their tensors."""
 
         def look(group: Group) -> list[str]:
+            if all(self._value(name).is_meta for name in group.parameters):  # nothing is in memory that could differ
+                return []
             made = self._read(group, changed or {}, self._dtype(group))
             return [name for name, value in made.items() if not same_bits(self._value(name), value)]
 
@@ -115,6 +134,7 @@ class StoredParameters:
         """InputError unless each of these parameters is what its files give, and would be written back as it stands
         there: only then can new values of it be saved."""
         values = {name: self._value(name) for name in names if name in self.groups}
+        values |= self.read(name for name, value in values.items() if value.is_meta)
         wrong = [name for name in names if name not in values] or self.differing(names)
         if not wrong:
             back = self.from_files(self.to_files(values))

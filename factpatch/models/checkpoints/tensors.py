@@ -53,18 +53,20 @@ def read_tensor(entry: TensorEntry) -> torch.Tensor:
     """A tensor as it stands in its file, in memory of its own."""
     if isinstance(entry, MemoryTensor):
         return entry.value.cpu().clone()
-    content = bytearray(entry.end - entry.start)
-    with entry.file.open("rb", buffering=0) as file:
-        file.seek(entry.start)
-        view, filled = memoryview(content), 0
-        while filled < len(content):  # one read gives 2 GB at most
-            count = file.readinto(view[filled:])
-            if not count:
-                raise InputError(f"'{entry.file}' became shorter while it was read")
-            filled += count
-    if not content:
-        return torch.empty(entry.shape, dtype=number_type(entry))
-    return torch.frombuffer(content, dtype=number_type(entry)).view(entry.shape)
+    value = torch.empty(entry.shape, dtype=number_type(entry))
+    content = value.view(-1).view(torch.uint8).numpy().data
+    filled = 0
+    try:
+        with entry.file.open("rb", buffering=0) as file:
+            file.seek(entry.start)
+            while filled < len(content):  # one read gives 2 GB at most
+                count = file.readinto(content[filled:])
+                if not count:
+                    raise InputError(f"'{entry.file}' became shorter while it was read; download it again")
+                filled += count
+    except OSError as error:
+        raise InputError(f"'{entry.file}' cannot be read ({error.strerror or error}); download it again") from error
+    return value
 
 
 def file_digests(checkpoint: Checkpoint) -> dict[str, str]:

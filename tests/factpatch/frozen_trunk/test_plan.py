@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from factpatch.frozen_trunk import open_rows, opening
+from factpatch.frozen_trunk.capture import capture
 from factpatch.frozen_trunk.opening import make_plan
 from factpatch.frozen_trunk.plan import kept_bytes, possible_plans
-from factpatch.frozen_trunk.replay import capture
 from factpatch.models.encoding import encode_edit
 from factpatch.models.forward import collate, predict_whole
 from factpatch.models.loading import load_model, preserved, tensor_digests

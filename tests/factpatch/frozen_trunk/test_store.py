@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from factpatch.errors import InputError, RefusedError
+from factpatch.errors import InputError
 from factpatch.frozen_trunk import store
 from factpatch.frozen_trunk.opening import make_plan
-from factpatch.frozen_trunk.replay import TRUNK_BATCH_ROWS
 from factpatch.frozen_trunk.store import GIB, kept_activations
+from factpatch.frozen_trunk.trunk_batches import TRUNK_BATCH_ROWS
 from factpatch.models.encoding import encode_edit
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
@@ -216,7 +216,7 @@ def largest_file(size):
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(opened, trunk):
-    with largest_file(4096), pytest.raises(RefusedError) as caught:
+    with largest_file(4096), pytest.raises(InputError) as caught:
         opened.keep(trunk)
     message = str(caught.value)
     assert "\n" not in message

@@ -36,7 +36,7 @@ from factpatch.methods.breadth_first.review_schedule import ReviewSchedule
 from factpatch.methods.optimizer import Stepper
 from factpatch.frozen_trunk import open_rows
 from factpatch.frozen_trunk.opening import make_plan
-from factpatch.frozen_trunk.replay import capture
+from factpatch.frozen_trunk.capture import capture
 
 torch.set_num_threads(1)
 torch.manual_seed(1)

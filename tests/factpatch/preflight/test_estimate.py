@@ -240,7 +240,7 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
         ("stat", "anon 3000\ninactive_file 600\nactive_file 400\n"),
     ):
         (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr("factpatch.preflight.machine.LIMITS", tmp_path)
+    monkeypatch.setattr("factpatch.models.memory.LIMITS", tmp_path)
     assert available("cpu", tmp_path, None).memory == 2000
     (tmp_path / "memory.max").write_text("max\n")
     assert available("cpu", tmp_path, None).memory > 5000
