@@ -11,6 +11,7 @@ from factpatch.text.blanks import join
 from factpatch.training_data.leakage import HeldOut
 from factpatch.training_data.templates import BLANK, TemplateGroups, fill_template, template_of
 
+FRAMED = 1  # times that an edit's prompt stands in a frame; other edits' stand in others, and each row costs alike
 FRAMES = (  # in which a prompt is asked like that or stands by chance; those of `probes`, which measure, are others
     "Question: {}\nAnswer:",
     "User: {}\nAssistant:",
@@ -43,7 +44,7 @@ def augment(
         texts = _other_templates(edit, wordings, generator)
         texts += [text for text in reworded.get(edit.prompt, ()) if text not in texts]
         texts = [text for text in texts if text not in taken and held.twin(text) is None][: asked.wordings]
-        texts += _framed(edit, asked.wordings - len(texts), taken, held, generator)
+        texts += _framed(edit, min(FRAMED, asked.wordings - len(texts)), taken, held, generator)
         starts = [generator.choice(prefixes) for _ in range(asked.prefixes)] if prefixes else []
         texts += [text for start in starts for text in [join(start, edit.prompt)] if held.twin(text) is None]
         found += [Wording(edit.prompt, text, edit.target, chat) for text in texts]
