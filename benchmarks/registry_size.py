@@ -64,8 +64,11 @@ def register_often(output: Path, settings: Settings, count: int) -> float:
 def use(settings: Settings, output: Path) -> None:
     """Seconds of what is done with versions."""
     registry = settings.registry
-    newest = read_json(output.parent / "output" / "release.json")["version"]
-    for version in ("1", newest):
+    release = read_json(output.parent / "output" / "release.json")
+    if release["status"] == "refused":
+        print("refused by its gates, so none is promoted", flush=True)
+        return
+    for version in ("1", release["version"]):
         promote(registry, version, "benchmark", "timed")
     for name, work in (
         ("history", lambda: read_history(registry)),
