@@ -151,6 +151,7 @@ def estimate(
         seconds_rest += max(0, read - parts.lower) / rates.reading
     else:
         on_device, host = run.loaded(shape.model * size)
+        read = 2 * shape.model * stored_type(settings.model).itemsize  # loaded, and hashed for the manifest
     process = process_memory()
     host += process + LIBRARY_BYTES
     return Estimate(
