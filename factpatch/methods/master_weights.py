@@ -44,6 +44,9 @@ class Masters:
             master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
 
+    def finish_gradients(self) -> None:
+        """End a mini-batch: all of its gradients are taken."""
+
     def squared_norm(self) -> torch.Tensor:
         """The squared Euclidean norm of all gradients together."""
         return torch.stack([master.grad.square().sum() for master in self.tensors if master.grad is not None]).sum()

@@ -97,6 +97,7 @@ class Stepper:
             self.masters.take_gradients()
             losses.append(loss.detach())
             hard.append(hardest(predictions, loss_P))
+        self.masters.finish_gradients()
         mean, norm = torch.stack([torch.stack(losses).sum(), self.masters.squared_norm()]).tolist()
         for what, value in (("the loss", mean), ("a gradient", norm)):
             if not math.isfinite(value):

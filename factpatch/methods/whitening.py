@@ -85,14 +85,11 @@ class WhitenedMasters(Masters):
         for tensor in (*self.tensors, *self._parameters):
             tensor.grad = None
 
-    def take_gradients(self) -> None:
-        """From the model's gradient G of W: G R for T, as R is its own transpose."""
-        for number, (master, parameter) in enumerate(zip(self.tensors, self._parameters, strict=True)):
-            if parameter.grad is None:
-                raise AssertionError("a located parameter takes no part in the loss")
-            gradient = self._through(number, parameter.grad.float())
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-            parameter.grad = None
+    def finish_gradients(self) -> None:
+        """From the gradient G of W: G R for T, as R is its own transpose; once a mini-batch, as it takes long."""
+        for number, master in enumerate(self.tensors):
+            if master.grad is not None:
+                master.grad = self._through(number, master.grad)
 
     def merged(self) -> Sequence[torch.Tensor]:
         """The located tensors' present values in float32."""

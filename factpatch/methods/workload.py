@@ -63,7 +63,7 @@ class Workload:
         steps: of the optimizer in that epoch.
         epochs: at most.
         checks: passes without gradients that look at rows again.
-        whitened_products: that whitening adds to each pass and each step.
+        whitened_products: of whitening, twice a step.
         held_bytes: memory that is held all the time.
         checkpoint_bytes: of a checkpoint on disk.
         moments_bytes: of second moments that are kept on disk.

@@ -38,7 +38,7 @@ class MachineSpeed:
         passes, steps = workload.passes, workload.steps
         positions, logits = _totals(passes, shape)
         work = epoch_products(passes, shape)
-        work += (len(passes) + steps) * workload.whitened_products
+        work += 2 * steps * workload.whitened_products
         written = logits * logits_bytes(self.size) + positions * shape.saved * self.size * TRAFFIC
         written += steps * shape.located * STEP_BYTES
         return self._seconds(work, written, 3 * len(passes) * (shape.blocks + 1))

@@ -44,6 +44,7 @@ def test_a_step_moves_the_matrix_by_its_gradient_through_the_squared_root(tiny_m
         masters.clear_gradients()
         parameter.grad = gradient.clone()
         masters.take_gradients()
+        masters.finish_gradients()
         with torch.no_grad():
             masters.tensors[0].sub_(masters.tensors[0].grad)
         masters.write_back()
