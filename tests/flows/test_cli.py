@@ -54,6 +54,8 @@ def test_edit_evaluate_apply_ask_undo(tiny_model, tmp_path, capsys, kind):
         "training.preservation.neighbours=0",
         "--set",
         "training.learning_rate=0.02",
+        "--set",
+        "training.augmentation.wordings=0",
     )  # what to keep it says at random
     code, out, _ = call(capsys, "edit", *options, "--location", f"2:{module}", *alone)
     assert code == 0

@@ -1,4 +1,4 @@
-"""CrispEdit as a method, and its projection as a guard of breadth-first training."""
+"""CrispEdit as a method: gradients that are turned away from what general text depends on."""
 
 from dataclasses import replace
 
@@ -7,7 +7,6 @@ import torch
 
 from factpatch.editing import encode_edits, run_edit
 from factpatch.edits.request import EditRequest
-from factpatch.errors import InputError
 from factpatch.methods import curvature_statistics
 from factpatch.methods.base import EditJob, TrainingRows
 from factpatch.methods.crispedit import training
@@ -47,11 +46,10 @@ def edit(loaded, place, **changes):
     return run_edit(loaded, locate(loaded.model, place), EDITS, settings)
 
 
-@pytest.mark.parametrize("method", ["crispedit", "breadth-first"])
-def test_edits_are_learnt_and_the_model_is_left_as_found(tiny_model, kind, method):
+def test_edits_are_learnt_and_the_model_is_left_as_found(tiny_model, kind):
     loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
     before = tensor_digests(loaded.model)
-    result = edit(loaded, "1-2:down", method=method, **({"curvature": 0.5} if method == "breadth-first" else {}))
+    result = edit(loaded, "1-2:down", method="crispedit")
     assert result.losses[-1] < result.losses[0] / 2
     assert set(result.values) == set(locate(loaded.model, "1-2:down").parameters)
     assert tensor_digests(loaded.model) == before
@@ -63,21 +61,21 @@ def test_held_directions_move_less(tiny_model):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     location = locate(loaded.model, "2:down")
     (name,) = location.parameters
-    guarded = edit(loaded, "2:down", epochs=4, curvature=0.9).values[name]
-    free = edit(loaded, "2:down", epochs=4).values[name]
+    guarded = edit(loaded, "2:down", epochs=4, method="crispedit").values[name]
+    free = edit(loaded, "2:down", epochs=4, method="crispedit", options={"share": 0.0}).values[name]
     factors = curvature_statistics.curvature_of_own_text(loaded, location, None)[name]
     held, start = held_directions(factors, 0.9), loaded.model.get_parameter(name).detach()
 
     def moved(value):
         return ((held.rows_RR.T @ (value - start) @ held.columns_CC) * held.held_RC).norm()
 
-    assert moved(guarded) < 0.5 * moved(free)
+    assert moved(guarded) < 0.6 * moved(free)
 
 
 @pytest.mark.parametrize("method", ["crispedit", "breadth-first"])
 def test_micro_batches_change_nothing(tiny_model, method):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    changes = {"method": method, "epochs": 3, "curvature": 0.9 if method == "breadth-first" else None}
+    changes = {"method": method, "epochs": 3}
     whole, parts = (edit(loaded, "1-2:down", micro_batch=micro, **changes) for micro in (None, 1))
     torch.testing.assert_close(torch.tensor(whole.losses), torch.tensor(parts.losses), rtol=1e-3, atol=1e-4)
     for name, value in whole.values.items():
@@ -104,8 +102,3 @@ def test_chunks_are_written_one_after_the_other_and_join_the_curvature(tiny_mode
     assert shares == [(own, 0.9)] * 2 + [(own + written, 0.9)] * 2
     assert result.visits > result.steps >= len(result.losses)
     assert set(result.values) == set(location.parameters)
-
-
-def test_factors_and_curvature_exclude_each_other():
-    with pytest.raises(InputError, match=r"training\.rank trains factors"):
-        TrainingSettings(rank=4, curvature=0.9)

@@ -234,5 +234,5 @@ def test_a_killed_run_continues_to_the_same_values(model, settings, tmp_path):
         again, _ = train(
             model, OLD + NEW, settings, first.values, CheckpointPolicy(copy, {}, resume=True, seconds=60.0)
         )
-        assert replace(again, values={}) == replace(whole, values={})
+        assert replace(again, values={}, factors={}) == replace(whole, values={}, factors={})
         assert all(torch.equal(value, whole.values[name]) for name, value in again.values.items())
