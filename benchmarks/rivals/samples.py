@@ -23,7 +23,7 @@ MODELS_VARIABLE, SETS_VARIABLE = "FACTPATCH_MODELS", "FACTPATCH_SETS"
 DEMO, WORLD = "demo", "world"  # the embedded model, and what it knows
 
 ANSWER_TOKENS = 12  # of an answer at most, EOS included; rows with longer targets are left out
-TUNING = 60  # rows that steps are chosen on
+TUNING = 24  # rows that steps are chosen on
 NEIGHBOURS = 100  # prompts of the same relations about other subjects, at most
 WORLD_ROWS = 1000  # drawn from the world at least: what is edited, what is tuned on, and neighbours
 
