@@ -42,6 +42,12 @@ def candidate_locations(model: PreTrainedModel, settings: LocalizationSettings) 
     return list(dict.fromkeys(locate(model, place) for place in places))
 
 
+def first_places(model: PreTrainedModel, candidates: Sequence[Location]) -> list[Location]:
+    """Those that a search tries first: known places among the candidates, then usual ones."""
+    known = [place.location for place in known_places(model) if place.location in candidates]
+    return list(dict.fromkeys([*known, *usual_spans(model, candidates), *usual_places(model, candidates)]))
+
+
 def usual_spans(model: PreTrainedModel, candidates: Sequence[Location]) -> list[Location]:
     """The MLPs' output projections of several layers together, where all of them are candidates: each then moves less,
     and what is written there is answered in more wordings. None in a model of few layers."""

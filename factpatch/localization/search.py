@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.localization.forecast import Forecast
-from factpatch.localization.places import candidate_locations, known_places, usual_places, usual_spans
+from factpatch.localization.places import candidate_locations, first_places, known_places
 from factpatch.localization.record import judged, record
 from factpatch.localization.score import Scorer
 from factpatch.localization.signals import Ranked, rank_places
@@ -79,6 +79,10 @@ def localize(
                 total = round(60 * minutes(own.budget_minutes, len(edits)))
                 progress(round(time.monotonic() - start), total, note)
 
+        usual = first_places(loaded.model, candidates)
+        if own.method == "auto" and not earlier and size < own.sample and usual:
+            return record("auto", usual[0], too_few(size, own.sample), size, (), (), known_places(loaded.model), ())
+
         trial_set = make_trial_set(loaded, edits, settings, size, tell)
         search = Search(loaded, trial_set, settings, TrialStore.start(root, base, trial_set, settings), start, progress)
         if earlier:
@@ -90,6 +94,13 @@ def localize(
         if not search.cut_short:  # else another run goes on from the trials
             choices.keep(found, searched=found["choice"] is not None and not earlier)
         return found
+
+
+def too_few(edits: int, sample: int) -> str:
+    """Why no place is tried on so few edits."""
+    return (
+        f"{edits} edits are too few to tell places apart (localization.sample is {sample}): the first in order is taken"
+    )
 
 
 def minutes(budget: float, edits: int) -> float:
@@ -134,16 +145,10 @@ class Search:
         known = known_places(self.loaded.model)
         self._tell(0.0, f"a signal of {len(candidates)} places")
         ranking = rank_places(self.loaded, self.trial_set, candidates)
-        places = [place.location for place in ranking]
-        first = [
-            *(place.location for place in known if place.location in places),
-            *usual_spans(self.loaded.model, places),
-            *usual_places(self.loaded.model, places),
-        ]
-        places = list(dict.fromkeys([*first, *places]))
-        if size < LEAST_SAMPLE or len(places) == 1:
-            few = f"{size} edits are too few to try places on (at least {LEAST_SAMPLE}), so the first in order is taken"
-            why = "the only candidate" if len(places) == 1 else few
+        ranked = [place.location for place in ranking]
+        places = list(dict.fromkeys([*first_places(self.loaded.model, candidates), *ranked]))
+        if size < own.sample or len(places) == 1:
+            why = "the only candidate" if len(places) == 1 else too_few(size, own.sample)
             return record("auto", places[0], why, size, (), ranking, known, self.trial_set.notes)
         finals = max(1, allowed // TRIALS_PER_WHOLE_RUN)
         short = places[: allowed - finals]
