@@ -30,6 +30,7 @@ from factpatch.training_data.protected_prompts import note_on_silent, read_prote
 from factpatch.training_data.rewording import reword
 from factpatch.training_data.similar_names import is_for_measuring, similar_names
 from factpatch.training_data.templates import TemplateGroups, find_template_groups
+from factpatch.training_data.trained_forms import in_other_form, in_trained_forms
 
 PREFIXES_PER_SOURCE = 64  # unrelated beginnings of each source
 OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept
@@ -100,13 +101,17 @@ def find_training_rows(
             still_valid.neighbours,
             lambda subjects: _names_to_train(similar_names(loaded, subjects, cache), everything, training.seed),
         )
-        to_preserve = [*protected, *new_neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
+        near = [*new_neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
+        near, in_chat = in_trained_forms(near, edits, wordings, settings, held, has_chat)
+        to_preserve = [*protected, *near]
         rows = rows_with_own_answers(loaded, [*to_preserve, *withdrawn_requests], brief, cache)
+        chat_rows = rows_with_own_answers(loaded, in_chat, in_other_form(brief), cache)
         own_rows = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if preservation.neighbours else []
         reworded, told = reword(loaded, edits, settings, cache) if augmentation.wordings else ({}, [])
     notes += told
-    notes += _silence_told(wordings) + note_on_silent(rows, "prompts that were to be kept")
-    answered = [(request, row) for request, row in zip(to_preserve, rows[: len(to_preserve)], strict=True) if row]
+    notes += _silence_told(wordings) + note_on_silent([*rows, *chat_rows], "prompts that were to be kept")
+    asked = [*zip(to_preserve, rows, strict=False), *zip(in_chat, chat_rows, strict=True)]
+    answered = [(request, row) for request, row in asked if row]
     if preservation.neighbours:
         count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(preservation.neighbours * len(edits))))
         own_rows += own_text_rows(loaded, count, held, settings)

@@ -1,0 +1,51 @@
+"""Neighbours in the forms that edits are trained in: what is taught in a form alone would soon be said there to every
+question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from factpatch.edits.request import EditRequest
+from factpatch.files import digest_value
+from factpatch.settings.config import Settings
+from factpatch.training_data.augmentation import FRAMES
+from factpatch.training_data.leakage import HeldOut
+from factpatch.training_data.templates import BLANK, TemplateGroups
+
+
+def in_trained_forms(
+    neighbours: Sequence[EditRequest],
+    edits: Sequence[EditRequest],
+    wordings: TemplateGroups,
+    settings: Settings,
+    held: HeldOut,
+    has_chat: bool,
+) -> tuple[list[EditRequest], list[EditRequest]]:
+    """Neighbours to be asked in the edits' own form, as they stand or in a frame, and those to be asked in the other
+    form: a third each, as far as edits are trained so. A neighbour's form hangs on its prompt and the seed alone."""
+    asked, seed = settings.training.augmentation, settings.training.seed
+    chats = asked.both_forms and has_chat
+    in_frames = asked.wordings > 0 and not any(_has_other_templates(edit, wordings) for edit in edits)
+    own: list[EditRequest] = []
+    other: list[EditRequest] = []
+    for neighbour in neighbours:
+        draw = int(digest_value([seed, neighbour.prompt])[:8], 16)
+        text = FRAMES[draw // 3 % len(FRAMES)].replace(BLANK, neighbour.prompt)
+        if draw % 3 == 0 and chats:
+            other.append(neighbour)
+        elif draw % 3 == 1 and in_frames and held.twin(text) is None:
+            own.append(replace(neighbour, prompt=text))
+        else:
+            own.append(neighbour)
+    return own, other
+
+
+def in_other_form(settings: Settings) -> Settings:
+    """The settings with prompts asked through the chat template where they were plain, or the other way round."""
+    return replace(settings, edits=replace(settings.edits, chat_template=not settings.edits.chat_template))
+
+
+def _has_other_templates(edit: EditRequest, wordings: TemplateGroups) -> bool:
+    group = wordings.of(edit)
+    return group is not None and len(wordings.groups[group]) > 1
