@@ -82,7 +82,7 @@ class TrainingSettings:
     schedule: Literal["decay", "constant"] = "decay"  # of the step size: a short warm-up, then half a cosine to a tenth
     batch_size: Count | None = None  # rows a step; null: a twentieth of those an epoch visits, but 8 to 100
     micro_batch: Count | None = None  # rows a forward pass at most; halves by itself when memory runs out
-    epochs: Count = 16  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
+    epochs: Count = 24  # passes over all edits at most (breadth-first), steps an edit at most (depth-first)
     revisit: StrictBool = True  # learnt edits are visited more rarely; end when a check finds all of them learnt
     confidence: Confidence = 0.9  # probability of every target token from which on an edit counts as learnt
     stop_loss: NotNegative = 0.01  # without revisits: stop once an epoch's mean loss is below

@@ -190,11 +190,11 @@ def test_an_increment_inherits_each_kind_of_wording_that_the_settings_still_ask_
 
 
 def test_where_no_other_wording_is_there_the_prompt_stands_inside_other_text(loaded):
-    """Three of three texts; none is what probes ask in."""
+    """In one frame, as each row costs alike; none is what probes ask in."""
     alone = edit("Nobody but Ivo Penova has ever", "Ivo Penova")
     found = find_training_rows(loaded, [alone], settings_with(wordings=3))
     texts = [text.prompt for text in found.carried_over.wordings]
-    assert len(set(texts)) == 3
+    assert len(texts) == 1
     assert {text.replace(alone.prompt, "{}") for text in texts} <= set(FRAMES)
     assert not set(FRAMES) & {*probes.FRAMES, *probes.ASKING}
     assert {text.kind for text in found.carried_over.wordings} == {"context"}
