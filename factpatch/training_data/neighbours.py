@@ -15,6 +15,7 @@ from factpatch.training_data.templates import TemplateGroups, fill_template
 
 MIXED_NAMES = 2  # names that an edited subject's is mixed with, each way
 OWN_SHARE = 1 / 3  # of them ask about subjects that are edited, where there is so much to ask
+MOST_EACH = 12  # for each edit, of names like its subject, where there are few edits
 SURPLUS = 1.5  # times as many for each edit that joins an earlier version's
 GroupedQuestion = tuple[int, str]  # group of wordings, subject
 
@@ -41,8 +42,9 @@ def draw_neighbours(
     edit asks is asked about mixed names, such as nobody may have: what the model says there matters less than that an
     edit of Ada Berg moves neither Ada Holm nor Ugo Berg, and one of Thailand neither Thailon nor Leailand. So subjects
     are guarded that no file names. Where all that is too little, as for prompts of which no two are alike, each edit's
-    question is asked about names that are `similar` to its subject, the most alike first. Nothing is asked that an edit
-    or a `learnt_before` one sets, or a probe asks, in whatever wording; and nothing twice before all is asked once.
+    question is asked about names that are `similar` to its subject, the most alike first; of few edits up to
+    MOST_EACH for each, and `training.preservation.least` in all, as an epoch visits that many. Nothing is asked that
+    an edit or a `learnt_before` one sets, or a probe asks, in whatever wording; nothing twice before all is asked once.
     """
     generator = random.Random(settings.training.seed)
     edited, everything = _edited(edits, wordings), [*edits, *learnt_before]
@@ -69,6 +71,7 @@ def draw_neighbours(
     each = settings.training.preservation.neighbours * (SURPLUS if learnt_before else 1)
     wanted = round(each * len(edits))
     if similar is not None and len(near) + len(far) < wanted:
+        wanted = max(wanted, min(settings.training.preservation.least, round(MOST_EACH * len(edits))))
         ranks = _about_similar(sorted(edited), similar)
         far += [request for rank in ranks for request in requests(set(rank) - measured - others - own)]
     count = min(len(near) + len(far), wanted)

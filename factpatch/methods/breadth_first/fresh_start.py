@@ -34,10 +34,11 @@ class FreshStart:
 
     def finished(self, run: Run) -> bool:
         """Whether training may stop after this epoch: without revisits by its mean loss, else by a check of all rows of
-        edits, made once enough were found learnt at their last visits."""
+        edits, made once enough were found learnt at their last visits and few preserved rows stand moved: edits are
+        learnt sooner than what they pull along comes back."""
         if not run.settings.revisit:
             return run.position.losses[-1] < run.settings.stop_loss
-        return run.converged(len(run.rows.augmented))
+        return run.converged(len(run.rows.augmented), settled=run.preservation.settled)
 
     def unsure(self, run: Run) -> torch.Tensor:
         """Rows of edits that count as not learnt when the run ends."""

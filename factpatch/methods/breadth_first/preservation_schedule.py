@@ -9,6 +9,7 @@ import torch
 from factpatch.settings.training import PreservationSettings
 
 MOVED_LOSS = 0.2  # loss of a preserved row, before its weight, from which on it counts as moved
+FEW_MOVED = 0.1  # share of the preserved rows
 MOVED_SHARE = 0.5  # of an epoch's preserved rows goes to moved ones at most
 
 
@@ -42,6 +43,11 @@ class PreservationSchedule:
         moved = worst[self.moved_K[worst] > MOVED_LOSS]
         begin, self.next = self.next, self.next + count - len(moved)
         return torch.cat([moved, self.line_K[torch.arange(begin, self.next) % max(1, len(self.line_K))]])
+
+    @property
+    def settled(self) -> bool:
+        """Whether no more than FEW_MOVED of the rows were moved at their last visits."""
+        return int((self.moved_K > MOVED_LOSS).sum()) <= FEW_MOVED * len(self.moved_K)
 
     def note(self, indices: torch.Tensor, loss_B: torch.Tensor) -> None:
         """Record the loss of visited rows."""

@@ -100,13 +100,15 @@ class Run:
         """Is every edit learnt, and of so many augmented rows all but a few?"""
         return not (unsure < len(self.rows.edits)).any() and len(unsure) <= UNLEARNT_SHARE * augmented
 
-    def converged(self, augmented: int) -> bool:
-        """Does a check of all rows find them learnt, or all right while none has become sure for long? What is
-        preserved holds some back for good. The check is made once visits say so."""
+    def converged(self, augmented: int, settled: bool = True) -> bool:
+        """Does a check of all rows find them learnt while what is preserved has `settled`, or all right while none has
+        become sure for long? What is preserved holds some back for good. The check is made once visits say so."""
 
         def ended(unsure: torch.Tensor) -> bool:
             waited = self.position.since >= PATIENCE_EPOCHS
-            return self.learnt(unsure, augmented) or (waited and self.learnt(self.reviews.wrong(), augmented))
+            return (settled and self.learnt(unsure, augmented)) or (
+                waited and self.learnt(self.reviews.wrong(), augmented)
+            )
 
         return ended(self.reviews.unsure()) and ended(self.review_all())
 
