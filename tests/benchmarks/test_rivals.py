@@ -183,6 +183,11 @@ def test_a_rival_is_tuned_measured_and_not_run_again(bench, monkeypatch):
     assert bench.find(kind="result", rival="plain")
 
 
+def test_the_base_is_asked_before_a_rival_writes(bench):
+    alone = run.run_rival(bench, replace(PLAIN, choices=({"training.learning_rate": "auto"},)))
+    assert alone["measures"]["perplexity"]["value"] != pytest.approx(1.0, abs=1e-6)
+
+
 def test_the_best_choice_of_the_file_is_taken(bench):
     for step, mean in (("auto", 0.2), (1e-3, 0.3)):
         bench.note(
