@@ -50,6 +50,8 @@ class NoMasters:
 
     def take_gradients(self): ...
 
+    def finish_gradients(self): ...
+
     def squared_norm(self):
         return torch.zeros(())
 
