@@ -85,7 +85,8 @@ def test_the_release_lies_in_postgresql_and_s3_and_nowhere_else(released):
     assert all(name.startswith(step) for name, step in zip(ran, [*names, "promote-"], strict=True))
     listed = boto3.client("s3", endpoint_url=environment["MLFLOW_S3_ENDPOINT_URL"]).list_objects_v2(Bucket=BUCKET)
     files = {Path(entry["Key"]).name for entry in listed["Contents"]}
-    assert {"release.json", "report.html", "model.safetensors", "patch.safetensors", "MLmodel"} <= files
+    assert {"release.json", "report.html", "patch.safetensors", "MLmodel"} <= files
+    assert "model.safetensors" not in files  # the base model stays where it is
     assert sorted(path.name for path in (folder / "mlruns").iterdir()) == ["locks"]
     assert not list((folder / "prefect").glob("*.db"))
 

@@ -119,7 +119,7 @@ def change_settings(folder):
     [
         (truncate, "is broken"),
         (tamper, "is broken (its content is not what was written)"),
-        (change_edits, "was made with other edits;"),
+        (change_edits, "was made with other edits and further wordings;"),
         (change_model, "was made with other base model;"),
         (change_settings, "was made with other training settings;"),
     ],
@@ -149,7 +149,9 @@ def test_a_resumed_run_does_only_what_is_left(here):
     assert numbers["steps"] > 3
     assert main(["edit", *ARGUMENTS, "--resume"]) == 0
     resumed = load_file(here / "out" / "patch" / "patch.safetensors")
-    shutil.rmtree(here / ".cache")
+    for kept in (here / ".cache" / "trunk").iterdir():
+        if not kept.name.startswith("moments-"):  # drawn anew they may round otherwise
+            shutil.rmtree(kept)
     assert main(["edit", *ARGUMENTS]) == 0
     anew = load_file(here / "out" / "patch" / "patch.safetensors")
     assert all(torch.equal(value, anew[name]) for name, value in resumed.items())
