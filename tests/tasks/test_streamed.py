@@ -35,6 +35,7 @@ OPTIONS = {
     "localization.location": "2:down",
     "trunk.folder": None,
     "training.epochs": 6,
+    "training.whitening": None,  # a streamed model has none
     "training.preservation.neighbours": 1,
     "evaluation.cache": None,
     "evaluation.max_new_tokens": 6,

@@ -26,11 +26,9 @@ from factpatch.training_data.carry_over import (
     read_carried_over,
     write_carried_over,
 )
-from factpatch.training_data.leakage import held_out
 from factpatch.training_data.rewording import reword
 from factpatch.training_data.rows import OWN_QUESTIONS, OWN_TEXTS, find_training_rows
-from factpatch.training_data.templates import FRUITLESS_GROUPS, TemplateGroups, find_template_groups, template_of
-from factpatch.training_data.trained_forms import in_trained_forms
+from factpatch.training_data.templates import FRUITLESS_GROUPS, find_template_groups, template_of
 from tests.factpatch.training_data.test_neighbours import SUBJECTS, TEMPLATES, edit, settings_with
 
 DEMO = Path(__file__).parents[3] / "data" / "edits" / "0001-demo.jsonl"
@@ -343,24 +341,3 @@ def test_the_search_for_equal_questions_ends_where_the_rows_share_none(loaded):
     asked = len(cache.known) - len(edits)
     assert all(len(group) == 1 for group in groups)
     assert asked <= 2 * FRUITLESS_GROUPS * (len(texts) - 1) < len(texts) * (len(texts) - 1)
-
-
-def test_neighbours_are_kept_in_the_forms_that_edits_are_trained_in(loaded, monkeypatch):
-    """A third in the chat form and a third inside other text where edits are; all as they stand where none is."""
-    monkeypatch.setattr(loaded.tokenizer, "chat_template", "{% for one in messages %}<{{ one.content }}>{% endfor %}")
-    edits = [edit("Nobody but {} has ever", name) for name in SUBJECTS["food"]]
-    wordings, held = TemplateGroups((), {}), held_out(edits)
-    near = [EditRequest("neighbour", f"Question {number} about it is", "") for number in range(60)]
-    own, other = in_trained_forms(near, edits, wordings, settings_with(wordings=1, both_forms=True), held, True)
-    framed = [request for request in own if request not in near]
-    assert len(own) + len(other) == 60
-    assert 10 < len(other) < 30
-    assert 10 < len(framed) < 30
-    assert all(
-        any(frame.replace("{}", text.prompt) == request.prompt for text in near for frame in FRAMES)
-        for request in framed
-    )
-    assert in_trained_forms(near, edits, wordings, settings_with(wordings=1, both_forms=True), held, False)[1] == []
-    assert in_trained_forms(near, edits, wordings, settings_with(), held, True) == (near, [])
-    rows = find_training_rows(loaded, edits, settings_with(wordings=1, both_forms=True, neighbours=4.0)).preserved
-    assert any(text.startswith("<") for text in prompts(loaded, rows))
