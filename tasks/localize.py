@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -64,9 +65,15 @@ def _find_location(loaded: LoadedModel, edits: list[EditRequest], settings: Sett
 
 @task(name="try places")
 def try_places(folder: str, names: list[str], settings: Settings) -> str:
-    """Give each of the places a whole run, and leave what it showed in the folder of the trials."""
+    """Give each of the places a whole run, and leave what it showed in the folder of the trials.
+
+    It is what a worker's process does, so it takes that process' share of the machine's threads.
+    """
+    import torch
+
     from factpatch.localization.worker import run_trials
 
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.localization.workers))
     run_trials(Path(folder), names, settings)
     return folder
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from factpatch.errors import InputError
 from factpatch.localization.store import TrialStore, base_digest
@@ -21,7 +18,6 @@ def run_trials(folder: Path, names: Sequence[str], settings: Settings) -> None:
 
     InputError if the model is not the one that the trials are of.
     """
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.localization.workers))
     trials, loaded = TrialStore(folder), load_model(settings.model)
     base, trial_set = trials.trial_set()
     if base_digest(loaded) != base:
