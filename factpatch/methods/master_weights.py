@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
+from factpatch.models.linear import is_transposed
 from factpatch.models.loading import preserved
 from factpatch.models.locations import Location
 from factpatch.models.low_rank import Factors, with_difference
@@ -86,7 +86,7 @@ class LowRankMasters(Masters):
             *stack, rows, columns = start.shape
             inner = min(rank, rows, columns)
             factors = [torch.zeros((*stack, inner, columns)), torch.zeros((*stack, rows, inner))]
-            reads_rows = isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D)
+            reads_rows = is_transposed(model.get_submodule(name.rpartition(".")[0]))
             bound = (rows if reads_rows else columns) ** -0.5
             factors[reads_rows].uniform_(-bound, bound, generator=generator)
             self.tensors += [factor.to(start.device) for factor in factors]

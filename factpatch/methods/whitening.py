@@ -15,11 +15,10 @@ from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.methods.master_weights import Masters, located_for_training
-from factpatch.methods.projections import is_projection
 from factpatch.methods.reading_moments import reading_moments
+from factpatch.models.linear import is_projection_weight, is_transposed
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.models.placement import stream_of
@@ -47,7 +46,7 @@ def whitening_at(loaded: LoadedModel, location: Location, damping: float | None,
 def whitened(model: PreTrainedModel, locations: Sequence[Location]) -> list[str]:
     """The located tensors that can be trained so, each once."""
     names = dict.fromkeys(name for location in locations for name in location.parameters)
-    return [name for name in names if is_projection(model, name)]
+    return [name for name in names if is_projection_weight(model, name)]
 
 
 def inverse_root(moment_CC: torch.Tensor, damping: float) -> torch.Tensor:
@@ -72,7 +71,7 @@ class WhitenedMasters(Masters):
         self.tensors = [torch.zeros_like(start) for start in self._starts]
         self._roots = [whitening.get(name) for name in self.names]
         owners = [model.get_submodule(name.rpartition(".")[0]) for name in self.names]
-        self._transposed = [isinstance(owner, Conv1D) for owner in owners]
+        self._transposed = [is_transposed(owner) for owner in owners]
 
     def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
         """Take other values than the model's as W0."""
