@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.delivery.asking import facts_of
 from factpatch.delivery.low_rank import RANKS, loss
@@ -22,6 +21,7 @@ from factpatch.delivery.quantizing import rounded
 from factpatch.edits.request import EditRequest
 from factpatch.errors import RefusedError
 from factpatch.evaluation.evaluate import collect_answers, measure
+from factpatch.models.linear import is_transposed
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import decoder_blocks, roles
 from factpatch.patches.patch import Patch, new_values
@@ -106,7 +106,7 @@ def serving_values(loaded: LoadedModel, name: str) -> Callable[[str, torch.Tenso
     kinds: Kinds = _mixture(loaded) if name == "q4_k_m" else lambda _: GGMLQuantizationType[name.upper()]
 
     def served(own: str, value: torch.Tensor) -> torch.Tensor:
-        turned = isinstance(loaded.model.get_submodule(own.rpartition(".")[0]), Conv1D)  # whose rows are columns there
+        turned = is_transposed(loaded.model.get_submodule(own.rpartition(".")[0]))  # rows are columns there
         rows = value.detach().T if turned else value.detach()
         kind = _fitting(kinds(own), rows.shape[-1])
         made = torch.from_numpy(rounded(rows.float().cpu().numpy(), kind, own))

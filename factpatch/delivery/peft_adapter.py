@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.delivery.asking import Held, ask_facts, refuse_loss
 from factpatch.delivery.card import adapter_card
@@ -18,6 +16,7 @@ from factpatch.delivery.low_rank import RANKS, Spectrum, check_rank, loss, spect
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import new_folder, write_text
+from factpatch.models.linear import is_projection_weight, is_transposed
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.sources.adapter import ADAPTER_WEIGHTS
 from factpatch.patches.patch import Patch, new_values
@@ -96,8 +95,7 @@ def changed_spectra(loaded: LoadedModel, patch: Patch) -> dict[str, Spectrum]:
 
 def _check_module(loaded: LoadedModel, name: str) -> None:
     """InputError unless a parameter is the matrix of a linear layer, which is all that adapters change."""
-    owner = loaded.model.get_submodule(name.rpartition(".")[0])
-    if not name.endswith(".weight") or not isinstance(owner, nn.Linear | Conv1D):
+    if not is_projection_weight(loaded.model, name):
         what = "one tensor for all experts" if loaded.model.get_parameter(name).ndim > 2 else "no linear layer's matrix"
         raise InputError(
             f"'{name}' is {what}, and neither peft's LoRA layers nor vLLM's loader take it; export --format model"
@@ -105,7 +103,7 @@ def _check_module(loaded: LoadedModel, name: str) -> None:
 
 
 def _transposed(loaded: LoadedModel, name: str) -> bool:
-    return isinstance(loaded.model.get_submodule(name.removesuffix(".weight")), Conv1D)
+    return is_transposed(loaded.model.get_submodule(name.removesuffix(".weight")))
 
 
 def least_rank(

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate, predict_whole
+from factpatch.models.linear import is_projection, sizes
 from factpatch.models.loading import LoadedModel, preserved
 from factpatch.models.locations import Location, decoder_blocks
 
@@ -68,15 +68,9 @@ def positions(row: Encoded, packed: bool) -> int:
 def kept_bytes(model: PreTrainedModel, plan: Plan, rows: Sequence[Encoded]) -> dict[str, int]:
     """What each of a plan's sites takes for the rows."""
     hidden = model.config.get_text_config().hidden_size
-    entry = read_width(model.get_submodule(plan.entry)) if plan.entry else 0
+    entry = sizes(model.get_submodule(plan.entry))[0] if plan.entry else 0
     each = sum(map(plan.positions, rows)) * model.dtype.itemsize
     return {site: each * (entry if site == "entry" else hidden) for site in plan.sites}
-
-
-def read_width(projection: nn.Module) -> int:
-    """Length of the vectors that a projection reads."""
-    rows, columns = projection.get_parameter("weight").shape
-    return rows if isinstance(projection, Conv1D) else columns
 
 
 def possible_plans(loaded: LoadedModel, location: Location, probes: Sequence[Encoded]) -> Iterator[Plan]:
@@ -157,7 +151,7 @@ def entry_of(model: PreTrainedModel, location: Location) -> str | None:
     """The one projection that holds all located tensors; None if there is no such."""
     owners = {name.rpartition(".")[0] for name in location.parameters}
     owner = owners.pop() if len(owners) == 1 else ""
-    return owner if owner and isinstance(model.get_submodule(owner), (nn.Linear, Conv1D)) else None
+    return owner if owner and is_projection(model.get_submodule(owner)) else None
 
 
 def _has_matrices(module: nn.Module) -> bool:

@@ -19,12 +19,12 @@ from functools import partial
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.localization.trial_set import TrialSet
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Predictions, collate, predict_whole
+from factpatch.models.linear import is_projection
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 
@@ -116,7 +116,7 @@ def _sketching(loaded: LoadedModel, names: Sequence[str], real_RT: torch.Tensor)
         for name in names:
             owner, _, leaf = name.rpartition(".")
             module = model.get_submodule(owner)
-            if leaf == "weight" and isinstance(module, (nn.Linear, Conv1D)):
+            if leaf == "weight" and is_projection(module):
                 hooks.callback(module.register_forward_hook(partial(watch, name)).remove)
         yield sketches
 

@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.disk_cache import read_cached
 from factpatch.errors import InputError, RefusedError
@@ -25,6 +24,7 @@ from factpatch.methods.curvature import KroneckerFactors
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Batch, collate, predict_whole, token_losses
+from factpatch.models.linear import is_projection, is_transposed
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.models.locations import Location
 from factpatch.models.sampling import sample_ids
@@ -76,10 +76,10 @@ def refuse_uncurved(model: PreTrainedModel, location: Location) -> dict[str, nn.
     """The projection that each located parameter belongs to; InputError for one that is none, such as experts."""
     modules = {name: model.get_submodule(name.rpartition(".")[0]) for name in location.parameters}
     for name, module in modules.items():
-        if not isinstance(module, (nn.Linear, Conv1D)):
+        if not is_projection(module):
             raise InputError(
                 f"location '{location.name}': curvature is measured at plain projections, and {name} is none; choose "
-                "another location, or train without curvature"
+                "another location or training method"
             )
     return modules
 
@@ -109,7 +109,7 @@ def _batch_sums(
     found = {}
     for (name, module), gradient in zip(((name, modules[name]) for name in written), gradients, strict=True):
         read_PI, slope_PO = _predicting(read[name], batch), _predicting(gradient, batch)
-        row_side, column_side = (read_PI, slope_PO) if isinstance(module, Conv1D) else (slope_PO, read_PI)
+        row_side, column_side = (read_PI, slope_PO) if is_transposed(module) else (slope_PO, read_PI)
         found[name] = (row_side.T @ row_side, column_side.T @ column_side)
     return found
 

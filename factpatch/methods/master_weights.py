@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
+from factpatch.models.linear import is_transposed
 from factpatch.models.loading import preserved
 from factpatch.models.locations import Location
 from factpatch.models.low_rank import Factors, with_difference
@@ -32,8 +32,8 @@ class Masters:
 
     def clear_gradients(self) -> None:
         """Start a mini-batch."""
-        for master, parameter in zip(self.tensors, self._parameters, strict=True):
-            master.grad = parameter.grad = None
+        for tensor in (*self.tensors, *self._parameters):
+            tensor.grad = None
 
     def take_gradients(self) -> None:
         """Add the model's gradients to the masters', in float32."""
@@ -70,7 +70,21 @@ class Masters:
         return {}
 
 
-class LowRankMasters(Masters):
+class DifferenceMasters(Masters):
+    """Training of a difference: the optimizer moves `tensors` that say how far W is from W0."""
+
+    def __init__(self, model: PreTrainedModel, location: Location) -> None:
+        super().__init__(model, location)
+        self._starts, self.tensors = self.tensors, []
+
+    def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Take other values than the model's as W0."""
+        for name, start in zip(self.names, self._starts, strict=True):
+            start.copy_(values[name])
+        self.write_back()
+
+
+class LowRankMasters(DifferenceMasters):
     """Low-rank training (LoRA, arXiv 2106.09685): the optimizer moves factors, and W is W0 + SCALE * B A.
 
     `tensors` are A (rank, columns) and B (rows, rank) of the first located tensor, of the second, ...; stacks of
@@ -80,27 +94,15 @@ class LowRankMasters(Masters):
 
     def __init__(self, model: PreTrainedModel, location: Location, rank: int, seed: int) -> None:
         super().__init__(model, location)
-        self._starts, self.tensors = self.tensors, []
         generator = torch.Generator().manual_seed(seed)
         for name, start in zip(self.names, self._starts, strict=True):
             *stack, rows, columns = start.shape
             inner = min(rank, rows, columns)
             factors = [torch.zeros((*stack, inner, columns)), torch.zeros((*stack, rows, inner))]
-            reads_rows = isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D)
+            reads_rows = is_transposed(model.get_submodule(name.rpartition(".")[0]))
             bound = (rows if reads_rows else columns) ** -0.5
             factors[reads_rows].uniform_(-bound, bound, generator=generator)
             self.tensors += [factor.to(start.device) for factor in factors]
-
-    def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Take other values than the model's as W0."""
-        for name, start in zip(self.names, self._starts, strict=True):
-            start.copy_(values[name])
-        self.write_back()
-
-    def clear_gradients(self) -> None:
-        """Start a mini-batch."""
-        for tensor in (*self.tensors, *self._parameters):
-            tensor.grad = None
 
     def take_gradients(self) -> None:
         """From the model's gradient G of W: SCALE * B' G for A, and SCALE * G A' for B."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.errors import InputError
 from factpatch.models.forward import Batch, supported
+from factpatch.models.linear import is_projection_weight, is_transposed
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, decoder_blocks, roles
 
@@ -22,27 +22,15 @@ def projections(model: PreTrainedModel, location: Location) -> list[nn.Module]:
     return [model.get_submodule(name.rpartition(".")[0]) for name in location.parameters]
 
 
-def is_projection(model: PreTrainedModel, name: str) -> bool:
-    """Is the parameter of this name the weight of a linear projection? Norms, biases and stacked experts are not."""
-    owner, _, leaf = name.rpartition(".")
-    return leaf == "weight" and isinstance(model.get_submodule(owner), (nn.Linear, Conv1D))
-
-
-def sizes(projection: nn.Module) -> tuple[int, int]:
-    """The width that a projection reads, and the one that it writes."""
-    first, second = projection.get_parameter("weight").shape
-    return (first, second) if isinstance(projection, Conv1D) else (second, first)
-
-
 def as_stored(projection: nn.Module, change_OI: torch.Tensor) -> torch.Tensor:
     """A change of a projection's matrix (width written, width read) as its weight holds it: GPT-2's are transposed."""
-    return change_OI.T if isinstance(projection, Conv1D) else change_OI
+    return change_OI.T if is_transposed(projection) else change_OI
 
 
 def refuse_but_projections(method: str, model: PreTrainedModel, location: Location) -> None:
     """InputError where a located tensor is not the weight of a linear projection, as stacks of experts are not."""
     for name in location.parameters:
-        if not is_projection(model, name):
+        if not is_projection_weight(model, name):
             raise InputError(
                 f"training method '{method}' writes into linear projections, and {name} at '{location.name}' is none; "
                 "choose another location or method"

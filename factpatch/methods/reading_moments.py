@@ -16,10 +16,11 @@ from factpatch.disk_cache import evict, read_cached
 from factpatch.errors import RefusedError
 from factpatch.files import digest_value, new_file, output_folder
 from factpatch.frozen_trunk.store import GIB
-from factpatch.methods.projections import read_up_to, sizes
+from factpatch.methods.projections import read_up_to
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate
+from factpatch.models.linear import sizes
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests
 from factpatch.models.locations import decoder_blocks
 from factpatch.models.sampling import sample_ids

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from factpatch.methods.master_weights import Masters, located_for_training
-from factpatch.methods.projections import is_projection
+from factpatch.methods.master_weights import DifferenceMasters, Masters, located_for_training
 from factpatch.methods.reading_moments import reading_moments
+from factpatch.models.linear import is_projection_weight, is_transposed
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.models.placement import stream_of
@@ -47,7 +46,7 @@ def whitening_at(loaded: LoadedModel, location: Location, damping: float | None,
 def whitened(model: PreTrainedModel, locations: Sequence[Location]) -> list[str]:
     """The located tensors that can be trained so, each once."""
     names = dict.fromkeys(name for location in locations for name in location.parameters)
-    return [name for name in names if is_projection(model, name)]
+    return [name for name in names if is_projection_weight(model, name)]
 
 
 def inverse_root(moment_CC: torch.Tensor, damping: float) -> torch.Tensor:
@@ -62,28 +61,16 @@ def inverse_root(moment_CC: torch.Tensor, damping: float) -> torch.Tensor:
     return ((vectors_CC * scale_C) @ vectors_CC.T).float()
 
 
-class WhitenedMasters(Masters):
+class WhitenedMasters(DifferenceMasters):
     """The optimizer moves T, zero at first, and W is W0 + T R; W0 + R T for weights of GPT-2, which are transposed;
     W0 + T where there is no R."""
 
     def __init__(self, model: PreTrainedModel, location: Location, whitening: Whitening) -> None:
         super().__init__(model, location)
-        self._starts = self.tensors
         self.tensors = [torch.zeros_like(start) for start in self._starts]
         self._roots = [whitening.get(name) for name in self.names]
         owners = [model.get_submodule(name.rpartition(".")[0]) for name in self.names]
-        self._transposed = [isinstance(owner, Conv1D) for owner in owners]
-
-    def start_from(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Take other values than the model's as W0."""
-        for name, start in zip(self.names, self._starts, strict=True):
-            start.copy_(values[name])
-        self.write_back()
-
-    def clear_gradients(self) -> None:
-        """Start a mini-batch."""
-        for tensor in (*self.tensors, *self._parameters):
-            tensor.grad = None
+        self._transposed = [is_transposed(owner) for owner in owners]
 
     def finish_gradients(self) -> None:
         """From the gradient G of W: G R for T, as R is its own transpose; once a mini-batch, as it takes long."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from factpatch.errors import InputError
+from factpatch.models.linear import is_transposed
 
 ROLES = ("q", "k", "v", "o", "qkv", "gate", "up", "down", "gate_up", "attention", "mlp", "block")
 
@@ -123,7 +123,7 @@ def _matrices(block: nn.Module) -> list[Matrix]:
         if len(shape) > 3 or (len(shape) == 3 and leaf == "weight"):
             continue  # a convolution
         rows, columns = shape[-2:]
-        written_last = isinstance(block.get_submodule(owner), Conv1D)
+        written_last = is_transposed(block.get_submodule(owner))
         sizes = (rows, columns) if written_last else (columns, rows)
         found.append(Matrix(owner if leaf == "weight" else name, sizes, len(shape) == 3))
     return found

@@ -12,11 +12,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from factpatch.errors import InputError
-from factpatch.frozen_trunk.plan import entry_of, positions, read_width
+from factpatch.frozen_trunk.plan import entry_of, positions
 from factpatch.frozen_trunk.trunk_batches import TRUNK_BATCH_ROWS, batch_width
-from factpatch.methods.projections import is_projection, sizes
 from factpatch.methods.workload import ForwardPass, ModelShape, one_pass
 from factpatch.models.encoding import Encoded
+from factpatch.models.linear import is_projection_weight, sizes
 from factpatch.models.locations import Location, decoder_blocks
 from factpatch.models.roles import attention_module
 
@@ -35,11 +35,11 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelSha
     mixer = _frozen_mixer(own, located)
     packed = keep and mixer is not None and not len(above)
     projection = entry_of(model, location) if packed else None
-    entry = read_width(model.get_submodule(projection)) if projection else 0
+    entry = sizes(model.get_submodule(projection))[0] if projection else 0
     projected = [
         sizes(model.get_submodule(name.rpartition(".")[0]))
         for name in location.parameters
-        if is_projection(model, name)
+        if is_projection_weight(model, name)
     ]
     trained = min(own_count, active[location.layer])  # of many experts a position passes through a few
     trained_above = min(count - own_count, sum(active[location.layer + 1 :]))

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
 
-from factpatch.methods.base import Abilities, EditJob, TrainingResult, TrainingRows
+from factpatch.methods.base import EditJob, TrainingResult, TrainingRows
+from factpatch.methods.locate_then_edit.method import LocateThenEdit
 from factpatch.methods.locate_then_edit.settings import ValueSettings, value_workload
 from factpatch.settings.training import SECTION, Count, NotNegative
 
 if TYPE_CHECKING:  # what a method can do is asked without torch
-    from transformers import PreTrainedModel
-
     from factpatch.methods.workload import ModelShape, Workload
-    from factpatch.models.locations import Location
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -27,18 +25,11 @@ class AlphaEditSettings(ValueSettings):
     chunk: Count = 100  # edits that are written together
 
 
-class AlphaEdit:
+class AlphaEdit(LocateThenEdit):
     """Fang et al., arXiv 2410.02355."""
 
     name = "alphaedit"
     settings_type = AlphaEditSettings
-    abilities = Abilities(several_layers=True, needs_subject=True)
-
-    def refuse(self, model: PreTrainedModel, location: Location) -> None:
-        """The MLP's output projections alone."""
-        from factpatch.methods.projections import refuse_but_down
-
-        refuse_but_down(self.name, model, location)
 
     def estimate(self, training: AlphaEditSettings, rows: TrainingRows, shape: ModelShape) -> Workload:
         """The target values' passes, and what a layer has unused and was asked so far."""

@@ -13,11 +13,12 @@ from torch import nn
 from factpatch.errors import InputError
 from factpatch.methods.base import EditJob
 from factpatch.methods.locate_then_edit.contexts import Contexts
-from factpatch.methods.projections import read_up_to, sizes
+from factpatch.methods.projections import read_up_to
 from factpatch.methods.reading_moments import reading_moments
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate
+from factpatch.models.linear import sizes
 from factpatch.models.loading import LoadedModel
 
 ROWS_AT_ONCE = 64  # of a pass without gradients

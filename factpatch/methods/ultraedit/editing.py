@@ -16,11 +16,12 @@ from torch import nn
 from factpatch.errors import InputError, RefusedError
 from factpatch.methods.base import EditJob, TrainingResult
 from factpatch.methods.master_weights import masters_of
-from factpatch.methods.projections import as_stored, projections, sizes
+from factpatch.methods.projections import as_stored, projections
 from factpatch.methods.ultraedit.settings import ROWS_A_PASS
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate, predict_whole, token_losses
+from factpatch.models.linear import sizes
 from factpatch.models.loading import LoadedModel
 
 Features = tuple[torch.Tensor, torch.Tensor]  # hidden states (T, I) that a projection read, gradients (T, O)

@@ -16,9 +16,10 @@ from factpatch.methods.locate_then_edit.keys import keys_and_values
 from factpatch.methods.locate_then_edit.settings import ValueSettings
 from factpatch.methods.locate_then_edit.target_values import find_target_values
 from factpatch.methods.memit.method import Memit, MemitSettings
-from factpatch.methods.projections import projections, refuse_but_projections, sizes
+from factpatch.methods.projections import projections, refuse_but_projections
 from factpatch.models.encoding import encode_edit, encode_prompt
 from factpatch.models.forward import collate, predict_whole, token_losses
+from factpatch.models.linear import sizes
 from factpatch.models.loading import load_model, preserved, tensor_digests, write_values
 from factpatch.models.locations import decoder_blocks, locate
 from factpatch.settings.config import ModelSettings, TrunkSettings, load_settings
