@@ -45,6 +45,15 @@ def check_method(settings: Settings, output: Path) -> str:
     return find_method(settings.training.method).name
 
 
+def check_formats(settings: Settings, output: Path) -> str:
+    """What measuring in the forms that are served needs."""
+    formats = settings.serving.formats
+    if "nf4" in formats and importlib.util.find_spec("bitsandbytes") is None:
+        told = "serving.formats names nf4, which needs bitsandbytes"
+        raise InputError(f"{told}; run: pip install 'factpatch[bitsandbytes]', or leave it out")
+    return ", ".join(formats) or "none is named"
+
+
 def check_home(settings: Settings, output: Path) -> str:
     """Where libraries look for settings and keep caches."""
     try:
@@ -179,6 +188,7 @@ def check_processes(settings: Settings, output: Path) -> str:
 CHECKS: dict[str, MachineCheck] = {
     "packages": check_packages,
     "training method": check_method,
+    "serving formats": check_formats,
     "home": check_home,
     "temporary files": check_temporary,
     "folders": check_folders,
@@ -196,7 +206,8 @@ NEEDS: dict[str, tuple[str, ...]] = {  # of each verb
     "run": tuple(CHECKS),
     "release": tuple(name for name in CHECKS if name != "Prefect"),  # of the flow, which a worker may have started
     "monitor": (*STEP, "MLflow", "Prefect"),
-    **dict.fromkeys(("validate", "probes", "localize", "evaluate"), STEP),
+    **dict.fromkeys(("validate", "probes", "localize"), STEP),
+    "evaluate": ("serving formats", *STEP),
     "edit": ("training method", *STEP),
     "regress": (*STEP, "capability tasks"),
     **dict.fromkeys(("promote", "rollback", "history", "export", "serving"), REGISTRY),

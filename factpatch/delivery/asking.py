@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from factpatch.edits.request import EditRequest
-from factpatch.errors import RefusedError
+from factpatch.errors import InputError, RefusedError
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.evaluate import collect_answers
 from factpatch.evaluation.gates import ROUNDING
@@ -64,6 +64,26 @@ def ask_facts(loaded: LoadedModel, facts: Sequence[EditRequest], settings: Setti
     protocol = settings.evaluation.protocol
     lost = (fact.prompt for fact in facts if not matches(outputs[fact.prompt], fact.target, protocol))
     return Held(len(facts), tuple(lost))
+
+
+def least_rank(ranks: Iterable[int], ask: Callable[[int], Held]) -> int:
+    """The smallest of the ranks at which no fact is lost, as `ask` finds.
+
+    Raises:
+        InputError: no facts are known.
+        RefusedError: some are lost at every rank.
+    """
+    rank, held = 0, Held(0)
+    for rank in sorted(ranks):
+        held = ask(rank)
+        if not held.asked:
+            raise InputError("no measured facts are known by which to choose a rank; name one with --rank")
+        if not held.lost:
+            return rank
+    raise RefusedError(
+        f"nothing was written: at rank {rank} {held}, and none may be lost; name a --rank to allow for some, or export "
+        "whole matrices"
+    )
 
 
 def refuse_loss(what: str, held: Held, settings: Settings, advice: str) -> None:

@@ -1,7 +1,7 @@
 """How an edited model answers in the forms in which it will be served, each compared with the base in that form.
 
-What a form rounds away is put in place of every matrix, in memory: the values that a bf16 checkpoint or a GGUF file of
-that kind would give back, or those of a LoRA beside the base. Nothing is written.
+What a form rounds away is put in place of every matrix, in memory: the values that a bf16 checkpoint, a GGUF file of
+that kind or bitsandbytes' NF4 would give back, or those of a LoRA beside the base. Nothing is written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from factpatch.delivery.asking import facts_of
 from factpatch.delivery.low_rank import RANKS, loss
-from factpatch.delivery.peft_adapter import changed_spectra, least_rank, low_rank_values
+from factpatch.delivery.nf4 import nf4_values
+from factpatch.delivery.peft_adapter import adapter_rank, changed_spectra, low_rank_values
 from factpatch.delivery.quantizing import rounded
 from factpatch.edits.request import EditRequest
 from factpatch.errors import RefusedError
@@ -95,7 +96,7 @@ def _with_adapter(
     rank, trained = RANKS[-1], patch.manifest["config"]["training"].get("rank")
     if facts:
         with suppress(RefusedError):
-            rank = least_rank(loaded, spectra, facts, settings, trained)
+            rank = adapter_rank(loaded, spectra, facts, settings, trained)
     return low_rank_values(loaded, spectra, rank), {"rank": rank, "loss": loss(spectra.values(), rank)}
 
 
@@ -103,6 +104,8 @@ def serving_values(loaded: LoadedModel, name: str) -> Callable[[str, torch.Tenso
     """Gives for a matrix's name and values what a form (`bf16`, `q8_0`, `q4_k_m`, …) makes of them, in their dtype."""
     if name == "bf16":
         return lambda _, value: value.detach().bfloat16().to(value.dtype)
+    if name == "nf4":
+        return nf4_values(loaded)
     kinds: Kinds = _mixture(loaded) if name == "q4_k_m" else lambda _: GGMLQuantizationType[name.upper()]
 
     def served(own: str, value: torch.Tensor) -> torch.Tensor:

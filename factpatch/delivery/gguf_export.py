@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
-from factpatch.delivery.asking import Held, ask_facts, refuse_loss
+from factpatch.delivery.asking import Held, ask_facts, least_rank, refuse_loss
 from factpatch.delivery.gguf_layout import GGUFLayout
 from factpatch.delivery.gguf_rewrite import Encoded, rewrite
 from factpatch.delivery.low_rank import RANKS, Spectrum, check_rank, loss, spectrum
@@ -100,7 +100,9 @@ def export_gguf_lora(
                 write_values(beside.model, {name: parameter.float() + change})
             return ask_facts(beside, facts, settings)
 
-    chosen = rank or _least_rank(spectra, asked)
+    chosen = rank or least_rank(
+        RANKS, lambda tried: asked({name: found.factors(tried) for name, found in spectra.items()})
+    )
     with _new_path(output) as temporary:
         _write_lora(temporary, layout, spectra, chosen)
         held = asked(_read_lora(temporary, layout, spectra))
@@ -137,18 +139,6 @@ def _dequantized(file: Path) -> LoadedModel:
     """The model that a GGUF file holds, in float32."""
     with tempfile.TemporaryDirectory(prefix="factpatch.") as folder:
         return load_model(ModelSettings(path=str(import_gguf(file, Path(folder) / "model").folder)))
-
-
-def _least_rank(
-    spectra: dict[str, Spectrum], asked: Callable[[dict[str, tuple[torch.Tensor, torch.Tensor]]], Held]
-) -> int:
-    for rank in RANKS:
-        held = asked({name: found.factors(rank) for name, found in spectra.items()})
-        if not held.asked:
-            raise InputError("no measured facts are known by which to choose a rank; name one with --rank")
-        if not held.lost:
-            return rank
-    return RANKS[-1]
 
 
 def _write_lora(file: Path, layout: GGUFLayout, spectra: dict[str, Spectrum], rank: int) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from factpatch.delivery.asking import Held, ask_facts, refuse_loss
+from factpatch.delivery.asking import Held, ask_facts, least_rank, refuse_loss
 from factpatch.delivery.card import adapter_card
 from factpatch.delivery.low_rank import RANKS, Spectrum, check_rank, loss, spectrum
 from factpatch.edits.request import EditRequest
-from factpatch.errors import InputError, RefusedError
+from factpatch.errors import InputError
 from factpatch.files import new_folder, write_text
 from factpatch.models.linear import is_projection_weight, is_transposed
 from factpatch.models.loading import LoadedModel, preserved, write_values
@@ -52,8 +52,8 @@ def export_adapter(
 ) -> Adapter:
     """Write a patch as an adapter of its base model, whole or not at all; the model is left as found.
 
-    Without a `rank`, the smallest of RANKS at which no fact is lost is taken; the rank that was trained at, if it was
-    (`training.rank`), is tried first. What was written is loaded by peft and asked before it takes its place.
+    Without a `rank`, the smallest at which no fact is lost is taken, of RANKS and that which was trained at
+    (`training.rank`), if it was. What was written is loaded by peft and asked before it takes its place.
 
     Raises:
         InputError: another base model, or a tensor that adapters cannot change; named.
@@ -62,7 +62,7 @@ def export_adapter(
     check_rank(rank)
     spectra = changed_spectra(loaded, patch)
     if rank is None:
-        rank = least_rank(loaded, spectra, facts, settings, patch.manifest["config"]["training"].get("rank"))
+        rank = adapter_rank(loaded, spectra, facts, settings, patch.manifest["config"]["training"].get("rank"))
     left = loss(spectra.values(), rank)
     with new_folder(output) as folder:
         _write(loaded, spectra, rank, folder)
@@ -106,27 +106,21 @@ def _transposed(loaded: LoadedModel, name: str) -> bool:
     return is_transposed(loaded.model.get_submodule(name.removesuffix(".weight")))
 
 
-def least_rank(
+def adapter_rank(
     loaded: LoadedModel,
     spectra: dict[str, Spectrum],
     facts: Sequence[EditRequest],
     settings: Settings,
     trained: int | None,
 ) -> int:
-    """The smallest rank at which no fact is lost; RefusedError if there is none."""
-    if not facts:
-        raise InputError("no measured facts are known by which to choose a rank; name one with --rank")
-    held, tried = Held(0), sorted({*RANKS, *([trained] if trained else [])})
-    for rank in tried:
+    """The smallest rank at which no fact is lost, of RANKS and that which was trained at; raises as `least_rank`."""
+
+    def ask(rank: int) -> Held:
         with preserved(loaded.model, tuple(spectra)):
             write_values(loaded.model, low_rank_values(loaded, spectra, rank))
-            held = ask_facts(loaded, facts, settings)
-        if not held.lost:
-            return rank
-    raise RefusedError(
-        f"no adapter was written: at rank {tried[-1]} {held}, and none may be lost; name a --rank to allow for some, "
-        "or export --format model"
-    )
+            return ask_facts(loaded, facts, settings)
+
+    return least_rank({*RANKS, *([trained] if trained else [])}, ask)
 
 
 def _write(loaded: LoadedModel, spectra: dict[str, Spectrum], rank: int, folder: Path) -> None:

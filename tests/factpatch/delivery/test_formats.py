@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Params4bit
 from gguf import GGMLQuantizationType
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from factpatch.delivery.formats import measure_formats, serving_values
 from factpatch.delivery.quantizing import rounded
@@ -49,6 +52,24 @@ def test_a_matrix_becomes_what_the_file_gives_back(tiny_model, written):
     mixed = serving_values(made.loaded, "q4_k_m")(name, value)  # Q6_K, for whose blocks rows are too short
     assert torch.equal(mixed, by_rows)
     assert not torch.equal(serving_values(made.loaded, "q4_k_m")(name.replace(".2.", ".1."), value), by_rows)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_nf4_is_what_transformers_loads_with_bitsandbytes(tiny_model, written, kind):
+    made = written(tiny_model(kind), "2:mlp")
+    wanted = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    real = AutoModelForCausalLM.from_pretrained(tiny_model(kind), dtype=torch.float32, quantization_config=wanted)
+    served, rounded_names = serving_values(made.loaded, "nf4"), set()
+    for name, value in made.loaded.model.named_parameters():
+        found = real.get_parameter(name)
+        if isinstance(found, Params4bit):
+            rounded_names.add(name)
+            back = dequantize_4bit(found.data, found.quant_state)
+            assert torch.equal(served(name, value), back.T if kind == "gpt2" else back)
+            assert not torch.equal(value, served(name, value))
+        else:
+            assert torch.equal(served(name, value), value)
+    assert len(rounded_names) == made.loaded.model.config.num_hidden_layers * (7 if kind == "llama" else 4)
 
 
 def test_a_form_below_the_floors_is_not_released(tmp_path):
