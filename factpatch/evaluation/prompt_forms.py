@@ -38,6 +38,11 @@ def trained_form(settings: Settings) -> PromptForm:
     return "chat" if settings.edits.chat_template else "plain"
 
 
+def in_other_form(settings: Settings) -> Settings:
+    """The settings with prompts asked through the chat template where they were plain, or the other way round."""
+    return replace(settings, edits=replace(settings.edits, chat_template=not settings.edits.chat_template))
+
+
 def ask_forms(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
@@ -54,7 +59,7 @@ def ask_forms(
     """
     chosen: dict[PromptForm, Settings] = {trained_form(settings): settings}
     if loaded.tokenizer.chat_template is not None and settings.evaluation.other_form != 0:
-        other = replace(settings, edits=replace(settings.edits, chat_template=not settings.edits.chat_template))
+        other = in_other_form(settings)
         chosen[trained_form(other)] = other
     asked: dict[PromptForm, Answers | InputError] = {}
     for number, (form, own) in enumerate(chosen.items()):

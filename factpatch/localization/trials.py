@@ -65,7 +65,7 @@ class SharedTrunk:
 
     def __init__(self, loaded: LoadedModel, trial_set: TrialSet, settings: Settings) -> None:
         self.loaded, self.trial_set, self._settings = loaded, trial_set, settings.trunk
-        self._whitens = settings.training.whitens
+        self._whitens = settings.training.damping is not None
         self._rows = list(dict.fromkeys(trial_set.rows))
         place = {row: index for index, row in enumerate(self._rows)}
         self._training = [place[row] for row in trial_set.training]
@@ -135,8 +135,7 @@ def run_trial(
             progress(done / total, f"loss {loss:.3f}")
 
     trunk.prepare([location])
-    damping = training.whitening if training.whitens else None
-    whitening = whitening_at(loaded, location, damping, settings.trunk)
+    whitening = whitening_at(loaded, location, training.damping, settings.trunk)
     job = EditJob(loaded, location, trial_set.training_rows, training, progress=report)
     with trunk.open(location) as (rows, asked):
         try:

@@ -48,12 +48,14 @@ def reading_moments(
     kept = {name: read_cached(path, lambda path: load_file(path)["moment"]) for name, path in paths.items()}
     found = {name: moment.to(loaded.model.device) for name, moment in kept.items() if moment is not None}
     missing = [name for name in weights if name not in found]
-    for name, moment in (_moments(loaded, missing, tokens, seed) if missing else {}).items():
-        found[name] = moment
-        with new_file(paths[name]) as temporary:
-            save_file({"moment": moment.cpu()}, temporary)
-    folder.touch()
-    evict(filter(Path.is_dir, folder.parent.iterdir()), folder, trunk.disk_gb * GIB)
+    folder.touch()  # what was used last is the last to make room
+    if missing:
+        made = _moments(loaded, missing, tokens, seed)
+        for name, moment in made.items():
+            with new_file(paths[name]) as temporary:
+                save_file({"moment": moment.cpu()}, temporary)
+        found |= made
+        evict(filter(Path.is_dir, folder.parent.iterdir()), folder, trunk.disk_gb * GIB)
     return found
 
 

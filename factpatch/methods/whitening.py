@@ -35,12 +35,14 @@ def whitening_at(loaded: LoadedModel, location: Location, damping: float | None,
     """R for every linear projection at the location; norms, biases and stacked experts have none, and nothing has
     without a `damping`. Nor has a streamed model, which is told: drawing its texts would read its files time and again.
     """
-    if damping and stream_of(loaded.model) is not None:
+    if not damping:
+        return {}
+    if stream_of(loaded.model) is not None:
         log.warning("a streamed model is trained without training.whitening: its own texts would take a pass a token")
         return {}
-    names = whitened(loaded.model, [location]) if damping else ()
+    names = whitened(loaded.model, [location])
     moments = reading_moments(loaded, names, trunk, MOMENT_TOKENS) if names else {}
-    return {name: inverse_root(moment, damping or 1.0) for name, moment in moments.items()}
+    return {name: inverse_root(moment, damping) for name, moment in moments.items()}
 
 
 def whitened(model: PreTrainedModel, locations: Sequence[Location]) -> list[str]:

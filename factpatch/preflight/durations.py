@@ -37,8 +37,7 @@ class MachineSpeed:
         """Seconds of passes from what the trunk keeps, forward and backward, and of the optimizer's steps."""
         passes, steps = workload.passes, workload.steps
         positions, logits = _totals(passes, shape)
-        work = epoch_products(passes, shape)
-        work += 2 * steps * workload.whitened_products
+        work = epoch_products(workload, shape)
         written = logits * logits_bytes(self.size) + positions * shape.saved * self.size * TRAFFIC
         written += steps * shape.located * STEP_BYTES
         return self._seconds(work, written, 3 * len(passes) * (shape.blocks + 1))
@@ -53,10 +52,11 @@ def forward_products(passes: Sequence[ForwardPass], shape: ModelShape) -> int:
     return positions * (shape.trunk + shape.head) + logits * shape.width
 
 
-def epoch_products(passes: Sequence[ForwardPass], shape: ModelShape) -> int:
-    """Products of numbers in passes from what the trunk keeps, forward and backward."""
-    positions, logits = _totals(passes, shape)
-    return positions * (shape.head + shape.back) + 2 * logits * shape.width
+def epoch_products(workload: Workload, shape: ModelShape) -> int:
+    """Products of numbers in passes from what the trunk keeps, forward and backward, and in whitening at each step."""
+    positions, logits = _totals(workload.passes, shape)
+    whitening = 2 * workload.steps * workload.whitened_products
+    return positions * (shape.head + shape.back) + 2 * logits * shape.width + whitening
 
 
 def _totals(passes: Sequence[ForwardPass], shape: ModelShape) -> tuple[int, int]:

@@ -174,7 +174,7 @@ def estimate(
         seconds_rest=seconds_rest,
         epochs=work.epochs,
         operations=2
-        * (passed * shape.trunk + work.epochs * epoch_products(work.passes, shape) + forward_products(around, shape)),
+        * (passed * shape.trunk + work.epochs * epoch_products(work, shape) + forward_products(around, shape)),
         placement="stream" if settings.model.placement == "stream" else "memory",
         hidden_bytes=hidden,
         read_bytes=read,

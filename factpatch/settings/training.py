@@ -99,9 +99,9 @@ class TrainingSettings:
     options: dict[str, Any] = Field(default_factory=dict)  # of the method alone; docs/rivals.md has their names
 
     @property
-    def whitens(self) -> bool:
-        """Whether whole matrices are trained where general text is white."""
-        return self.whitening is not None and self.rank is None
+    def damping(self) -> float | None:
+        """Of whitening, which whole matrices alone are trained with; None without."""
+        return self.whitening if self.rank is None else None
 
     @property
     def step_size(self) -> float:

@@ -11,6 +11,7 @@ from factpatch.edits.subjects import with_subjects
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import open_answer_cache
 from factpatch.evaluation.canaries import find_canaries
+from factpatch.evaluation.prompt_forms import in_other_form
 from factpatch.files import digest_value
 from factpatch.methods.base import Abilities, TrainingRows
 from factpatch.methods.lookup import find_method
@@ -30,7 +31,7 @@ from factpatch.training_data.protected_prompts import note_on_silent, read_prote
 from factpatch.training_data.rewording import reword
 from factpatch.training_data.similar_names import is_for_measuring, similar_names
 from factpatch.training_data.templates import TemplateGroups, find_template_groups
-from factpatch.training_data.trained_forms import in_other_form, in_trained_forms
+from factpatch.training_data.trained_forms import in_trained_forms
 
 PREFIXES_PER_SOURCE = 64  # unrelated beginnings of each source
 OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept

@@ -41,11 +41,6 @@ def in_trained_forms(
     return own, other
 
 
-def in_other_form(settings: Settings) -> Settings:
-    """The settings with prompts asked through the chat template where they were plain, or the other way round."""
-    return replace(settings, edits=replace(settings.edits, chat_template=not settings.edits.chat_template))
-
-
 def _has_other_templates(edit: EditRequest, wordings: TemplateGroups) -> bool:
     group = wordings.of(edit)
     return group is not None and len(wordings.groups[group]) > 1

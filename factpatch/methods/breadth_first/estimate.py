@@ -23,10 +23,10 @@ def workload(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) 
         steps=-(-visited // training.rows_a_step(visited)),
         epochs=training.epochs,
         checks=list(batch_passes(checked, CHECK_ROWS, training.micro_batch, shape.packed)),
-        whitened_products=shape.read_products if training.whitens else 0,
+        whitened_products=shape.read_products if training.damping else 0,
         held_bytes=_held_bytes(training, rows, shape),
         checkpoint_bytes=12 * shape.located,
-        moments_bytes=8 * shape.read_squares if training.whitens else 0,
+        moments_bytes=8 * shape.read_squares if training.damping else 0,
     )
 
 
@@ -58,7 +58,7 @@ def _fewer_logits(shape: ModelShape, forward_pass: ForwardPass) -> ForwardPass:
 def _held_bytes(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) -> int:
     """What the preservation term holds, the base model's likeliest tokens, and what whitens, with the moment that it is
     made of in double precision."""
-    whitening = 12 * shape.read_squares if training.whitens else 0
+    whitening = 12 * shape.read_squares if training.damping else 0
     if training.preservation.loss == "cross-entropy":
         return whitening
     return whitening + base_bytes(rows.preserved, shape.vocabulary)

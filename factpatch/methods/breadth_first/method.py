@@ -29,7 +29,6 @@ class BreadthFirst:
         from factpatch.methods.breadth_first.training import breadth_first
         from factpatch.methods.whitening import whitening_at
 
-        damping = job.training.whitening if job.training.whitens else None
-        whitening = whitening_at(job.loaded, job.location, damping, job.trunk)
+        whitening = whitening_at(job.loaded, job.location, job.training.damping, job.trunk)
         with job.opened() as rows:
             return breadth_first(job, rows, whitening=whitening)
