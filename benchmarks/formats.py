@@ -1,9 +1,11 @@
 """What a patch is in every form of delivery: bytes, seconds, and what holds in it, from one command.
 
-    python -m benchmarks.formats --model data/real/model --gguf FILE.gguf --location 26:down --output runs/formats
+    python -m benchmarks.formats --model data/real/model --gguf FILE.gguf --set zsre --location 22-26:down \
+        --output runs/formats
 
-The edits are of the embedded world; or they and their patch are those of a finished run (`--run`). They are asked in
-one other wording and beside one neighbour each, exported in every form, and measured in each against the base in it.
+The edits are rows of a set from row ROWS_FROM on (`benchmarks.rivals` says where sets are looked for); or they and
+their patch are those of a finished run (`--run`). They are asked in one other wording and beside one neighbour each,
+exported in every form, and measured in each against the base in it.
 `formats.json` in the output folder holds the figures as they come.
 """
 
@@ -17,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.world_edits import sample_edits
+from benchmarks.rivals.samples import draw_sample
 from factpatch.delivery.asking import facts_of
 from factpatch.delivery.formats import measure_formats
 from factpatch.delivery.gguf_export import export_gguf, export_gguf_lora
@@ -35,7 +37,8 @@ from factpatch.patches.export import export_patch
 from factpatch.patches.patch import Patch, make_patch, read_patch
 from factpatch.settings.config import Settings, load_settings
 
-MEASURED = ("bf16", "q8_0", "q4_1", "q4_k_m", "peft")
+MEASURED = ("bf16", "q8_0", "q4_1", "q4_k_m", "nf4", "peft")
+ROWS_FROM = 1000  # of a set; the recipe was tuned on rows before
 RANKS = (8, 32, 128)
 
 
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--gguf", required=True, help="the file that the model was made of, or a form of it")
     parser.add_argument("--location", required=True)
+    parser.add_argument("--set", default="world", help="zsre, counterfact, a file, or world")
     parser.add_argument("--edits", type=int, default=100)
     parser.add_argument("--confidence", type=float, default=0.9)
     parser.add_argument("--run", help="output folder of a finished run, in place of training")
@@ -66,9 +70,12 @@ def main() -> None:
     )
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    sampled = read_accepted(args.run) if args.run else sample_edits(args.edits, seed=0).edits
-    edits = [replace(edit, paraphrases=edit.paraphrases[:1], locality=edit.locality[:1]) for edit in sampled]
     loaded = load_model(settings.model)
+    if args.run:
+        sampled = tuple(read_accepted(args.run))
+    else:
+        sampled = draw_sample(args.set, args.edits, ROWS_FROM, 0, loaded.tokenizer).edits
+    edits = [replace(edit, paraphrases=edit.paraphrases[:1], locality=edit.locality[:1]) for edit in sampled]
     found: dict[str, Any] = {"edits": len(edits), "location": args.location, "confidence": args.confidence}
 
     def keep(name: str, value: dict[str, Any]) -> None:
