@@ -72,7 +72,9 @@ def test_library_imports_where_the_outside_tools_and_unix_are_absent(tmp_path):
     run_python(code, str(tmp_path), *modules("factpatch"))
 
 
-@pytest.mark.parametrize(("package", "extras"), [("factpatch", ()), ("tasks", ("release",)), ("flows", ("release",))])
+@pytest.mark.parametrize(
+    ("package", "extras"), [("factpatch", ("bitsandbytes",)), ("tasks", ("release",)), ("flows", ("release",))]
+)
 def test_what_is_imported_is_named_and_pinned(package, extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]

@@ -11,7 +11,6 @@ from factpatch.edits.subjects import with_subjects
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import open_answer_cache
 from factpatch.evaluation.canaries import find_canaries
-from factpatch.evaluation.prompt_forms import in_other_form
 from factpatch.files import digest_value
 from factpatch.methods.base import Abilities, TrainingRows
 from factpatch.methods.lookup import find_method
@@ -26,17 +25,14 @@ from factpatch.training_data.augmentation import augment
 from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
 from factpatch.training_data.leakage import HeldOut, check_leakage, held_out, unasked
 from factpatch.training_data.neighbours import draw_neighbours, still_valid_neighbours
-from factpatch.training_data.own_texts import own_question_rows, own_text_rows
-from factpatch.training_data.protected_prompts import note_on_silent, read_protected, rows_with_own_answers
+from factpatch.training_data.preserved import ToPreserve, answer_preserved, briefly
+from factpatch.training_data.protected_prompts import read_protected
 from factpatch.training_data.rewording import reword
 from factpatch.training_data.similar_names import is_for_measuring, similar_names
 from factpatch.training_data.templates import TemplateGroups, find_template_groups
 from factpatch.training_data.trained_forms import in_trained_forms
 
 PREFIXES_PER_SOURCE = 64  # unrelated beginnings of each source
-OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept
-OWN_TEXTS, OWN_QUESTIONS = 48, 32  # that are kept beside neighbours: what lies far from the edits
-PRESERVED_ANSWER_TOKENS = 8  # of an answer that is kept or compared, at most: longer ones cost more and say little more
 CARRIED_OVER_LIMIT = 2560  # wordings, and as many neighbours, that a warm start verifies and preserves at most
 
 
@@ -84,11 +80,11 @@ def find_training_rows(
     edited = HeldOut(edit.prompt for edit in everything)
     protected, told = _protected(settings, held, edited)
     notes += told
-    withdrawn_requests = unasked([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited)
     grouped = augmentation.wordings > 0 or preservation.neighbours > 0
-    brief = _briefly(settings)
     with open_answer_cache(loaded, settings) as cache:
-        wordings = find_template_groups(loaded, everything, brief, cache) if grouped else TemplateGroups((), {})
+        wordings = (
+            find_template_groups(loaded, everything, briefly(settings), cache) if grouped else TemplateGroups((), {})
+        )
         still_valid = _still_valid(carried_over, settings, learnt_before, everything, wordings, held)
         drawn = _drawn(still_valid, settings, edits)
         new_neighbours = draw_neighbours(
@@ -103,23 +99,16 @@ def find_training_rows(
             lambda subjects: _names_to_train(similar_names(loaded, subjects, cache), everything, training.seed),
         )
         near = [*new_neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
-        near, in_chat = in_trained_forms(near, edits, wordings, settings, held, has_chat)
-        to_preserve = [*protected, *near]
-        rows = rows_with_own_answers(loaded, [*to_preserve, *withdrawn_requests], brief, cache)
-        chat_rows = rows_with_own_answers(loaded, in_chat, in_other_form(brief), cache)
-        own_rows = own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache) if preservation.neighbours else []
+        to_preserve = ToPreserve(
+            protected,
+            *in_trained_forms(near, edits, wordings, settings, held, has_chat),
+            unasked([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited),
+        )
+        preserved = answer_preserved(loaded, to_preserve, edits, settings, held, cache)
         reworded, told = reword(loaded, edits, settings, cache) if augmentation.wordings else ({}, [])
-    notes += told
-    notes += _silence_told(wordings) + note_on_silent([*rows, *chat_rows], "prompts that were to be kept")
-    asked = [*zip(to_preserve, rows, strict=False), *zip(in_chat, chat_rows, strict=True)]
-    answered = [(request, row) for request, row in asked if row]
-    if preservation.neighbours:
-        count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(preservation.neighbours * len(edits))))
-        own_rows += own_text_rows(loaded, count, held, settings)
-    if own_rows and not answered:
-        notes.append(f"nothing to keep was found, so {len(own_rows)} texts of the model's own are kept")
+    notes += [*told, *_silence_told(wordings), *preserved.notes]
+    prefixes = _prefixes(loaded, preserved.answered, settings)
     taken = {edit.prompt for edit in everything}
-    prefixes = _prefixes(loaded, answered, settings)
     further = augment(edits, wordings, reworded, prefixes, settings, held, taken, has_chat)
     if augmentation.wordings and not any(text.kind == "template" for text in further):
         why = "the edits' prompts name no subject, or no two of them ask the same"
@@ -128,12 +117,13 @@ def find_training_rows(
         notes += _subjects_told(found, lacking)
     trained = [*further, *drawn.wordings]
     said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
-    checked = check_leakage([*said, *(request.prompt for request, _ in answered)], held)
-    preserved = [row for _, row in answered] + own_rows
-    random.Random(training.seed).shuffle(preserved)
-    preserved += [row for row in rows[len(to_preserve) :] if row]
-    for_the_next = _carried_over(still_valid, further, new_neighbours, settings, everything)
-    return FoundRows((), _encode(loaded, trained), tuple(preserved), checked, tuple(notes), for_the_next)
+    return FoundRows(
+        augmented=_encode(loaded, trained),
+        preserved=preserved.rows(training.seed),
+        leakage_checked=check_leakage([*said, *(request.prompt for request, _ in preserved.answered)], held),
+        notes=tuple(notes),
+        carried_over=_carried_over(still_valid, further, new_neighbours, settings, everything),
+    )
 
 
 def without_unused_rows(settings: Settings, abilities: Abilities) -> Settings:
@@ -169,12 +159,6 @@ def _silence_told(wordings: TemplateGroups) -> list[str]:
         return []
     asked = f"the base model says nothing to {wordings.silent} of {wordings.asked_first} prompts"
     return [f"{asked} by which wordings are compared"]
-
-
-def _briefly(settings: Settings) -> Settings:
-    """The settings with answers of PRESERVED_ANSWER_TOKENS at most."""
-    own = settings.evaluation
-    return replace(settings, evaluation=replace(own, max_new_tokens=min(PRESERVED_ANSWER_TOKENS, own.max_new_tokens)))
 
 
 def _names_to_train(names: list[list[str]], edits: Sequence[EditRequest], seed: int) -> list[list[str]]:

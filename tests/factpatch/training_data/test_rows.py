@@ -26,8 +26,9 @@ from factpatch.training_data.carry_over import (
     read_carried_over,
     write_carried_over,
 )
+from factpatch.training_data.preserved import OWN_QUESTIONS, OWN_TEXTS
 from factpatch.training_data.rewording import reword
-from factpatch.training_data.rows import OWN_QUESTIONS, OWN_TEXTS, find_training_rows
+from factpatch.training_data.rows import find_training_rows
 from factpatch.training_data.templates import FRUITLESS_GROUPS, find_template_groups, template_of
 from tests.factpatch.training_data.test_neighbours import SUBJECTS, TEMPLATES, edit, settings_with
 
