@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from factpatch.errors import InputError
 
+HUB_TIMEOUT = 10.0  # seconds that the Hugging Face hub has to answer
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)")
 _ESCAPED = re.compile(r"[%?#\x00-\x1f\x7f]")  # what would end a path in an address, or begin an escape
 

@@ -5,7 +5,7 @@ Nothing is written to disk but by `Patch.save`, unless the settings name folders
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from factpatch.models.loading import LoadedModel, load_model
 from factpatch.models.locations import Location, locate
 from factpatch.models.tokenization import known_rows
 from factpatch.patches.patch import Patch, make_patch, read_patch
-from factpatch.progress import show_progress
+from factpatch.progress import Report, show_progress
 from factpatch.settings.config import Settings
 from factpatch.settings.given import settings_from
 from factpatch.training_data.probes import make_probes
@@ -254,7 +254,7 @@ def _localize(loaded: LoadedModel, edits: Sequence[EditRequest], settings: Setti
 
 
 @contextmanager
-def _shown(label: str, wanted: bool) -> Iterator[Callable[[int, int, str], None]]:
+def _shown(label: str, wanted: bool) -> Iterator[Report]:
     """Progress that is shown, or that nobody sees."""
     if not wanted:
         yield lambda done, total, note: None

@@ -13,20 +13,20 @@ from factpatch.edits.request import EditRequest
 from factpatch.edits.subjects import with_subjects
 from factpatch.errors import InputError
 from factpatch.files import digest_value
-from factpatch.methods.base import EditJob, Progress, TrainingResult, TrainingRows, settings_of
+from factpatch.methods.base import EditJob, TrainingProgress, TrainingResult, TrainingRows, settings_of
 from factpatch.methods.checkpoint import CheckpointPolicy
 from factpatch.methods.learning_rate import with_step_size
 from factpatch.methods.lookup import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_pairs
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.models.locations import Location
+from factpatch.progress import Progress, Report
 from factpatch.settings.config import Settings
 from factpatch.settings.training import decisive
 from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
 from factpatch.training_data.rows import FoundRows, find_training_rows
 
 TRUNK_NOTE = "rows through the frozen layers"  # what progress says of them
-Report = Callable[[int, int, str], None]  # done, of how much, a word on it
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def run_edit(
     edits: Sequence[EditRequest],
     settings: Settings,
     further: TrainingRows = TrainingRows(),
-    progress: Progress | None = None,
-    trunk_progress: Callable[[int, int], None] | None = None,
+    progress: TrainingProgress | None = None,
+    trunk_progress: Progress | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     warm_start: Mapping[str, torch.Tensor] | None = None,

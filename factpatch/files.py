@@ -20,6 +20,7 @@ try:
 except ImportError:  # Windows, which neither opens nor locks a folder
     fcntl = None  # type: ignore[assignment]
 
+GIB = 2**30  # bytes
 PARTIAL = ".partial"  # ends the names of what is being written
 
 

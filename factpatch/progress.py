@@ -8,7 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+Progress = Callable[[int, int], None]  # is told how much is done, and of how much
+Report = Callable[[int, int, str], None]  # the same with a word on it
 
 PLAIN_INTERVAL = 30.0  # seconds between plain lines
 
@@ -33,7 +37,7 @@ def _bar(label: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Bar(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(label, total=1, note="")
 
         def report(done: int, total: int, note: str = "") -> None:

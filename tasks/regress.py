@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from prefect import task
 
+from factpatch.addresses import HUB_TIMEOUT
 from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.mentions import EditMentions
@@ -44,15 +45,14 @@ from factpatch.files import digest_value, output_folder, write_json, write_jsonl
 from factpatch.models.loading import LoadedModel, preserved
 from factpatch.patches.patch import apply_patch, read_patch
 from factpatch.preflight.shared_model import base_model
-from factpatch.progress import show_progress
+from factpatch.progress import Progress, show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
-from tasks.tools.harness import Progress, QuietModel, quiet_harness, quiet_model, replaced_attribute
+from tasks.tools.harness import QuietModel, quiet_harness, quiet_model, replaced_attribute
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
 NOTHING_COUNTS = "the base model is right on none of its items that no edit is about"
-HUB_TIMEOUT = 10.0  # seconds to ask whether the hub is in reach
 
 
 @dataclass(frozen=True)

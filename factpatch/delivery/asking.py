@@ -21,7 +21,7 @@ LOST_NAMED = 2  # prompts named in a message
 
 
 @dataclass(frozen=True)
-class Held:
+class FactsHeld:
     """How many facts were asked, and the prompts of those that were answered otherwise."""
 
     asked: int
@@ -56,24 +56,24 @@ def as_measured(settings: Settings, patch: Patch) -> Settings:
     )
 
 
-def ask_facts(loaded: LoadedModel, facts: Sequence[EditRequest], settings: Settings) -> Held:
+def ask_facts(loaded: LoadedModel, facts: Sequence[EditRequest], settings: Settings) -> FactsHeld:
     """Put every fact to a model as it is in memory."""
     if not facts:
-        return Held(0)
+        return FactsHeld(0)
     outputs = collect_answers(loaded, facts, settings).outputs
     protocol = settings.evaluation.protocol
     lost = (fact.prompt for fact in facts if not matches(outputs[fact.prompt], fact.target, protocol))
-    return Held(len(facts), tuple(lost))
+    return FactsHeld(len(facts), tuple(lost))
 
 
-def least_rank(ranks: Iterable[int], ask: Callable[[int], Held]) -> int:
+def least_rank(ranks: Iterable[int], ask: Callable[[int], FactsHeld]) -> int:
     """The smallest of the ranks at which no fact is lost, as `ask` finds.
 
     Raises:
         InputError: no facts are known.
         RefusedError: some are lost at every rank.
     """
-    rank, held = 0, Held(0)
+    rank, held = 0, FactsHeld(0)
     for rank in sorted(ranks):
         held = ask(rank)
         if not held.asked:
@@ -86,7 +86,7 @@ def least_rank(ranks: Iterable[int], ask: Callable[[int], Held]) -> int:
     )
 
 
-def refuse_loss(what: str, held: Held, settings: Settings, advice: str) -> None:
+def refuse_loss(what: str, held: FactsHeld, settings: Settings, advice: str) -> None:
     """RefusedError if fewer of the facts hold than the gate on reliability asks."""
     floor = settings.gates.reliability
     if held.asked and 1 - len(held.lost) / held.asked < floor - ROUNDING:

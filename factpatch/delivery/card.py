@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from factpatch.delivery.asking import Held
+from factpatch.delivery.asking import FactsHeld
 from factpatch.patches.patch import Patch
 from factpatch.report.card import GIVES_AWAY
 
 
-def adapter_card(patch: Patch, rank: int, loss: float, held: Held) -> str:
+def adapter_card(patch: Patch, rank: int, loss: float, held: FactsHeld) -> str:
     """The README of an adapter's folder, in the form that the hub reads."""
     manifest = patch.manifest
     base, place = manifest["base"], manifest["location"]["name"]

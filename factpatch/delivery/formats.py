@@ -26,11 +26,11 @@ from factpatch.models.linear import is_transposed
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import decoder_blocks, roles
 from factpatch.patches.patch import Patch, new_values
+from factpatch.progress import Report
 from factpatch.settings.config import Settings
 
 MEASURED = ("reliability", "generalization", "locality", "locality_content")
 Kinds = Callable[[str], GGMLQuantizationType]
-Report = Callable[[int, int, str], None]
 Q4_K, Q5_K, Q6_K, Q8_0, F16 = (GGMLQuantizationType[name] for name in ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16"))
 INSTEAD = {  # of types that rows of the matrix cannot have, as llama.cpp chooses
     Q4_K: GGMLQuantizationType.Q5_0,

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
-from factpatch.delivery.asking import Held, ask_facts, least_rank, refuse_loss
+from factpatch.delivery.asking import FactsHeld, ask_facts, least_rank, refuse_loss
 from factpatch.delivery.gguf_layout import GGUFLayout
-from factpatch.delivery.gguf_rewrite import Encoded, rewrite
+from factpatch.delivery.gguf_rewrite import EncodedTensor, rewrite
 from factpatch.delivery.low_rank import RANKS, Spectrum, check_rank, loss, spectrum
 from factpatch.delivery.quantizing import quantize
 from factpatch.edits.request import EditRequest
@@ -33,7 +33,7 @@ class GGUFFile:
 
     path: Path
     what: str
-    held: Held
+    held: FactsHeld
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}, {self.path.stat().st_size / 1e6:.1f} MB; {self.held}"
@@ -56,11 +56,11 @@ def export_gguf(
         RefusedError: more facts are lost in it than `gates.reliability` allows.
     """
     values, layout = new_values(loaded, patch), GGUFLayout(base, loaded)
-    changed: dict[str, Encoded] = {}
+    changed: dict[str, EncodedTensor] = {}
     for name, value in values.items():
         tensor = layout.find(name)
         chosen = kind or tensor.type
-        changed[tensor.name] = Encoded(
+        changed[tensor.name] = EncodedTensor(
             chosen, quantize(layout.to_file(name, value), chosen, f"'{tensor.name}' of '{base}'")
         )
     layout.refuse_other_model()
@@ -92,7 +92,7 @@ def export_gguf_lora(
     layout.refuse_other_model()
     beside = _dequantized(base)
 
-    def asked(factors: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Held:
+    def asked(factors: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> FactsHeld:
         with preserved(beside.model, tuple(factors)):
             for name, (reading, writing) in factors.items():
                 change = layout.from_file(name, (writing @ reading).numpy())
@@ -130,7 +130,7 @@ def _spectra(loaded: LoadedModel, patch: Patch, layout: GGUFLayout) -> dict[str,
     return found
 
 
-def _asked_as_imported(file: Path, facts: Sequence[EditRequest], settings: Settings) -> Held:
+def _asked_as_imported(file: Path, facts: Sequence[EditRequest], settings: Settings) -> FactsHeld:
     """What holds in a GGUF file as transformers reads it."""
     return ask_facts(_dequantized(file), facts, settings)
 

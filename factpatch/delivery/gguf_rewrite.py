@@ -19,7 +19,7 @@ CHUNK_BYTES = 2**22  # copied at once
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedTensor:
     """A tensor's new bytes, and the type that they are of."""
 
     type: GGMLQuantizationType
@@ -34,7 +34,7 @@ def read_encoded(file: Path, header: Header, tensor: Tensor) -> np.ndarray:
     return content.reshape(*tensor.shape[:-1], -1)
 
 
-def rewrite(base: Path, output: Path, changed: Mapping[str, Encoded]) -> None:
+def rewrite(base: Path, output: Path, changed: Mapping[str, EncodedTensor]) -> None:
     """Write `base` to the new file `output` with these tensors in place of its own.
 
     Where each is as large as before, nothing else moves; else what follows does, and the list of tensors says so.
@@ -65,7 +65,7 @@ def rewrite(base: Path, output: Path, changed: Mapping[str, Encoded]) -> None:
         target.write(bytes(-target.tell() % header.alignment))
 
 
-def _placed(header: Header, changed: Mapping[str, Encoded]) -> list[Tensor]:
+def _placed(header: Header, changed: Mapping[str, EncodedTensor]) -> list[Tensor]:
     """The tensors with their new types, each where it will begin: where it did, if none changes its size."""
     typed = [
         replace(tensor, type=changed[tensor.name].type) if tensor.name in changed else tensor

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from factpatch.delivery.asking import Held, ask_facts, least_rank, refuse_loss
+from factpatch.delivery.asking import FactsHeld, ask_facts, least_rank, refuse_loss
 from factpatch.delivery.card import adapter_card
 from factpatch.delivery.low_rank import RANKS, Spectrum, check_rank, loss, spectrum
 from factpatch.edits.request import EditRequest
@@ -32,7 +32,7 @@ class Adapter:
     folder: Path
     rank: int
     loss: float
-    held: Held
+    held: FactsHeld
 
     def __str__(self) -> str:
         size = (self.folder / ADAPTER_WEIGHTS).stat().st_size
@@ -115,7 +115,7 @@ def adapter_rank(
 ) -> int:
     """The smallest rank at which no fact is lost, of RANKS and that which was trained at; raises as `least_rank`."""
 
-    def ask(rank: int) -> Held:
+    def ask(rank: int) -> FactsHeld:
         with preserved(loaded.model, tuple(spectra)):
             write_values(loaded.model, low_rank_values(loaded, spectra, rank))
             return ask_facts(loaded, facts, settings)
@@ -148,7 +148,9 @@ def _write(loaded: LoadedModel, spectra: dict[str, Spectrum], rank: int, folder:
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def _asked_through_peft(loaded: LoadedModel, folder: Path, facts: Sequence[EditRequest], settings: Settings) -> Held:
+def _asked_through_peft(
+    loaded: LoadedModel, folder: Path, facts: Sequence[EditRequest], settings: Settings
+) -> FactsHeld:
     """What holds with the written adapter beside the model, as peft loads it."""
     from peft import PeftModel
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factpatch.addresses import HUB_TIMEOUT
 from factpatch.edits.formats import (
     FILE_FORMATS,
     count_read_as_text,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELDS", "Row", "list_files", "read_as", "read_named", "read_rows", "stream_rows"]
 
-HUB_TIMEOUT = 10.0  # seconds to ask whether a hub data set exists
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _NUMBER = re.compile(r"\d+")

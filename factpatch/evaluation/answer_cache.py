@@ -19,11 +19,12 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_reader import Answer, stop_ids
 from factpatch.evaluation.evaluate import Answers, collect_answers
-from factpatch.evaluation.generation import Progress, decode
+from factpatch.evaluation.generation import decode
 from factpatch.files import digest_value, output_folder, remove_litter, write_json
 from factpatch.models.encoding import encode_prompts
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tokenizer_digest
 from factpatch.models.locations import Location
+from factpatch.progress import Progress
 from factpatch.settings.config import Settings
 
 CACHE_VERSION = "3"  # of the files; another number never reads these

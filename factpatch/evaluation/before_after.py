@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from factpatch.edits.request import EditRequest
 from factpatch.evaluation.canaries import ask_canaries, find_canaries
 from factpatch.evaluation.divergence import divergences, drawn_probes, first_distributions
 from factpatch.evaluation.evaluate import collect_answers
-from factpatch.evaluation.generation import Progress
 from factpatch.evaluation.judging import Judgement, disputed, judge_answers
 from factpatch.evaluation.prompt_forms import Asked, ask_forms, measure_forms, trained_answers, with_divergence
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import locate
 from factpatch.patches.patch import Patch, new_values
+from factpatch.progress import Progress, Report
 from factpatch.settings.config import Settings
-
-Report = Callable[[int, int, str], None]  # done, of how much, a word on it
 
 
 def evaluate(

@@ -10,13 +10,14 @@ from typing import Any
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.evaluation.answer_reader import AnswerReader
 from factpatch.evaluation.answers import Protocol, cut, matches, same_content, settled, unchanged
-from factpatch.evaluation.generation import PartialAnswer, Progress, Verification, check_length, decode, verify
+from factpatch.evaluation.generation import PartialAnswer, Verification, check_length, decode, verify
 from factpatch.evaluation.judging import Judgement
 from factpatch.evaluation.scorecard import JUDGEABLE, by_group, metrics, relation_of, source_of
 from factpatch.frozen_trunk import open_rows
 from factpatch.models.encoding import Encoded, encode_pairs, encode_prompts
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
+from factpatch.progress import Progress
 from factpatch.settings.config import Settings
 
 SCHEMA = 1

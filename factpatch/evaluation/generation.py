@@ -26,10 +26,9 @@ from factpatch.models.encoding import padding_id
 from factpatch.models.forward import target_counts
 from factpatch.models.loading import LoadedModel
 from factpatch.models.tokenization import check_ids
+from factpatch.progress import Progress
 
 SHORT_ANSWER_TOKENS = 8  # tokens within which nearly all answers end
-
-Progress = Callable[[int, int], None]  # (done, total)
 
 
 @dataclass(frozen=True)

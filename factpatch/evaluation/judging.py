@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from factpatch.errors import InputError, UnavailableError
 from factpatch.evaluation.answers import Protocol, cut, matches
 from factpatch.evaluation.endpoint import COMPLAINT_CHARACTERS, chat, open_client
 from factpatch.files import digest_value, output_folder, write_json
+from factpatch.progress import Progress
 from factpatch.settings.config import JudgeSettings
 
 PROMPT = """\
@@ -46,7 +47,6 @@ FAILURES_IN_A_ROW = 5  # answers in a row without a verdict, after which the jud
 
 NOTES = 5  # reasons kept; those of fewer answers are counted together
 
-Progress = Callable[[int, int], None]  # (done, total)
 Question = tuple[str, str, str]  # prompt, target, the answer as exact match sees it
 
 

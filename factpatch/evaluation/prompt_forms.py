@@ -15,11 +15,11 @@ from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import open_answer_cache, recall_evaluated
 from factpatch.evaluation.evaluate import METRICS, Answers, collect_answers, describe_metrics, measure
-from factpatch.evaluation.generation import Progress
 from factpatch.evaluation.intervals import share
 from factpatch.evaluation.judging import Judgement
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
+from factpatch.progress import Progress
 from factpatch.settings.config import Settings
 
 PromptForm = Literal["plain", "chat"]

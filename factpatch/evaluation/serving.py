@@ -11,6 +11,7 @@ from factpatch.addresses import without_password
 from factpatch.errors import InputError
 from factpatch.evaluation.answers import first_line
 from factpatch.evaluation.endpoint import chat, expecting, fetch, open_client, unlike
+from factpatch.progress import Progress
 from factpatch.settings.config import Settings
 
 BATCH_TIMEOUT = 600.0  # of one batch
@@ -24,7 +25,7 @@ def is_address(source: str) -> bool:
 
 
 def ask_server(
-    address: str, prompts: Sequence[str], settings: Settings, progress: Callable[[int, int], None] | None = None
+    address: str, prompts: Sequence[str], settings: Settings, progress: Progress | None = None
 ) -> dict[str, str]:
     """The greedy answer to each prompt, its first line that is not blank, by prompt.
 

@@ -32,6 +32,7 @@ from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import decoder_blocks
 from factpatch.models.placement import BlockStream
 from factpatch.models.shadowing import shadowed
+from factpatch.progress import Progress
 
 OUTPUT = "output"  # key of what a block gives to the next
 
@@ -44,7 +45,7 @@ def pass_blocks(
     plans: Sequence[Plan],
     rows: Sequence[Encoded],
     hidden: HiddenStates,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
     size: int,
 ) -> Iterator[tuple[list[int], list[Activations]]]:
     """What each plan keeps of the rows, for `size` of them or a few more at a time: their places, in order, and the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -26,8 +26,7 @@ from factpatch.models.encoding import Encoded
 from factpatch.models.forward import target_logits
 from factpatch.models.loading import LoadedModel
 from factpatch.models.placement import stream_of
-
-Progress = Callable[[int, int], None]  # rows done, rows in all
+from factpatch.progress import Progress
 
 
 def capture(

@@ -16,9 +16,7 @@ from typing import BinaryIO
 import torch
 
 from factpatch.errors import InputError
-from factpatch.files import new_file
-
-GIB = 2**30
+from factpatch.files import GIB, new_file
 
 Shape = tuple[int, int, int]  # rows, positions, width
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,7 @@ from factpatch.models.forward import Predictions, collate, only_tokens, predict_
 from factpatch.models.loading import LoadedModel, preserved
 from factpatch.models.locations import Location
 from factpatch.models.placement import held_from, stream_of
+from factpatch.progress import Progress
 from factpatch.settings.config import TrunkSettings
 
 PROOF_ROWS = 4  # rows that a plan is proven on
@@ -28,7 +29,6 @@ NUDGE = 0.1  # how far the proof moves the located tensors: what is kept must no
 AGREEMENT = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}  # of logits, relative to the largest
 SLOPES = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}  # of gradients, relative to the largest
 
-Progress = Callable[[int, int], None]  # rows done, rows in all
 
 _proven: WeakKeyDictionary[PreTrainedModel, dict[Location, Plan]] = WeakKeyDictionary()
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from factpatch.disk_cache import evict, read_cached
 from factpatch.errors import InputError
-from factpatch.files import digest_value, new_file, output_folder, remove_litter
+from factpatch.files import GIB, digest_value, new_file, output_folder, remove_litter
 from factpatch.frozen_trunk.activations import Activations, Shard
 from factpatch.frozen_trunk.block_by_block import hidden_shapes
 from factpatch.frozen_trunk.capture import capture, capture_in_parts
@@ -29,9 +29,9 @@ from factpatch.frozen_trunk.plan import Plan, kept_bytes
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.models.placement import stream_of
+from factpatch.progress import Progress
 from factpatch.settings.config import TrunkSettings
 
-GIB = 2**30
 SHARD_ROWS = 4096  # rows of a shard at most; a killed run loses no more than one
 STORE_VERSION = "2"  # of the files; another number never reads these
 
@@ -50,7 +50,7 @@ def kept_activations(
     plan: Plan,
     rows: Sequence[Encoded],
     settings: TrunkSettings,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Activations:
     """The rows' activations, from the cache where it has them; new ones are computed and added to it."""
     names = {row: row_digest(row) for row in rows}

@@ -23,13 +23,13 @@ from factpatch.localization.trials import SharedTrunk, Trial, run_trial
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, locate
 from factpatch.models.placement import stream_of
+from factpatch.progress import Report
 from factpatch.settings.config import LEAST_SAMPLE, Settings
 
 TRIALS_PER_WHOLE_RUN = 4  # one trial in four is a whole run
 MANY_EDITS = 200  # edits from which on a search takes all of its minutes
 EDITS_CHECKED = 16  # edits that an earlier choice is checked on
 
-SearchProgress = Callable[[int, int, str], None]  # done, of how much, a word on it
 Spread = Callable[[Path, Sequence[str]], None]  # has places tried elsewhere: the trials' folder, their names
 
 
@@ -41,7 +41,7 @@ def localize(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
     settings: Settings,
-    progress: SearchProgress | None = None,
+    progress: Report | None = None,
     spread: Spread | None = None,
 ) -> Record:
     """Choose the place for these edits on this model; the model is left as found, bit for bit.
@@ -117,7 +117,7 @@ class Search:
     settings: Settings
     store: TrialStore
     start: float
-    progress: SearchProgress | None
+    progress: Report | None
     trials: list[Trial] = field(default_factory=list)  # in the order of the trials
     cut_short: bool = False  # a trial, by the budget's minutes
     left_out: int = 0  # places that there was no time for

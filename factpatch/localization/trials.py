@@ -10,13 +10,13 @@ from statistics import fmean
 
 from factpatch.errors import RefusedError
 from factpatch.evaluation.generation import verify
+from factpatch.files import GIB
 from factpatch.frozen_trunk import Rows
 from factpatch.frozen_trunk.activations import Activations
 from factpatch.frozen_trunk.capture import capture
 from factpatch.frozen_trunk.opening import proven_plan
 from factpatch.frozen_trunk.plan import Plan, kept_bytes
 from factpatch.frozen_trunk.replay import head_side
-from factpatch.frozen_trunk.store import GIB
 from factpatch.localization.trial_set import ANSWER_TOKENS, TrialSet
 from factpatch.methods.base import EditJob
 from factpatch.methods.breadth_first.method import BreadthFirst

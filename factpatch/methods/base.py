@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from factpatch.edits.request import EditRequest
+from factpatch.progress import Progress
 from factpatch.settings.config import TrainingSettings, TrunkSettings
 from factpatch.settings.methods import own_settings
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # the command line asks what a method can do without torch
     from factpatch.models.locations import Location
     from factpatch.models.low_rank import Factors
 
-Progress = Callable[[int, int, float], None]  # units done, units in all at most, loss
+TrainingProgress = Callable[[int, int, float], None]  # units done, units in all at most, loss
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class EditJob:
     training: Any
     edits: Sequence[EditRequest] = ()
     trunk: TrunkSettings = field(default_factory=TrunkSettings)
-    progress: Progress | None = None
-    trunk_progress: Callable[[int, int], None] | None = None
+    progress: TrainingProgress | None = None
+    trunk_progress: Progress | None = None
     checkpoint: CheckpointPolicy | None = None
     warm_start: Mapping[str, torch.Tensor] | None = None
     chat_template: bool = False

@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from factpatch.disk_cache import evict, read_cached
 from factpatch.errors import RefusedError
-from factpatch.files import digest_value, new_file, output_folder
-from factpatch.frozen_trunk.store import GIB
+from factpatch.files import GIB, digest_value, new_file, output_folder
 from factpatch.methods.projections import read_up_to
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id

@@ -21,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from factpatch.addresses import HUB_TIMEOUT
 from factpatch.errors import InputError
 from factpatch.models.checkpoints.folder import Checkpoint, read_checkpoint, refuse_adapter
 from factpatch.models.checkpoints.mapping import StoredParameters, map_parameters
@@ -33,7 +34,6 @@ from factpatch.settings.config import ModelSettings
 
 log = logging.getLogger(__name__)
 
-HUB_TIMEOUT = 10  # seconds that the hub has to answer
 HUB_FILES = ["*.json", "*.jinja", "*.md", "*.model", "*.py", "*.txt", "LICENSE*", "model*.safetensors"]
 
 _known = WeakTensorKeyDictionary()  # tensor -> its state when it was hashed last, and its digest

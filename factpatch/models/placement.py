@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from factpatch.errors import InputError
+from factpatch.files import GIB
 from factpatch.models.checkpoints.folder import Checkpoint
 from factpatch.models.checkpoints.mapping import StoredParameters
 from factpatch.models.checkpoints.tensors import file_digests, number_type, tensor_digest
@@ -28,7 +29,6 @@ from factpatch.models.lock_step import in_lock_step, running_pass
 from factpatch.models.memory import free_memory
 from factpatch.settings.config import AUTO, ModelSettings
 
-GIB = 2**30
 STREAM = "_block_stream"  # attribute of a streamed model
 PASS_TOKENS = 64  # of a row that passes in lock-step, at most as a rule: what is kept for it in memory hangs on them
 PASS_SHARE = 0.25  # of the free memory that such passes may hold together

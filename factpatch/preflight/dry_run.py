@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import get_args
 
 from factpatch.edits.request import EditRequest
-from factpatch.preflight.estimate import GIB, Estimate, estimate
+from factpatch.files import GIB
+from factpatch.preflight.estimate import Estimate, estimate
 from factpatch.preflight.rates import DeviceRates
 from factpatch.settings.config import AUTO, Placement, Settings
 

@@ -10,6 +10,7 @@ import torch
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
+from factpatch.files import GIB
 from factpatch.methods.base import TrainingRows, settings_of
 from factpatch.methods.lookup import find_method, refuse_unfit
 from factpatch.models.encoding import Encoded, encode_edit
@@ -32,7 +33,6 @@ from factpatch.preflight.workload import (
 from factpatch.settings.config import ModelSettings, Settings, TrunkSettings
 from factpatch.training_data.rows import without_unused_rows
 
-GIB = 2**30
 LIBRARY_BYTES = 70 * 2**20  # bytes of code and buffers that the run itself brings into memory
 HASHED = 2  # times that all weights are hashed: in memory for all names that they give, in the files for the manifest
 HASH_RATE = 1e9  # bytes a second

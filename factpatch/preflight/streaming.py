@@ -10,13 +10,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from factpatch.edits.request import EditRequest
+from factpatch.files import GIB
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, decoder_blocks
 from factpatch.models.placement import stream_of
 from factpatch.settings.config import Settings
 from factpatch.training_data.protected_prompts import measured_prompts
-
-GIB = 2**30
 
 BLOCKS_HELD = 2  # that run, and are being read
 PROOF = 2  # whole passes that prove where the model is cut

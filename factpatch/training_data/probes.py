@@ -23,10 +23,11 @@ from factpatch.evaluation.answer_cache import AnswerCache, open_answer_cache
 from factpatch.evaluation.answer_reader import Answer
 from factpatch.evaluation.answers import cut, normalise
 from factpatch.evaluation.chances import SURE_PROBABILITY, token_chances
-from factpatch.evaluation.generation import Progress, decode
+from factpatch.evaluation.generation import decode
 from factpatch.files import digest_value
 from factpatch.models.encoding import Encoded, encode_prompts
 from factpatch.models.loading import LoadedModel
+from factpatch.progress import Progress
 from factpatch.settings.config import Settings
 from factpatch.text.words import is_character
 from factpatch.training_data.leakage import HeldOut

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -18,11 +18,10 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from factpatch.evaluation.capability import plain_greedy
 from factpatch.models.loading import LoadedModel
+from factpatch.progress import Progress
 
 WHOLE_TEXTS = 4  # paragraphs a pass: predictions at every position fill memory, and more at once are slower
 WORTH_SHARING = 8  # tokens that all rows begin with
-
-Progress = Callable[[int, int], None]
 
 
 class QuietModel(HFLM):

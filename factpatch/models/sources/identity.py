@@ -7,10 +7,10 @@ from pathlib import Path
 
 import huggingface_hub
 
+from factpatch.addresses import HUB_TIMEOUT
 from factpatch.files import digest_file, digest_value
 from factpatch.models.sources.kinds import adapter_base, is_adapter
 
-HUB_TIMEOUT = 10  # seconds that the hub has to answer
 MODEL_FILE_ENDINGS = {
     ".json",
     ".safetensors",

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from factpatch.errors import InputError
+from factpatch.files import GIB
 from factpatch.frozen_trunk import store
 from factpatch.frozen_trunk.opening import make_plan
-from factpatch.frozen_trunk.store import GIB, kept_activations
+from factpatch.frozen_trunk.store import kept_activations
 from factpatch.frozen_trunk.trunk_batches import TRUNK_BATCH_ROWS
 from factpatch.models.encoding import encode_edit
 from factpatch.models.loading import load_model

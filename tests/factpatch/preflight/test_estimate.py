@@ -12,9 +12,10 @@ import pytest
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
+from factpatch.files import GIB
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
-from factpatch.preflight.estimate import GIB, Estimate, check_model_room, check_room, describe_estimate, estimate
+from factpatch.preflight.estimate import Estimate, check_model_room, check_room, describe_estimate, estimate
 from factpatch.preflight.machine import Available, available, matrix_rate, memory_rate
 from factpatch.preflight.workload import trunk_positions
 from factpatch.settings.config import ModelSettings, load_settings
