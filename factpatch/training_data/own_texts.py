@@ -6,13 +6,12 @@ Neighbours guard what lies near the edits; these guard all else, without any tex
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from transformers import PreTrainedTokenizerBase
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import AnswerCache
+from factpatch.evaluation.prompt_forms import in_other_form
 from factpatch.models.chat_template import in_chat
 from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel
@@ -36,8 +35,12 @@ def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Sett
 def own_question_rows(
     loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, cache: AnswerCache
 ) -> list[Encoded]:
-    """Questions that the model makes up where its chat template has a user speak, with its own answers; none where it
-    has no template, or one that does not begin a user's turn."""
+    """Questions that the model makes up where its chat template has a user speak, each asked plainly and in the chat,
+    with its own answers; none where it has no template, or one that does not begin a user's turn.
+
+    Asked in a chat alone they leave plain questions unguarded: edits with prompts that are questions then have every
+    question answered as if it were one of theirs.
+    """
     start = _users_turn(loaded.tokenizer)
     if start is None:
         return []
@@ -45,8 +48,8 @@ def own_question_rows(
     texts = list(dict.fromkeys(plain_text(loaded, ids) for ids in drawn))
     questions = [text for text in texts if text and held.twin(text) is None]
     asked = [EditRequest("own", text, "") for text in questions]
-    in_a_chat = replace(settings, edits=replace(settings.edits, chat_template=True))
-    return [row for row in rows_with_own_answers(loaded, asked, in_a_chat, cache) if row]
+    forms = (settings, in_other_form(settings))
+    return [row for form in forms for row in rows_with_own_answers(loaded, asked, form, cache) if row]
 
 
 def _users_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:

@@ -17,7 +17,7 @@ from factpatch.training_data.own_texts import own_question_rows, own_text_rows
 from factpatch.training_data.protected_prompts import note_on_silent, rows_with_own_answers
 
 OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept
-OWN_TEXTS, OWN_QUESTIONS = 48, 32  # that are kept beside neighbours: what lies far from the edits
+OWN_TEXTS, OWN_QUESTIONS = 48, 48  # that are kept beside neighbours: what lies far from the edits
 PRESERVED_ANSWER_TOKENS = 8  # of an answer that is kept or compared, at most: longer ones cost more and say little more
 
 

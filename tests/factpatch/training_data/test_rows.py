@@ -319,9 +319,12 @@ def test_beside_neighbours_the_model_s_own_texts_and_answers_to_its_own_question
     finally:
         loaded.tokenizer.chat_template = None
     start = tuple(loaded.tokenizer("User: ").input_ids)
-    asked = [row for row in set(chat) - set(plain) if row.ids[: len(start)] == start]
-    assert 0 < len(asked) <= OWN_QUESTIONS
-    assert all(row.prompt_length > len(start) for row in asked)
+    in_a_chat = [row for row in set(chat) - set(plain) if row.ids[: len(start)] == start]
+    assert 0 < len(in_a_chat) <= OWN_QUESTIONS
+    assert all(row.prompt_length > len(start) for row in in_a_chat)
+    end_of_turn = len(loaded.tokenizer(" Reply:").input_ids)
+    questions = {row.ids[len(start) : row.prompt_length - end_of_turn] for row in in_a_chat}
+    assert len(questions & {row.ids[: row.prompt_length] for row in chat}) > len(questions) / 2  # asked plainly too
 
 
 def test_the_search_for_equal_questions_ends_where_the_rows_share_none(loaded):
