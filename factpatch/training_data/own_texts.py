@@ -6,14 +6,17 @@ Neighbours guard what lies near the edits; these guard all else, without any tex
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
 from transformers import PreTrainedTokenizerBase
 
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
 from factpatch.evaluation.answer_cache import AnswerCache
-from factpatch.evaluation.prompt_forms import in_other_form
 from factpatch.models.chat_template import in_chat
-from factpatch.models.encoding import Encoded
+from factpatch.models.encoding import Encoded, encode_prompts
 from factpatch.models.loading import LoadedModel
 from factpatch.models.sampling import plain_text, sample_ids
 from factpatch.settings.config import Settings
@@ -21,6 +24,8 @@ from factpatch.training_data.leakage import HeldOut
 from factpatch.training_data.protected_prompts import rows_with_own_answers
 
 QUESTION_TOKENS = 24  # at most, of a question that the model makes up
+BEGINNING_TOKENS = 2  # of an edit's prompt, after which the model goes on by itself
+BEGINNINGS = 16  # different ones at most, the most frequent; each is drawn after by itself
 MARK = "\ue000"  # a private character: no template writes it by itself
 
 
@@ -32,15 +37,30 @@ def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Sett
     return [Encoded((end, *ids), 1) for ids, text in drawn if text and held.twin(text) is None]
 
 
+def begun_text_rows(
+    loaded: LoadedModel, edits: Sequence[EditRequest], count: int, held: HeldOut, settings: Settings
+) -> list[Encoded]:
+    """Preservation rows of texts that begin as the edits' prompts do ("What is", "The capital") and go on as the base
+    model has them; there may be fewer than `count`. Taught to answer after some such prompts, a model soon breaks off
+    every text of the kind to answer."""
+    chat, seed = settings.edits.chat_template, settings.training.seed
+    prompts = encode_prompts(loaded.tokenizer, [edit.prompt for edit in edits])
+    common = Counter(ids[:BEGINNING_TOKENS] for ids in prompts if len(ids) > BEGINNING_TOKENS).most_common(BEGINNINGS)
+    rows: list[Encoded] = []
+    for start, edited in [] if chat else common:
+        share = -(-count * edited // sum(number for _, number in common))
+        for ids in sample_ids(loaded, share, seed, start, QUESTION_TOKENS):
+            text = plain_text(loaded, (*start, *ids))
+            if text and held.twin(text) is None:
+                rows.append(Encoded((*start, *ids), 1))
+    return rows[:count]
+
+
 def own_question_rows(
     loaded: LoadedModel, count: int, held: HeldOut, settings: Settings, cache: AnswerCache
 ) -> list[Encoded]:
-    """Questions that the model makes up where its chat template has a user speak, each asked plainly and in the chat,
-    with its own answers; none where it has no template, or one that does not begin a user's turn.
-
-    Asked in a chat alone they leave plain questions unguarded: edits with prompts that are questions then have every
-    question answered as if it were one of theirs.
-    """
+    """Questions that the model makes up where its chat template has a user speak, with its own answers; none where it
+    has no template, or one that does not begin a user's turn."""
     start = _users_turn(loaded.tokenizer)
     if start is None:
         return []
@@ -48,8 +68,8 @@ def own_question_rows(
     texts = list(dict.fromkeys(plain_text(loaded, ids) for ids in drawn))
     questions = [text for text in texts if text and held.twin(text) is None]
     asked = [EditRequest("own", text, "") for text in questions]
-    forms = (settings, in_other_form(settings))
-    return [row for form in forms for row in rows_with_own_answers(loaded, asked, form, cache) if row]
+    in_a_chat = replace(settings, edits=replace(settings.edits, chat_template=True))
+    return [row for row in rows_with_own_answers(loaded, asked, in_a_chat, cache) if row]
 
 
 def _users_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:

@@ -13,11 +13,12 @@ from factpatch.models.encoding import Encoded
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
 from factpatch.training_data.leakage import HeldOut
-from factpatch.training_data.own_texts import own_question_rows, own_text_rows
+from factpatch.training_data.own_texts import begun_text_rows, own_question_rows, own_text_rows
 from factpatch.training_data.protected_prompts import note_on_silent, rows_with_own_answers
 
 OWN_TEXTS_ALONE = 256  # texts of the model's own where nothing else is kept
-OWN_TEXTS, OWN_QUESTIONS = 48, 48  # that are kept beside neighbours: what lies far from the edits
+OWN_TEXTS, OWN_QUESTIONS = 48, 32  # that are kept beside neighbours: what lies far from the edits
+BEGUN_EACH, BEGUN_TEXTS = 2, 80  # that begin as the edits do: for each, and in all at most
 PRESERVED_ANSWER_TOKENS = 8  # of an answer that is kept or compared, at most: longer ones cost more and say little more
 
 
@@ -89,6 +90,7 @@ def answer_preserved(
         count = OWN_TEXTS if answered else min(OWN_TEXTS_ALONE, max(1, round(neighbours * len(edits))))
         own += own_question_rows(loaded, OWN_QUESTIONS, held, brief, cache)
         own += own_text_rows(loaded, count, held, settings)
+        own += begun_text_rows(loaded, edits, min(BEGUN_TEXTS, BEGUN_EACH * len(edits)), held, settings)
         if own and not answered:
             notes.append(f"nothing to keep was found, so {len(own)} texts of the model's own are kept")
     withdrawn = tuple(row for row in rows[len(in_trained_form) :] if row)
