@@ -37,7 +37,7 @@ class PreservationSettings:
     prompts: str | None = None  # file of prompts whose present answers are preserved
     neighbours: NotNegative = 3.0  # further ones for each edit: its kind of question about other subjects
     ratio: NotNegative = 0.5  # that an epoch visits for each row of an edit that it visits
-    least: Amount = 128  # that an epoch visits at least, so that few edits are safe too
+    least: Amount = 256  # that an epoch visits at least, so that few edits are safe too
     loss: Literal["kl", "cross-entropy"] = "kl"  # divergence from the base model's distribution / its greedy answers
     weight: NotNegative = 0.5  # of a preserved row's loss beside an edit's
 
