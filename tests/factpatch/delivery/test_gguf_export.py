@@ -10,7 +10,7 @@ import torch
 
 from factpatch.delivery.gguf_export import export_gguf, export_gguf_lora
 from factpatch.delivery.gguf_layout import GGUFLayout
-from factpatch.delivery.gguf_rewrite import Encoded, rewrite
+from factpatch.delivery.gguf_rewrite import EncodedTensor, rewrite
 from factpatch.delivery.quantizing import WRITTEN, named_type, quantize, rounded
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
@@ -133,7 +133,7 @@ def test_nothing_changed_is_the_same_file(files, tmp_path):
     rewrite(files["F16"], tmp_path / "copy.gguf", {})
     assert not len(differing_bytes(files["F16"], tmp_path / "copy.gguf"))
     tensor = read_gguf_header(files["F16"]).tensors[0]
-    same = Encoded(Q8_0, quantize(np.zeros(tensor.shape, np.float32), Q8_0, "it"))
+    same = EncodedTensor(Q8_0, quantize(np.zeros(tensor.shape, np.float32), Q8_0, "it"))
     rewrite(files["F16"], tmp_path / "again.gguf", {tensor.name: same})
     assert contents(tmp_path / "again.gguf")[tensor.name][0] == "Q8_0"
 
