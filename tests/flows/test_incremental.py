@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from factpatch.training_data.preserved import BEGUN_EACH
 from flows.__main__ import main
 
 FACTS, MORE = 6, 2
@@ -153,8 +154,8 @@ def test_a_withdrawn_fact_is_as_if_it_had_never_been_written(releases):
         name: read(folder, f"{name}/edit.json")["protected"]
         - len((folder / name / "companions.jsonl").read_text(encoding="utf-8").splitlines())
         for name in ("first", "reverted")
-    }  # kept beside neighbours: texts of the model's own, and there its prompt with the base model's answer
-    assert beside["reverted"] == beside["first"] + 1
+    }  # kept beside neighbours: texts of the model's own, more for more facts, and there the withdrawn prompt
+    assert beside["reverted"] == beside["first"] + BEGUN_EACH * (MORE - 1) + 1
 
 
 def test_another_base_model_gets_every_active_fact_anew(releases):
