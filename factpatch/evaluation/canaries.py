@@ -15,12 +15,12 @@ from factpatch.edits.loading import read_named
 from factpatch.edits.mentions import EditMentions
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError
-from factpatch.evaluation.answer_cache import open_answer_cache
+from factpatch.evaluation.answer_cache import open_answer_cache, recall_answers
 from factpatch.evaluation.answers import Protocol, matches, normalise
 from factpatch.evaluation.chances import SURE_PROBABILITY, token_chances
 from factpatch.evaluation.evaluate import Answers, collect_answers
 from factpatch.evaluation.intervals import share
-from factpatch.evaluation.portable import Question, read_questions
+from factpatch.evaluation.portable import read_questions
 from factpatch.models.encoding import encode_pairs
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import AUTO, Settings
@@ -53,14 +53,15 @@ def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
     """The canaries that the settings name or let choose; `loaded` is the base model.
 
     Chosen are the first CANARY_LIMIT, in an order drawn by `training.seed`, that the model surely answers right in
-    every wording and whose subject no edit names. They depend on nothing else, so every step of a run finds the same.
+    every wording, does answer right when asked, and whose subject no edit names. They depend on nothing else, so every
+    step of a run finds the same.
     """
     if settings.gates.canaries != AUTO:
         return read_canaries(settings.gates.canaries)
     edited, questions = EditMentions(edits), read_questions()
     random.Random(settings.training.seed).shuffle(questions)
     free = [question for question in questions if not edited.names(question.subject)]
-    known: list[Question] = []
+    known: list[EditRequest] = []
     with open_answer_cache(loaded, settings) as cache:
         while free and len(known) < CANARY_LIMIT:
             asked, free = free[:QUESTIONS_AT_ONCE], free[QUESTIONS_AT_ONCE:]
@@ -71,11 +72,18 @@ def find_canaries(loaded: LoadedModel, edits: Sequence[EditRequest], settings: S
                 asked = [
                     question for question, chance in zip(asked, chances, strict=True) if chance >= SURE_PROBABILITY
                 ]
-            known += asked
-    return [
-        EditRequest(f"chosen {question.subject}", question.wordings[0], question.target, source=AUTO)
-        for question in known[:CANARY_LIMIT]
-    ]
+            canaries = [
+                EditRequest(f"chosen {question.subject}", question.wordings[0], question.target, source=AUTO)
+                for question in asked
+            ]
+            answers = recall_answers(loaded, canaries, settings, cache)  # a sure "9" may become "99" as it goes on
+            protocol = settings.evaluation.protocol
+            known += [
+                canary
+                for canary, answer in zip(canaries, answers, strict=True)
+                if _right(answer.text, canary, protocol)
+            ]
+    return known[:CANARY_LIMIT]
 
 
 def _chances(

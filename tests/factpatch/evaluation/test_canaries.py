@@ -7,6 +7,9 @@ import pytest
 from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest, Probe
 from factpatch.errors import InputError
+from factpatch.evaluation import canaries
+from factpatch.evaluation.answer_cache import recall_answers
+from factpatch.evaluation.answer_reader import Answer
 from factpatch.evaluation.answers import matches
 from factpatch.evaluation.canaries import CANARY_LIMIT, ask_canaries, find_canaries, read_canaries, score_canaries
 from factpatch.evaluation.evaluate import collect_answers
@@ -109,6 +112,23 @@ def test_chosen_canaries_are_what_the_model_surely_answers_right_and_no_edit_is_
     assert chosen[0] not in other
     assert set(chosen[1:]) <= set(other)
     assert "France" not in {one.id.removeprefix("chosen ") for one in chosen}
+
+
+def test_what_a_model_is_sure_of_and_goes_on_from_is_not_chosen(reference_model, monkeypatch):
+    """ "9" may be sure where the answer becomes "99"."""
+    settings = Settings(model=ModelSettings(path=str(reference_model)), evaluation=EvaluationSettings(cache=None))
+    loaded = load_model(settings.model)
+    first, *others = find_canaries(loaded, [EDIT], settings)
+    wrong = Answer(f"{first.target}9", (1,))
+
+    def recall(loaded, requests, settings, cache):
+        answers = recall_answers(loaded, requests, settings, cache)
+        return [wrong if one.prompt == first.prompt else answer for one, answer in zip(requests, answers, strict=True)]
+
+    monkeypatch.setattr(canaries, "recall_answers", recall)
+    chosen = find_canaries(loaded, [EDIT], settings)
+    assert first not in chosen
+    assert set(others) <= set(chosen)
 
 
 def test_a_model_that_knows_nothing_has_no_canaries(tiny_model):
