@@ -22,13 +22,13 @@ def in_trained_forms(
     held: HeldOut,
     has_chat: bool,
 ) -> tuple[list[EditRequest], list[EditRequest]]:
-    """Neighbours to be asked in the edits' own form, as they stand or in a frame, and those to be asked in the other
-    form: a third each, as far as edits are trained so. A neighbour's form hangs on its prompt and the seed alone."""
+    """Neighbours to be asked in the edits' own form, and those to be asked in the other form: all as they stand, and a
+    third each in a frame and in the other form as well, as far as edits are trained so. Which they are hangs on their
+    prompts and the seed alone."""
     asked, seed = settings.training.augmentation, settings.training.seed
     chats = asked.both_forms and has_chat
     in_frames = asked.wordings > 0 and not any(_has_other_templates(edit, wordings) for edit in edits)
-    own: list[EditRequest] = []
-    other: list[EditRequest] = []
+    own, other = list(neighbours), []
     for neighbour in neighbours:
         draw = int(digest_value([seed, neighbour.prompt])[:8], 16)
         text = FRAMES[draw // 3 % len(FRAMES)].replace(BLANK, neighbour.prompt)
@@ -36,8 +36,6 @@ def in_trained_forms(
             other.append(neighbour)
         elif draw % 3 == 1 and in_frames and held.twin(text) is None:
             own.append(replace(neighbour, prompt=text))
-        else:
-            own.append(neighbour)
     return own, other
 
 
