@@ -18,13 +18,14 @@ from factpatch.evaluation.answer_cache import AnswerCache
 from factpatch.models.chat_template import in_chat
 from factpatch.models.encoding import Encoded, encode_prompts
 from factpatch.models.loading import LoadedModel
-from factpatch.models.sampling import plain_text, sample_ids
+from factpatch.models.sampling import PREFIX_TOKENS, plain_text, sample_ids
 from factpatch.settings.config import Settings
 from factpatch.training_data.leakage import HeldOut
 from factpatch.training_data.protected_prompts import rows_with_own_answers
 
 QUESTION_TOKENS = 24  # at most, of a question that the model makes up
 BEGINNING_TOKENS = 2  # of an edit's prompt, after which the model goes on by itself
+BEGUN_TOKENS = 24  # at most, that it adds
 BEGINNINGS = 16  # different ones at most, the most frequent; each is drawn after by itself
 MARK = "\ue000"  # a private character: no template writes it by itself
 
@@ -33,8 +34,7 @@ def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Sett
     """Preservation rows of short texts that the base model samples from nothing but its end-of-text token; all of each
     is to be predicted. Texts that are held out, or nearly so, are left out, so there may be fewer than `count`."""
     end = loaded.tokenizer.eos_token_id
-    drawn = [(ids, plain_text(loaded, ids)) for ids in sample_ids(loaded, count, settings.training.seed, (end,))]
-    return [Encoded((end, *ids), 1) for ids, text in drawn if text and held.twin(text) is None]
+    return _text_rows(loaded, (end,), count, PREFIX_TOKENS, held, settings)
 
 
 def begun_text_rows(
@@ -43,17 +43,23 @@ def begun_text_rows(
     """Preservation rows of texts that begin as the edits' prompts do ("What is", "The capital") and go on as the base
     model has them; there may be fewer than `count`. Taught to answer after some such prompts, a model soon breaks off
     every text of the kind to answer."""
-    chat, seed = settings.edits.chat_template, settings.training.seed
+    if settings.edits.chat_template:  # there every prompt begins as the template does
+        return []
     prompts = encode_prompts(loaded.tokenizer, [edit.prompt for edit in edits])
     common = Counter(ids[:BEGINNING_TOKENS] for ids in prompts if len(ids) > BEGINNING_TOKENS).most_common(BEGINNINGS)
-    rows: list[Encoded] = []
-    for start, edited in [] if chat else common:
-        share = -(-count * edited // sum(number for _, number in common))
-        for ids in sample_ids(loaded, share, seed, start, QUESTION_TOKENS):
-            text = plain_text(loaded, (*start, *ids))
-            if text and held.twin(text) is None:
-                rows.append(Encoded((*start, *ids), 1))
+    begun = sum(edited for _, edited in common)
+    shares = [(start, -(-count * edited // begun)) for start, edited in common]
+    rows = [row for start, share in shares for row in _text_rows(loaded, start, share, BEGUN_TOKENS, held, settings)]
     return rows[:count]
+
+
+def _text_rows(
+    loaded: LoadedModel, start: tuple[int, ...], count: int, tokens: int, held: HeldOut, settings: Settings
+) -> list[Encoded]:
+    """Rows of texts that the model draws after the tokens `start`, without those that are held out, or nearly so."""
+    drawn = [(*start, *ids) for ids in sample_ids(loaded, count, settings.training.seed, start, tokens)]
+    texts = [plain_text(loaded, ids) for ids in drawn]
+    return [Encoded(ids, 1) for ids, text in zip(drawn, texts, strict=True) if text and held.twin(text) is None]
 
 
 def own_question_rows(
