@@ -16,7 +16,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from factpatch.delivery.asking import facts_of
 from factpatch.delivery.low_rank import RANKS, loss
-from factpatch.delivery.nf4 import nf4_values
+from factpatch.delivery.nf4 import nf4_rows
 from factpatch.delivery.peft_adapter import adapter_rank, changed_spectra, low_rank_values
 from factpatch.delivery.quantizing import rounded
 from factpatch.edits.request import EditRequest
@@ -104,18 +104,27 @@ def serving_values(loaded: LoadedModel, name: str) -> Callable[[str, torch.Tenso
     """Gives for a matrix's name and values what a form (`bf16`, `q8_0`, `q4_k_m`, …) makes of them, in their dtype."""
     if name == "bf16":
         return lambda _, value: value.detach().bfloat16().to(value.dtype)
-    if name == "nf4":
-        return nf4_values(loaded)
-    kinds: Kinds = _mixture(loaded) if name == "q4_k_m" else lambda _: GGMLQuantizationType[name.upper()]
+    given_back = nf4_rows(loaded) if name == "nf4" else _gguf_rows(loaded, name)
 
     def served(own: str, value: torch.Tensor) -> torch.Tensor:
-        turned = is_transposed(loaded.model.get_submodule(own.rpartition(".")[0]))  # rows are columns there
-        rows = value.detach().T if turned else value.detach()
-        kind = _fitting(kinds(own), rows.shape[-1])
-        made = torch.from_numpy(rounded(rows.float().cpu().numpy(), kind, own))
+        turned = value.ndim > 1 and is_transposed(
+            loaded.model.get_submodule(own.rpartition(".")[0])
+        )  # rows are columns
+        made = given_back(own, value.detach().T if turned else value.detach())
         return (made.T if turned else made).to(value)
 
     return served
+
+
+def _gguf_rows(loaded: LoadedModel, name: str) -> Callable[[str, torch.Tensor], torch.Tensor]:
+    """Gives for a matrix's name and rows what a GGUF file of that kind makes of them."""
+    kinds: Kinds = _mixture(loaded) if name == "q4_k_m" else lambda _: GGMLQuantizationType[name.upper()]
+
+    def given_back(own: str, rows: torch.Tensor) -> torch.Tensor:
+        kind = _fitting(kinds(own), rows.shape[-1])
+        return torch.from_numpy(rounded(rows.float().cpu().numpy(), kind, own))
+
+    return given_back
 
 
 def _matrices(loaded: LoadedModel) -> tuple[str, ...]:
