@@ -29,7 +29,6 @@ NUDGE = 0.1  # how far the proof moves the located tensors: what is kept must no
 AGREEMENT = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}  # of logits, relative to the largest
 SLOPES = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.3}  # of gradients, relative to the largest
 
-
 _proven: WeakKeyDictionary[PreTrainedModel, dict[Location, Plan]] = WeakKeyDictionary()
 
 

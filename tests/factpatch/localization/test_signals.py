@@ -77,9 +77,8 @@ def test_every_place_is_ranked_and_unknown_ones_stand_in_the_middle(loaded, edit
     ranked = rank_places(loaded, trial_set, locations)
     values = [one.signals["update"] for one in ranked]
     assert values == sorted(values)
-    monkeypatch.setattr(
-        signals, "is_projection_weight", lambda model, name: False
-    )  # as if every matrix were a stack of experts
+    # as if every matrix were a stack of experts
+    monkeypatch.setattr(signals, "is_projection_weight", lambda model, name: False)
     assert [one.signals["update"] for one in rank_places(loaded, trial_set, locations)] == [None] * 40
 
 
