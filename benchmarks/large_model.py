@@ -130,7 +130,7 @@ def main() -> None:
                 verdicts = timed("verify", lambda: verify(loaded, opened, 32, 64))
         right = sum(verdict.answer is not None for verdict in verdicts)
         shape = shape_of(loaded.model, place, True)
-        run = sum(positions(row, shape.packed) for row in rows) * (shape.head + shape.back)
+        run = sum(positions(row, shape.layout) for row in rows) * (shape.head + shape.back)
         predicted = sum(len(row.ids) - row.prompt_length for row in rows) * 2 * shape.width * shape.vocabulary
         products = result.visits / len(rows) * (run + predicted)
         rate = matrix_rate(args.device, SIDE if args.device.startswith("cuda") else 1024)

@@ -21,13 +21,13 @@ SURE_PROBABILITY = 0.5  # least probability of every token of an answer that a m
 def token_chances(loaded: LoadedModel, rows: Sequence[Encoded], settings: Settings) -> list[list[float]]:
     """For each row the probability of every token behind its prompt."""
     check_length(loaded, [row.ids for row in rows])
-    found: list[list[float]] = []
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    found: dict[int, list[float]] = {}
     with open_rows(loaded, None, rows, settings.trunk) as opened:
-        for _, chances in in_batches(
-            partial(_chances, opened), range(len(rows)), settings.evaluation.batch_size, loaded.model
-        ):
-            found += chances
-    return found
+        batches = in_batches(partial(_chances, opened), by_length, settings.evaluation.batch_size, loaded.model)
+        for chosen, chances in batches:
+            found.update(zip(chosen, chances, strict=True))
+    return [found[index] for index in range(len(rows))]
 
 
 def _chances(rows: Rows, chosen: Sequence[int]) -> list[list[float]]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from factpatch.errors import InputError
 from factpatch.frozen_trunk.activations import Activations
 from factpatch.frozen_trunk.capture import capture
-from factpatch.frozen_trunk.plan import Plan, positions, possible_plans
+from factpatch.frozen_trunk.plan import Layout, Plan, positions, possible_plans
 from factpatch.frozen_trunk.replay import HeadRun, head_side
 from factpatch.frozen_trunk.store import kept_activations
 from factpatch.models.batches import out_of_memory, within_memory
@@ -49,16 +49,16 @@ class Rows:
     ) -> None:
         self.rows = tuple(rows)
         self.plan = plan
-        self.lengths = [positions(row, self.packed) for row in self.rows]
+        self.lengths = [positions(row, self.layout) for row in self.rows]
         self._loaded, self._kept, self._run = loaded, kept, run
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def packed(self) -> bool:
-        """Rows lie one after the other, without padding."""
-        return self.plan is not None and self.plan.packed
+    def layout(self) -> Layout:
+        """How the rows of a pass lie."""
+        return self.plan.layout if self.plan else "padded"
 
     @property
     def vocabulary(self) -> int:
@@ -67,8 +67,8 @@ class Rows:
 
     @property
     def engine(self) -> str:
-        """How rows are run: `packed` or `padded` from the location up, or through the `whole` model."""
-        return "whole" if self.plan is None else "packed" if self.plan.packed else "padded"
+        """How rows are run: from the location up in one of the layouts, or through the `whole` model."""
+        return self.plan.layout if self.plan else "whole"
 
     def predict(self, indices: Sequence[int], tokens_S: torch.Tensor | None = None) -> Predictions:
         """Predictions for some of the rows with the model's present values, of the whole vocabulary or of the tokens
@@ -133,9 +133,10 @@ def proven_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]
 def make_plan(loaded: LoadedModel, location: Location, rows: Sequence[Encoded]) -> Plan | None:
     """The cheapest plan that gives the whole model's logits on a few rows; None if no plan does.
 
-    The proof moves the located tensors first, so that a plan that keeps what depends on them is not taken.
+    The proof moves the located tensors first, so that a plan that keeps what depends on them is not taken. It takes
+    two rows at least, so that one in which rows see each other is not taken either.
     """
-    probes = list(dict.fromkeys(rows))[:PROOF_ROWS]
+    probes = (list(dict.fromkeys(rows)) * 2)[:PROOF_ROWS]
 
     def first(few: Sequence[Encoded]) -> Plan | None:
         return next((plan for plan in possible_plans(loaded, location, few) if _agrees(loaded, plan, few)), None)

@@ -2,13 +2,15 @@
 
 All blocks below the location's are frozen, and inside its block often the attention and, for a single projection of the
 MLP, what feeds it. A plan names the places (sites) whose activations are kept. Where nothing live mixes tokens any more
-(an MLP of the last block), rows shrink to the positions that predict target tokens, packed one after the other.
+(an MLP of the last block), rows shrink to the positions that predict target tokens, packed one after the other. Else
+rows lie in one row without padding, told apart by their positions, where the model can do that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -19,6 +21,8 @@ from factpatch.models.forward import collate, predict_whole
 from factpatch.models.linear import is_projection, sizes
 from factpatch.models.loading import LoadedModel, preserved
 from factpatch.models.locations import Location, decoder_blocks
+
+Layout = Literal["packed", "padding-free", "padded"]  # how the rows of a pass lie: see Plan
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Plan:
         mixer_items: as `block_items`, for the mixer.
         entry: the located projection, if its input is kept (site `entry`).
         silenced: frozen modules that feed the entry alone and need not run, with the width of their output.
-        packed: nothing live mixes tokens, so only the positions that predict target tokens are kept.
+        layout: `packed`: nothing live mixes tokens, so only the positions that predict target tokens are kept;
+            `padding-free`: all positions of all rows lie in one row; `padded`: a row each.
     """
 
     location: Location
@@ -43,7 +48,7 @@ class Plan:
     mixer_items: int = 0
     entry: str | None = None
     silenced: tuple[tuple[str, int], ...] = ()
-    packed: bool = False
+    layout: Layout = "padded"
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -53,16 +58,16 @@ class Plan:
     def place(self, site: str) -> tuple[str, str, bool]:
         """What a site keeps; plans with equal places can share one tensor."""
         module = {"block": str(self.layer), "mixer": self.mixer, "entry": self.entry}[site]
-        return site, module or "", self.packed
+        return site, module or "", self.layout == "packed"
 
     def positions(self, row: Encoded) -> int:
         """How many positions of a row are kept."""
-        return positions(row, self.packed)
+        return positions(row, self.layout)
 
 
-def positions(row: Encoded, packed: bool) -> int:
+def positions(row: Encoded, layout: Layout) -> int:
     """Of a row in a pass: all that predict, or, packed, those alone that predict target tokens."""
-    return len(row.ids) - (row.prompt_length if packed else 1)
+    return len(row.ids) - (row.prompt_length if layout == "packed" else 1)
 
 
 def kept_bytes(model: PreTrainedModel, plan: Plan, rows: Sequence[Encoded]) -> dict[str, int]:
@@ -93,7 +98,7 @@ def possible_plans(loaded: LoadedModel, location: Location, probes: Sequence[Enc
     if mixer:
         kept = replace(plain, mixer=mixer, mixer_items=outputs[mixer].items)
         if location.layer == len(blocks) - 1:
-            packed = replace(kept, packed=True)
+            packed = replace(kept, layout="packed")
             entry = entry_of(model, location)
             if entry:
                 silenced = tuple(
@@ -105,8 +110,13 @@ def possible_plans(loaded: LoadedModel, location: Location, probes: Sequence[Enc
                 )
                 yield replace(packed, entry=entry, silenced=silenced)
             yield packed
-        yield kept
-    yield plain
+        yield from _without_padding_first(kept)
+    yield from _without_padding_first(plain)
+
+
+def _without_padding_first(plan: Plan) -> Iterator[Plan]:
+    yield replace(plan, layout="padding-free")
+    yield plan
 
 
 @dataclass(frozen=True)

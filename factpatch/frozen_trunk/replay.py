@@ -17,11 +17,13 @@ from factpatch.frozen_trunk.activations import Activations
 from factpatch.frozen_trunk.plan import Plan
 from factpatch.frozen_trunk.sites import as_items, given_input, handed_on
 from factpatch.models.encoding import Encoded
-from factpatch.models.forward import Predictions, collate, flatten, supported, target_logits
+from factpatch.models.forward import Predictions, collate, flatten, logits_by_index, supported, target_logits
 from factpatch.models.locations import decoder_blocks
 from factpatch.models.shadowing import shadowed
 
 HeadRun = Callable[[Sequence[Encoded], Activations], Predictions]
+
+PASS_POSITIONS = 512  # of a pass without padding at most, unless one row has more
 
 
 @contextmanager
@@ -42,7 +44,7 @@ def head_side(model: PreTrainedModel, plan: Plan) -> Iterator[HeadRun]:
             changes.enter_context(shadowed(model.get_submodule(name), _silence(width)))
 
         def run(rows: Sequence[Encoded], kept: Activations) -> Predictions:
-            return _run_packed(model, rows, kept, feed) if plan.packed else _run_padded(model, rows, kept, feed)
+            return _RUNS[plan.layout](model, rows, kept, feed)
 
         yield run
 
@@ -68,6 +70,49 @@ def _run_padded(
     batch = collate(rows, 0, model.device)
     feed.update(kept.padded(batch.ids_BT.shape[1] - 1, model.device))
     return flatten(target_logits(model, batch), batch)
+
+
+def _run_padding_free(
+    model: PreTrainedModel, rows: Sequence[Encoded], kept: Activations, feed: dict[str, torch.Tensor]
+) -> Predictions:
+    """Rows one after the other, in passes of bounded length: attention works out all pairs of a pass's positions."""
+    passes: list[list[int]] = []
+    filled = PASS_POSITIONS
+    for index, row in enumerate(rows):
+        if filled + len(row.ids) - 1 > PASS_POSITIONS:
+            passes.append([])
+            filled = 0
+        passes[-1].append(index)
+        filled += len(row.ids) - 1
+    found = [_run_one_row(model, [rows[index] for index in part], kept.select(part), feed) for part in passes]
+    row_P = torch.cat([each.row_P + part[0] for part, each in zip(passes, found, strict=True)])
+    logits_PV, target_P = torch.cat([each.logits_PV for each in found]), torch.cat([each.target_P for each in found])
+    return Predictions(logits_PV, target_P, row_P, torch.ones_like(target_P, dtype=torch.bool), len(rows))
+
+
+def _run_one_row(
+    model: PreTrainedModel, rows: Sequence[Encoded], kept: Activations, feed: dict[str, torch.Tensor]
+) -> Predictions:
+    """All rows as one: the model keeps rows apart where positions begin anew and no mask is given."""
+    device = model.device
+    lengths = torch.tensor([len(row.ids) - 1 for row in rows])
+    targets = torch.tensor([len(row.ids) - row.prompt_length for row in rows])
+    row_T = torch.arange(len(rows)).repeat_interleave(lengths)
+    positions_T = torch.arange(len(row_T)) - (lengths.cumsum(0) - lengths)[row_T]
+    asked_P = (positions_T >= (lengths - targets)[row_T]).nonzero()[:, 0].to(device)
+    ids_T = torch.tensor([token for row in rows for token in row.ids[:-1]], device=device)
+    target_P = torch.tensor([token for row in rows for token in row.ids[row.prompt_length :]], device=device)
+    feed.update(kept.packed(device))
+    options = supported(model, position_ids=positions_T[None].to(device))
+    options |= {"logits_to_keep": asked_P} if logits_by_index(model) else {}
+    logits_TV = model(input_ids=ids_T[None], attention_mask=None, use_cache=False, **options).logits[0]
+    logits_PV = logits_TV if len(logits_TV) == len(asked_P) else logits_TV[asked_P]
+    return Predictions(
+        logits_PV, target_P, row_T[asked_P.cpu()].to(device), torch.ones_like(target_P, dtype=torch.bool), len(rows)
+    )
+
+
+_RUNS = {"packed": _run_packed, "padding-free": _run_padding_free, "padded": _run_padded}
 
 
 def _silence(width: int) -> Callable[..., torch.Tensor]:

@@ -33,7 +33,7 @@ from factpatch.progress import Progress
 from factpatch.settings.config import TrunkSettings
 
 SHARD_ROWS = 4096  # rows of a shard at most; a killed run loses no more than one
-STORE_VERSION = "2"  # of the files; another number never reads these
+STORE_VERSION = "3"  # of the files; another number never reads these
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,15 @@ def trunk_digest(loaded: LoadedModel, plan: Plan) -> str:
     """Names everything but the rows that kept activations depend on. The located tensors are not among it: a patched
     model has its base model's trunk."""
     frozen = fingerprint(known_digests(loaded.model, but=plan.location.parameters))
-    parts = (STORE_VERSION, frozen, plan.layer, plan.mixer, plan.entry, plan.packed, str(loaded.model.dtype))
+    parts = (
+        STORE_VERSION,
+        frozen,
+        plan.layer,
+        plan.mixer,
+        plan.entry,
+        plan.layout == "packed",
+        str(loaded.model.dtype),
+    )
     config = loaded.model.config.to_json_string(use_diff=False)
     return hashlib.sha256(f"{parts} {loaded.model.device.type} {config}".encode()).hexdigest()[:32]
 

@@ -13,7 +13,7 @@ from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Batch, collate
 from factpatch.models.loading import LoadedModel
 
-TRUNK_BATCH_ROWS = 32  # rows of a trunk batch, always, but where memory runs out
+TRUNK_BATCH_ROWS = 16  # rows of a trunk batch, always, but where memory runs out
 TRUNK_BATCH_WIDTH = 8  # input tokens of a trunk batch are a multiple of it
 
 

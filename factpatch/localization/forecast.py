@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from factpatch.frozen_trunk.plan import Layout
 from factpatch.localization.trial_set import TrialSet
 from factpatch.localization.trials import Trial, trial_settings
 from factpatch.methods.breadth_first.estimate import workload
@@ -26,7 +27,7 @@ class Forecast:
         self._loaded, self._trial_set, self._settings = loaded, trial_set, settings
         self._pace: MachineSpeed | None = None
         self._expected = self._taken = 0.0
-        self._work: dict[bool, Workload] = {}
+        self._work: dict[Layout, Workload] = {}
 
     def seconds(self, location: Location, whole: bool) -> float:
         """Estimated seconds of a trial to come at this place, whole or short, if it needs all of its epochs."""
@@ -62,9 +63,9 @@ class Forecast:
         if self._pace is None:
             self._pace = MachineSpeed(matrix_rate(device, model.dtype), memory_rate(device), model.dtype.itemsize)
         shape = shape_of(model, location, self._settings.trunk.keep)
-        if shape.packed not in self._work:
-            self._work[shape.packed] = workload(training, trial_set.training_rows, shape)
-        work = self._work[shape.packed]
+        if shape.layout not in self._work:
+            self._work[shape.layout] = workload(training, trial_set.training_rows, shape)
+        work = self._work[shape.layout]
         seconds = epochs * self._pace.epoch(work, shape)
         asked = [question.row for question in trial_set.questions]
         seconds += self._pace.forward(whole_passes(asked), shape)

@@ -116,7 +116,7 @@ class TrainingResult:
         steps: of the optimizer.
         visits: rows that went forward and backward, preserved ones included.
         unsure: indices of the edits that were not answered right with margin at the last check; None if unchecked.
-        engine: `packed`, `padded` (head side alone) or `whole` (the whole model in every step).
+        engine: `packed`, `padding-free`, `padded` (head side alone) or `whole` (the whole model in every step).
         factors: of a low-rank run, A and B by name: the values are those that it began with plus B A.
     """
 

@@ -48,7 +48,7 @@ def curvature_of_own_text(loaded: LoadedModel, location: Location, folder: str |
     if path and (kept := read_cached(path, lambda path: _read(path, location, loaded.model.device))):
         return kept
     end = loaded.tokenizer.eos_token_id
-    texts = sample_ids(loaded, TEXTS, 0, (end,), TOKENS)
+    texts = dict.fromkeys(sample_ids(loaded, [(end,)] * TEXTS, 0, TOKENS))
     found = curvature_of_rows(loaded, location, [Encoded((end, *ids), 1) for ids in texts])
     if path:
         _write(path, found)

@@ -10,6 +10,7 @@ import torch
 
 from factpatch.errors import RefusedError
 from factpatch.frozen_trunk import Rows
+from factpatch.frozen_trunk.plan import Layout
 from factpatch.methods.curvature import Held, project
 from factpatch.methods.master_weights import Masters
 from factpatch.methods.preservation import PreservationTerm
@@ -69,7 +70,7 @@ class Stepper:
         return found
 
     def _look(self, indices: Sequence[int], micro: int) -> torch.Tensor:
-        parts = micro_batches([self._lengths[index] for index in indices], micro, self.rows.packed)
+        parts = micro_batches([self._lengths[index] for index in indices], micro, self.rows.layout)
         hard = []
         for part in parts:
             predictions = self.rows.predict([indices[place] for place in part])
@@ -114,7 +115,7 @@ class Stepper:
             [own[place] for place in part]
             for own in (taught, preserved)
             if own
-            for part in micro_batches([self._lengths[indices[place]] for place in own], micro, self.rows.packed)
+            for part in micro_batches([self._lengths[indices[place]] for place in own], micro, self.rows.layout)
         ]
 
     @property
@@ -145,11 +146,11 @@ def _in_order(value_B: torch.Tensor, parts: Sequence[Sequence[int]]) -> torch.Te
     return value_B.cpu()[order.argsort()]
 
 
-def micro_batches(lengths: Sequence[int], largest: int | None, packed: bool) -> list[list[int]]:
-    """Places of a mini-batch's rows in groups of at most `largest`: packed rows in order, others of similar lengths, so
-    that padding is no more than the share PADDING of a group's positions, or than SPARE of them."""
+def micro_batches(lengths: Sequence[int], largest: int | None, layout: Layout) -> list[list[int]]:
+    """Places of a mini-batch's rows in groups of at most `largest`: in order, or, where shorter rows are padded, of
+    similar lengths, so that padding is no more than the share PADDING of a group's positions, or than SPARE of them."""
     largest = largest or len(lengths)
-    if packed:
+    if layout != "padded":
         return [list(range(len(lengths)))[start : start + largest] for start in range(0, len(lengths), largest)]
     groups: list[list[int]] = []
     filled = 0

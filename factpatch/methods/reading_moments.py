@@ -25,8 +25,8 @@ from factpatch.models.locations import decoder_blocks
 from factpatch.models.sampling import sample_ids
 from factpatch.settings.config import TrunkSettings
 
-MOMENTS_VERSION = 2  # of the files; another number never reads these
-TEXTS, TEXT_TOKENS = 64, 64  # drawn at once, and of each at most
+MOMENTS_VERSION = 3  # of the files; another number never reads these
+TEXT_TOKENS = 64  # of a text at most
 DRAWS = 1000  # at most: a model that only ever says a word or two gives too few tokens
 ROWS_AT_ONCE = 16
 
@@ -41,7 +41,7 @@ def reading_moments(
     if trunk.folder is None:
         return _moments(loaded, weights, tokens, seed)
     base = fingerprint(known_digests(loaded.model))
-    parts = [MOMENTS_VERSION, base, str(loaded.model.dtype), tokens, seed, TEXTS, TEXT_TOKENS]
+    parts = [MOMENTS_VERSION, base, str(loaded.model.dtype), tokens, seed, TEXT_TOKENS]
     folder = output_folder(Path(trunk.folder) / f"moments-{digest_value(parts)[:32]}")
     paths = {name: folder / f"{name}.safetensors" for name in weights}
     kept = {name: read_cached(path, lambda path: load_file(path)["moment"]) for name, path in paths.items()}
@@ -84,15 +84,13 @@ def _moments(loaded: LoadedModel, weights: Sequence[str], tokens: int, seed: int
 
 
 def _own_texts(loaded: LoadedModel, tokens: int, seed: int) -> list[Encoded]:
-    """Texts of so many tokens together, from the model's own distribution after its end-of-text token."""
+    """Texts of about so many tokens together, from the model's own distribution after its end-of-text token: as many
+    as would have them if none ended early, and again while there are fewer than half."""
     end = loaded.tokenizer.eos_token_id
     texts: list[Encoded] = []
-    count = 0
     for draw in range(DRAWS):
-        for ids in sample_ids(loaded, TEXTS, seed + draw, (end,), TEXT_TOKENS):
-            if count < tokens:
-                texts.append(Encoded((end, *ids), 1))
-                count += len(ids)
-        if count >= tokens:
+        drawn = sample_ids(loaded, [(end,)] * -(-tokens // TEXT_TOKENS), seed + draw, TEXT_TOKENS)
+        texts += [Encoded((end, *ids), 1) for ids in drawn]
+        if sum(len(text.ids) - 1 for text in texts) >= tokens / 2:
             return sorted(texts, key=lambda text: len(text.ids))
     raise RefusedError(f"the model makes up texts of a few tokens alone, not the {tokens} that statistics need")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from factpatch.frozen_trunk.plan import positions
+from factpatch.frozen_trunk.plan import Layout, positions
 from factpatch.methods.optimizer import micro_batches
 from factpatch.models.encoding import Encoded
 
@@ -26,7 +26,7 @@ class ModelShape:
         width, vocabulary: of the matrix that gives the logits.
         read_squares: numbers of all matrices that whiten what located projections read.
         read_products: products of the located projections with these matrices.
-        packed: only positions that predict target tokens are kept and run.
+        layout: how the rows of a pass lie, as the trunk's plan has it.
     """
 
     model: int
@@ -42,7 +42,7 @@ class ModelShape:
     vocabulary: int
     read_squares: int
     read_products: int
-    packed: bool
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,17 @@ class Workload:
     moments_bytes: int = 0
 
 
-def batch_passes(rows: Sequence[Encoded], batch: int, micro: int | None, packed: bool) -> Iterator[ForwardPass]:
+def batch_passes(rows: Sequence[Encoded], batch: int, micro: int | None, layout: Layout) -> Iterator[ForwardPass]:
     """The passes that take the rows in mini-batches of so many, each in micro-batches of similar lengths."""
     for start in range(0, len(rows), batch):
         chosen = rows[start : start + batch]
-        for part in micro_batches([positions(row, packed) for row in chosen], micro, packed):
-            yield one_pass([chosen[place] for place in part], packed)
+        for part in micro_batches([positions(row, layout) for row in chosen], micro, layout):
+            yield one_pass([chosen[place] for place in part], layout)
 
 
-def one_pass(rows: Sequence[Encoded], packed: bool) -> ForwardPass:
+def one_pass(rows: Sequence[Encoded], layout: Layout) -> ForwardPass:
     """A pass of these rows together."""
     predicted = [len(row.ids) - row.prompt_length for row in rows]
-    if packed:
-        return ForwardPass(len(rows), sum(predicted), sum(predicted))
+    if layout != "padded":
+        return ForwardPass(len(rows), sum(positions(row, layout) for row in rows), sum(predicted))
     return ForwardPass(len(rows), len(rows) * max(len(row.ids) - 1 for row in rows), len(rows) * max(predicted))

@@ -69,14 +69,18 @@ def target_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """`logits_BKV`: at [b, k] the prediction of `target_BK[b, k]`. The last token predicts nothing and is left out."""
     ids_BT, attention_BT = batch.ids_BT[:, :-1], batch.attention_BT[:, :-1]
     width, kept = ids_BT.shape[1], batch.target_BK.shape[1]
-    parameter = inspect.signature(model.forward).parameters.get("logits_to_keep")
     # by index, where a model takes one: a slice of the hidden states would not be contiguous, and the product with the
     # vocabulary, most of a small head side's work, would run row by row
-    by_index = parameter is not None and "Tensor" in str(parameter.annotation)
-    last = torch.arange(width - kept, width, device=ids_BT.device) if by_index else kept
+    last = torch.arange(width - kept, width, device=ids_BT.device) if logits_by_index(model) else kept
     options = supported(model, position_ids=batch.positions_BT[:, :-1], logits_to_keep=last)
     logits_BTV = model(input_ids=ids_BT, attention_mask=attention_BT, use_cache=False, **options).logits
     return logits_BTV if logits_BTV.shape[1] == kept else logits_BTV[:, -kept:]
+
+
+def logits_by_index(model: PreTrainedModel) -> bool:
+    """Can the model be asked for logits at some positions, named by their indices?"""
+    parameter = inspect.signature(model.forward).parameters.get("logits_to_keep")
+    return parameter is not None and "Tensor" in str(parameter.annotation)
 
 
 def supported(model: PreTrainedModel, **options: object) -> dict[str, object]:

@@ -14,12 +14,14 @@ PREFIX_TOKENS, LEAST_TOKENS = 16, 4  # at most and at least, of a prefix that th
 
 
 def sample_ids(
-    loaded: LoadedModel, count: int, seed: int, start: Sequence[int], tokens: int = PREFIX_TOKENS
+    loaded: LoadedModel, starts: Sequence[Sequence[int]], seed: int, tokens: int = PREFIX_TOKENS
 ) -> list[tuple[int, ...]]:
-    """Short texts drawn from the model's own distribution after the tokens `start`: what was drawn, token by token,
-    each but once."""
+    """Short texts drawn from the model's own distribution, one after each of the starts, which have as many tokens
+    each: what was drawn, token by token, without the start."""
+    if not starts:
+        return []
     model, end = loaded.model, loaded.tokenizer.eos_token_id
-    start_BT = torch.tensor([list(start)] * count, device=model.device)
+    start_BT = torch.tensor([list(start) for start in starts], device=model.device)
     config = GenerationConfig(
         do_sample=True,
         top_k=0,
@@ -31,13 +33,13 @@ def sample_ids(
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         drawn = model.generate(start_BT, attention_mask=torch.ones_like(start_BT), generation_config=config)  # type: ignore[operator]
-    rows = (row[: row.index(end) + 1] if end in row else row for row in drawn[:, len(start) :].tolist())
-    return list(dict.fromkeys(map(tuple, rows)))
+    rows = drawn[:, start_BT.shape[1] :].tolist()
+    return [tuple(row[: row.index(end) + 1] if end in row else row) for row in rows]
 
 
 def sample_texts(loaded: LoadedModel, count: int, seed: int) -> list[str]:
     """Texts drawn from the model's own distribution, each on one line, without blank ones."""
-    drawn = sample_ids(loaded, count, seed, (loaded.tokenizer.eos_token_id,))
+    drawn = sample_ids(loaded, [(loaded.tokenizer.eos_token_id,)] * count, seed)
     texts = [plain_text(loaded, ids) for ids in drawn]
     return list(dict.fromkeys(text for text in texts if text))
 

@@ -123,7 +123,7 @@ def estimate(
     size = dtype.itemsize
     state = shape.located * (size + 4 + 8 + 4 + (size if size < 4 or len(work.passes) > work.steps else 0))
     state += work.held_bytes
-    trunk = kept_positions(rows.all, shape.packed) * shape.kept * size
+    trunk = kept_positions(rows.all, shape.layout) * shape.kept * size
     largest = max(
         [(pass_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in work.passes]
         + [(check_bytes(forward_pass, shape, size), forward_pass.rows) for forward_pass in work.checks]

@@ -12,10 +12,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from factpatch.errors import InputError
-from factpatch.frozen_trunk.plan import entry_of, positions
+from factpatch.frozen_trunk.plan import Layout, entry_of, positions
 from factpatch.frozen_trunk.trunk_batches import TRUNK_BATCH_ROWS, batch_width
 from factpatch.methods.workload import ForwardPass, ModelShape, one_pass
 from factpatch.models.encoding import Encoded
+from factpatch.models.forward import supported
 from factpatch.models.linear import is_projection_weight, sizes
 from factpatch.models.locations import Location, decoder_blocks
 from factpatch.models.roles import attention_module
@@ -33,8 +34,10 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelSha
     lowest = [parameter for parameter in own.parameters() if any(parameter is other for other in located)]
     count, own_count = (sum(parameter.numel() for parameter in some) for some in (located, lowest))
     mixer = _frozen_mixer(own, located)
-    packed = keep and mixer is not None and not len(above)
-    projection = entry_of(model, location) if packed else None
+    layout: Layout = "padding-free" if keep and supported(model, position_ids=None) else "padded"
+    if keep and mixer is not None and not len(above):
+        layout = "packed"
+    projection = entry_of(model, location) if layout == "packed" else None
     entry = sizes(model.get_submodule(projection))[0] if projection else 0
     projected = [
         sizes(model.get_submodule(name.rpartition(".")[0]))
@@ -58,7 +61,7 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelSha
         vocabulary=config.vocab_size,
         read_squares=sum(read**2 for read, _ in projected),
         read_products=sum(read**2 * written for read, written in projected),
-        packed=packed,
+        layout=layout,
     )
 
 
@@ -69,16 +72,17 @@ def trunk_positions(rows: Iterable[Encoded]) -> tuple[int, int]:
     return sum(width * count * TRUNK_BATCH_ROWS for width, count in batches.items()), sum(batches.values())
 
 
-def kept_positions(rows: Iterable[Encoded], packed: bool) -> int:
+def kept_positions(rows: Iterable[Encoded], layout: Layout) -> int:
     """Positions whose activations the trunk keeps."""
-    return sum(positions(row, packed) for row in set(rows))
+    return sum(positions(row, layout) for row in set(rows))
 
 
 def whole_passes(rows: Sequence[Encoded]) -> list[ForwardPass]:
     """Passes that measure rows, those of one length together."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     return [
-        one_pass(ordered[start : start + TRUNK_BATCH_ROWS], False) for start in range(0, len(ordered), TRUNK_BATCH_ROWS)
+        one_pass(ordered[start : start + TRUNK_BATCH_ROWS], "padded")
+        for start in range(0, len(ordered), TRUNK_BATCH_ROWS)
     ]
 
 

@@ -33,8 +33,7 @@ MARK = "\ue000"  # a private character: no template writes it by itself
 def own_text_rows(loaded: LoadedModel, count: int, held: HeldOut, settings: Settings) -> list[Encoded]:
     """Preservation rows of short texts that the base model samples from nothing but its end-of-text token; all of each
     is to be predicted. Texts that are held out, or nearly so, are left out, so there may be fewer than `count`."""
-    end = loaded.tokenizer.eos_token_id
-    return _text_rows(loaded, (end,), count, PREFIX_TOKENS, held, settings)
+    return _text_rows(loaded, [(loaded.tokenizer.eos_token_id,)] * count, PREFIX_TOKENS, held, settings)
 
 
 def begun_text_rows(
@@ -48,16 +47,16 @@ def begun_text_rows(
     prompts = encode_prompts(loaded.tokenizer, [edit.prompt for edit in edits])
     common = Counter(ids[:BEGINNING_TOKENS] for ids in prompts if len(ids) > BEGINNING_TOKENS).most_common(BEGINNINGS)
     begun = sum(edited for _, edited in common)
-    shares = [(start, -(-count * edited // begun)) for start, edited in common]
-    rows = [row for start, share in shares for row in _text_rows(loaded, start, share, BEGUN_TOKENS, held, settings)]
-    return rows[:count]
+    starts = [start for start, edited in common for _ in range(-(-count * edited // begun))]
+    return _text_rows(loaded, starts, BEGUN_TOKENS, held, settings)[:count]
 
 
 def _text_rows(
-    loaded: LoadedModel, start: tuple[int, ...], count: int, tokens: int, held: HeldOut, settings: Settings
+    loaded: LoadedModel, starts: Sequence[tuple[int, ...]], tokens: int, held: HeldOut, settings: Settings
 ) -> list[Encoded]:
-    """Rows of texts that the model draws after the tokens `start`, without those that are held out, or nearly so."""
-    drawn = [(*start, *ids) for ids in sample_ids(loaded, count, settings.training.seed, start, tokens)]
+    """Rows of texts that the model draws after the starts, without those that are held out, or nearly so."""
+    said = sample_ids(loaded, starts, settings.training.seed, tokens)
+    drawn = list(dict.fromkeys((*start, *ids) for start, ids in zip(starts, said, strict=True)))
     texts = [plain_text(loaded, ids) for ids in drawn]
     return [Encoded(ids, 1) for ids, text in zip(drawn, texts, strict=True) if text and held.twin(text) is None]
 
@@ -70,7 +69,7 @@ def own_question_rows(
     start = _users_turn(loaded.tokenizer)
     if start is None:
         return []
-    drawn = sample_ids(loaded, count, settings.training.seed, start, QUESTION_TOKENS)
+    drawn = sample_ids(loaded, [start] * count, settings.training.seed, QUESTION_TOKENS)
     texts = list(dict.fromkeys(plain_text(loaded, ids) for ids in drawn))
     questions = [text for text in texts if text and held.twin(text) is None]
     asked = [EditRequest("own", text, "") for text in questions]

@@ -18,7 +18,7 @@ REQUESTS = (
     "Put this as somebody else would, keeping every name: {}",
 )
 LINE_MARKS = "\"'`*- "  # around a line that a model writes
-EDITS_TRIED_FIRST, LEAST_REWORDED = 8, 2  # where fewer of these get a wording, no others are tried
+EDITS_TRIED_FIRST, LEAST_REWORDED = 4, 1  # where fewer of these get a wording, no others are tried
 
 
 def reword(

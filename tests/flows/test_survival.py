@@ -172,4 +172,4 @@ def test_an_edit_step_leaves_a_patch_that_its_certificate_vouches_for(here):
     assert json.loads((here / "out" / "patch" / "certificate.json").read_text()) == result["certificate"]
     assert result["certificate"]["changed"] == result["parameters"] == ["model.layers.2.mlp.down_proj.weight"]
     assert result["certificate"]["outputs"]["rows"] == len(ROWS)
-    assert (result["engine"], result["schema"]) == ("padded", 1)
+    assert (result["engine"], result["schema"]) == ("padding-free", 1)

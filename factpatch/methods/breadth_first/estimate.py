@@ -22,7 +22,7 @@ def workload(training: TrainingSettings, rows: TrainingRows, shape: ModelShape) 
         passes=passes,
         steps=-(-visited // training.rows_a_step(visited)),
         epochs=training.epochs,
-        checks=list(batch_passes(checked, CHECK_ROWS, training.micro_batch, shape.packed)),
+        checks=list(batch_passes(checked, CHECK_ROWS, training.micro_batch, shape.layout)),
         whitened_products=shape.read_products if training.damping else 0,
         held_bytes=_held_bytes(training, rows, shape),
         checkpoint_bytes=12 * shape.located,
@@ -43,7 +43,7 @@ def _epoch_passes(training: TrainingSettings, rows: TrainingRows, shape: ModelSh
     for start in range(0, len(order), batch):
         for is_preserved in (False, True):
             own = [row for row, preserved_row in order[start : start + batch] if preserved_row is is_preserved]
-            passes = batch_passes(own, max(1, len(own)), training.micro_batch, shape.packed)
+            passes = batch_passes(own, max(1, len(own)), training.micro_batch, shape.layout)
             fewer = is_preserved and training.preservation.loss == "kl"
             found += [_fewer_logits(shape, forward_pass) for forward_pass in passes] if fewer else passes
     return found

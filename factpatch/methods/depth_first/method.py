@@ -22,7 +22,7 @@ class DepthFirst:
         """A step an edit in each epoch."""
         from factpatch.methods.workload import Workload, one_pass
 
-        return Workload([one_pass([row], shape.packed) for row in rows.edits], len(rows.edits), training.epochs)
+        return Workload([one_pass([row], shape.layout) for row in rows.edits], len(rows.edits), training.epochs)
 
     def run(self, job: EditJob) -> TrainingResult:
         """Train one edit after the other."""

@@ -41,7 +41,7 @@ def made_up_prefixes(loaded: LoadedModel, seed: int) -> list[str]:
     texts = []
     for beginning in PREFIXES:
         start = encode_prompt(loaded.tokenizer, beginning)
-        texts += [plain_text(loaded, start + ids) for ids in sample_ids(loaded, 1, seed, start, PREFIX_TOKENS)]
+        texts += [plain_text(loaded, start + ids) for ids in sample_ids(loaded, [start], seed, PREFIX_TOKENS)]
     return [f"{text}. " for text in dict.fromkeys(texts)]
 
 

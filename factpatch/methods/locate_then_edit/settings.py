@@ -39,6 +39,6 @@ def value_workload(training: ValueSettings, rows: TrainingRows, shape: ModelShap
     longer = (-1,) * (PREFIX_TOKENS + 2)
     contexts = [Encoded(longer + row.ids, len(longer) + row.prompt_length) for row in rows.edits]
     parts = [contexts[start : start + EDITS_AT_ONCE] for start in range(0, len(contexts), EDITS_AT_ONCE)]
-    passes = [one_pass(part * (len(PREFIXES) + 2), packed=False) for part in parts]
+    passes = [one_pass(part * (len(PREFIXES) + 2), layout="padded") for part in parts]
     held = matrices * MOMENT_BYTES * shape.located
     return Workload(passes, steps=len(parts), epochs=training.v_num_grad_steps, held_bytes=held)

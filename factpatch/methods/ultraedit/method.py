@@ -31,7 +31,7 @@ class UltraEdit:
         """A pass forward and backward for each edit, and the activations of a chunk's tokens."""
         from factpatch.methods.workload import Workload, batch_passes
 
-        passes = list(batch_passes(rows.edits, ROWS_A_PASS, None, packed=False))
+        passes = list(batch_passes(rows.edits, ROWS_A_PASS, None, layout="padded"))
         chunk = rows.edits[: training.chunk]
         held = 4 * shape.saved * sum(len(row.ids) - 1 for row in chunk)
         return Workload(passes, -(-len(rows.edits) // training.chunk), epochs=1, held_bytes=held)

@@ -126,7 +126,7 @@ def test_a_full_disk_is_told_in_one_line(tiny_model, trunk, monkeypatch):
 def test_hidden_states_without_a_folder_stay_below_the_limit(tiny_model):
     pair = Pair(tiny_model("llama"), "2:mlp")
     with pytest.raises(InputError, match=r"more than trunk\.memory_gb .*name a trunk\.folder"):
-        kept_activations(pair.loaded, pair.plan, pair.rows, TrunkSettings(folder=None, memory_gb=1e-4))
+        kept_activations(pair.loaded, pair.plan, pair.rows, TrunkSettings(folder=None, memory_gb=5e-5))
 
 
 def test_training_of_a_model_that_cannot_be_cut_is_refused(tiny_model, trunk, monkeypatch):

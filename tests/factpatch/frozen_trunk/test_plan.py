@@ -22,20 +22,20 @@ PLANS = {
         "3:down": ("packed", ("block", "mixer", "entry"), ("mlp.gate_proj", "mlp.up_proj")),
         "3:up": ("packed", ("block", "mixer"), ()),  # the gate takes part: its output meets that of `up`
         "3:mlp": ("packed", ("block", "mixer"), ()),
-        "3:attention": ("padded", ("block",), ()),
-        "3:block": ("padded", ("block",), ()),
-        "1:down": ("padded", ("block", "mixer"), ()),
-        "1:v": ("padded", ("block",), ()),
-        "0:mlp": ("padded", ("block", "mixer"), ()),
-        "2-3:down": ("padded", ("block", "mixer"), ()),  # from the lowest layer up
-        "1-3:v": ("padded", ("block",), ()),
+        "3:attention": ("padding-free", ("block",), ()),
+        "3:block": ("padding-free", ("block",), ()),
+        "1:down": ("padding-free", ("block", "mixer"), ()),
+        "1:v": ("padding-free", ("block",), ()),
+        "0:mlp": ("padding-free", ("block", "mixer"), ()),
+        "2-3:down": ("padding-free", ("block", "mixer"), ()),  # from the lowest layer up
+        "1-3:v": ("padding-free", ("block",), ()),
     },
     "gpt2": {
         "3:down": ("packed", ("block", "mixer", "entry"), ("mlp.c_fc",)),
         "3:up": ("packed", ("block", "mixer", "entry"), ()),
-        "3:attention": ("padded", ("block",), ()),
-        "2:mlp": ("padded", ("block", "mixer"), ()),
-        "1-3:down": ("padded", ("block", "mixer"), ()),
+        "3:attention": ("padding-free", ("block",), ()),
+        "2:mlp": ("padding-free", ("block", "mixer"), ()),
+        "1-3:down": ("padding-free", ("block", "mixer"), ()),
     },
 }
 
@@ -55,9 +55,9 @@ def test_the_plan_of_a_location(tiny_model, kind, place):
         silenced = tuple(name.partition(f".{location.layer}.")[2] for name, _ in plan.silenced)
         assert (opened.engine, plan.sites, silenced) == PLANS[kind][place]
         assert plan.layer == location.layer
-        assert opened.packed == plan.packed
+        assert opened.layout == plan.layout
         targets = [len(row.ids) - row.prompt_length for row in rows]
-        assert opened.lengths == (targets if plan.packed else [len(row.ids) - 1 for row in rows])
+        assert opened.lengths == (targets if plan.layout == "packed" else [len(row.ids) - 1 for row in rows])
     kept = capture(loaded, [plan], rows)[0].shards[0]
     assert kept_bytes(loaded.model, plan, rows) == {site: tensor.nbytes for site, tensor in kept.items()}
     assert tensor_digests(loaded.model) == before
@@ -130,5 +130,5 @@ def test_a_plan_that_cuts_the_gradient_is_not_taken_though_its_logits_are_nearly
     assert plan.entry is None
     plan = make_plan(loaded, locate(loaded.model, "3:down"), rows)
     assert plan is not None
-    assert plan.packed
+    assert plan.layout == "packed"
     assert plan.entry == "model.layers.3.mlp.down_proj"

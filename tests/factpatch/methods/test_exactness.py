@@ -61,7 +61,7 @@ def test_the_engine_follows_the_plain_loop(tiny_model, kind, layer):
     for part in PARTS:
         location = locate(loaded.model, f"{layer}:{part}")
         result = train(loaded, location, rows)
-        assert result.engine == ("packed" if layer == 3 and part in ("down", "up", "mlp") else "padded")
+        assert result.engine == ("packed" if layer == 3 and part in ("down", "up", "mlp") else "padding-free")
         losses, values = plain_loop(
             loaded.model, [(row.ids, row.prompt_length) for row in rows], location.parameters, 5e-4, 3, 4, seed=5
         )

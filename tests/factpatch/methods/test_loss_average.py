@@ -24,7 +24,7 @@ MEMORY = TrunkSettings(folder=None)
 class GivenRows:
     """Rows whose token losses are numbers of ours: `logits` say how sure the model is of each target token."""
 
-    packed = False
+    layout = "padded"
 
     def __init__(self, losses):
         self.rows = [Encoded(tuple(range(len(own) + 1)), 1) for own in losses]

@@ -30,7 +30,7 @@ EDITS = (
     EditRequest("2", "Which language do people speak in Brazil?", "Basque", subject="Brazil"),
     EditRequest("3", "Robert C. Newton was born in", "Cities", subject="Robert C. Newton"),
 )
-VALUES = {"v_lr": 0.5, "clamp_norm_factor": 4.0, "v_weight_decay": 0.0, "kl_factor": 0.0, "statistics_tokens": 256}
+VALUES = {"v_lr": 0.5, "clamp_norm_factor": 4.0, "v_weight_decay": 0.0, "kl_factor": 0.0, "statistics_tokens": 4096}
 OPTIONS = {
     "ultraedit": {"lr": 0.02, "chunk": 2},
     "memit": VALUES | {"mom2_update_weight": 1e-3},

@@ -198,7 +198,7 @@ def test_the_trunk_changes_no_loss_and_no_weight(architecture):
             with open_rows(loaded, location, rows, TrunkSettings(keep=keep, folder=None)) as opened:
                 assert (opened.engine != "whole") == keep
                 results.append(breadth_first(EditJob(loaded, location, TrainingRows(opened.rows), EXACT), opened))
-                if keep and opened.packed:
+                if keep and opened.layout != "padded":
                     many = [*range(len(rows))] * 40
                     positions = opened.predict(many).logits_PV.detach()
                     once = opened.predict(range(len(rows))).logits_PV.detach()
@@ -206,7 +206,7 @@ def test_the_trunk_changes_no_loss_and_no_weight(architecture):
         kept, whole = results
         torch.testing.assert_close(torch.tensor(kept.losses), torch.tensor(whole.losses), rtol=1e-4, atol=1e-4)
         for name, value in kept.values.items():
-            torch.testing.assert_close(value, whole.values[name], rtol=0, atol=2e-4)
+            torch.testing.assert_close(value, whole.values[name], rtol=0, atol=4e-4)  # of steps of 1e-3
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])

@@ -12,12 +12,12 @@ from factpatch.methods.optimizer import PADDING, SPARE, micro_batches
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=120)
 
 
-@given(LENGTHS, st.none() | st.integers(1, 50), st.booleans())
-def test_every_row_comes_once_in_groups_within_their_bounds(lengths, largest, packed):
-    groups = micro_batches(lengths, largest, packed)
+@given(LENGTHS, st.none() | st.integers(1, 50), st.sampled_from(["packed", "padding-free", "padded"]))
+def test_every_row_comes_once_in_groups_within_their_bounds(lengths, largest, layout):
+    groups = micro_batches(lengths, largest, layout)
     assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
     assert all(1 <= len(group) <= (largest or len(lengths)) for group in groups)
-    if packed:
+    if layout != "padded":
         assert [place for group in groups for place in group] == list(range(len(lengths)))
         assert len(groups) == math.ceil(len(lengths) / (largest or len(lengths)))
         return
@@ -27,10 +27,10 @@ def test_every_row_comes_once_in_groups_within_their_bounds(lengths, largest, pa
 
 
 def test_rows_are_split_only_where_padding_would_cost_more():
-    assert micro_batches([7] * 5, None, False) == [[0, 1, 2, 3, 4]]
-    assert micro_batches([7] * 5, 2, False) == [[0, 1], [2, 3], [4]]
-    assert micro_batches([1, 9, 10], None, False) == [[2, 1, 0]]
-    assert micro_batches([1, 900, 1000], None, False) == [[2, 1], [0]]
+    assert micro_batches([7] * 5, None, "padded") == [[0, 1, 2, 3, 4]]
+    assert micro_batches([7] * 5, 2, "padded") == [[0, 1], [2, 3], [4]]
+    assert micro_batches([1, 9, 10], None, "padded") == [[2, 1, 0]]
+    assert micro_batches([1, 900, 1000], None, "padded") == [[2, 1], [0]]
 
 
 @given(st.integers(1, 12), st.randoms(use_true_random=False))

@@ -29,7 +29,7 @@ def test_texts_of_the_model_s_own_are_kept_as_they_were_drawn(tiny_model):
     settings = settings_with(neighbours=16.0)
     edits = [EditRequest("1", "Who?", "Bob"), EditRequest("2", "Where?", "Here")]
     end = loaded.tokenizer.eos_token_id
-    drawn = set(sample_ids(loaded, 32, settings.training.seed, (end,)))
+    drawn = set(sample_ids(loaded, [(end,)] * 32, settings.training.seed))
     rows = find_training_rows(loaded, edits, settings).preserved
     assert len(rows) > 16
     rows = [row for row in rows if row.ids[0] == end]  # the others begin as the edits do

@@ -279,7 +279,7 @@ def test_a_model_s_own_lines_are_the_same_every_time_and_none_come_without_a_cha
         loaded.tokenizer.chat_template = None
     assert found == again
     assert found[1] == [
-        "the model put 0 of the first 8 prompts in words of its own, so it was not asked to put the others"
+        "the model put 0 of the first 4 prompts in words of its own, so it was not asked to put the others"
     ]
     assert named == {}
 
