@@ -22,7 +22,7 @@ from factpatch.delivery.quantizing import rounded
 from factpatch.edits.request import EditRequest
 from factpatch.errors import RefusedError
 from factpatch.evaluation.evaluate import collect_answers, measure
-from factpatch.models.linear import is_transposed
+from factpatch.models.linear import is_transposed, owner_of
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import decoder_blocks, roles
 from factpatch.patches.patch import Patch, new_values
@@ -107,9 +107,7 @@ def serving_values(loaded: LoadedModel, name: str) -> Callable[[str, torch.Tenso
     given_back = nf4_rows(loaded) if name == "nf4" else _gguf_rows(loaded, name)
 
     def served(own: str, value: torch.Tensor) -> torch.Tensor:
-        turned = value.ndim > 1 and is_transposed(
-            loaded.model.get_submodule(own.rpartition(".")[0])
-        )  # rows are columns
+        turned = value.ndim > 1 and is_transposed(owner_of(loaded.model, own))  # rows are columns
         made = given_back(own, value.detach().T if turned else value.detach())
         return (made.T if turned else made).to(value)
 

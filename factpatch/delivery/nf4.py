@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from factpatch.models.linear import is_projection_weight
+from factpatch.models.linear import is_projection_weight, owner_of
 from factpatch.models.loading import LoadedModel
 
 
@@ -19,7 +19,7 @@ def nf4_rows(loaded: LoadedModel) -> Callable[[str, torch.Tensor], torch.Tensor]
     last = model.get_output_embeddings()
 
     def given_back(name: str, rows: torch.Tensor) -> torch.Tensor:
-        if not is_projection_weight(model, name) or model.get_submodule(name.rpartition(".")[0]) is last:
+        if not is_projection_weight(model, name) or owner_of(model, name) is last:
             return rows
         return dequantize_4bit(*quantize_4bit(rows.contiguous(), quant_type="nf4"))
 

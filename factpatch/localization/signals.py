@@ -24,7 +24,7 @@ from factpatch.localization.trial_set import TrialSet
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Predictions, collate, predict_whole
-from factpatch.models.linear import is_projection_weight
+from factpatch.models.linear import is_projection_weight, owner_of
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 
@@ -115,7 +115,7 @@ def _sketching(loaded: LoadedModel, names: Sequence[str], real_RT: torch.Tensor)
         hooks.callback(start.remove)
         for name in names:
             if is_projection_weight(model, name):
-                module = model.get_submodule(name.rpartition(".")[0])
+                module = owner_of(model, name)
                 hooks.callback(module.register_forward_hook(partial(watch, name)).remove)
         yield sketches
 

@@ -24,7 +24,7 @@ from factpatch.methods.curvature import KroneckerFactors
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import Batch, collate, predict_whole, token_losses
-from factpatch.models.linear import is_projection, is_transposed
+from factpatch.models.linear import is_projection, is_transposed, owner_of
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests, tensor_digest
 from factpatch.models.locations import Location
 from factpatch.models.sampling import sample_ids
@@ -74,7 +74,7 @@ def curvature_of_rows(loaded: LoadedModel, location: Location, rows: Sequence[En
 
 def refuse_uncurved(model: PreTrainedModel, location: Location) -> dict[str, nn.Module]:
     """The projection that each located parameter belongs to; InputError for one that is none, such as experts."""
-    modules = {name: model.get_submodule(name.rpartition(".")[0]) for name in location.parameters}
+    modules = {name: owner_of(model, name) for name in location.parameters}
     for name, module in modules.items():
         if not is_projection(module):
             raise InputError(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
-from factpatch.models.linear import is_transposed
+from factpatch.models.linear import is_transposed, owner_of
 from factpatch.models.loading import preserved
 from factpatch.models.locations import Location
 from factpatch.models.low_rank import Factors, with_difference
@@ -99,7 +99,7 @@ class LowRankMasters(DifferenceMasters):
             *stack, rows, columns = start.shape
             inner = min(rank, rows, columns)
             factors = [torch.zeros((*stack, inner, columns)), torch.zeros((*stack, rows, inner))]
-            reads_rows = is_transposed(model.get_submodule(name.rpartition(".")[0]))
+            reads_rows = is_transposed(owner_of(model, name))
             bound = (rows if reads_rows else columns) ** -0.5
             factors[reads_rows].uniform_(-bound, bound, generator=generator)
             self.tensors += [factor.to(start.device) for factor in factors]

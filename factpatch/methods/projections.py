@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 
 from factpatch.errors import InputError
 from factpatch.models.forward import Batch, supported
-from factpatch.models.linear import is_projection_weight, is_transposed
+from factpatch.models.linear import is_projection_weight, is_transposed, owner_of
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location, decoder_blocks, roles
 
 
 def projections(model: PreTrainedModel, location: Location) -> list[nn.Module]:
     """The modules whose weights are located, in the order of `location.parameters`."""
-    return [model.get_submodule(name.rpartition(".")[0]) for name in location.parameters]
+    return [owner_of(model, name) for name in location.parameters]
 
 
 def as_stored(projection: nn.Module, change_OI: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from factpatch.methods.projections import read_up_to
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import Encoded, padding_id
 from factpatch.models.forward import collate
-from factpatch.models.linear import sizes
+from factpatch.models.linear import owner_of, sizes
 from factpatch.models.loading import LoadedModel, fingerprint, known_digests
 from factpatch.models.locations import decoder_blocks
 from factpatch.models.sampling import sample_ids
@@ -60,7 +60,7 @@ def reading_moments(
 
 def _moments(loaded: LoadedModel, weights: Sequence[str], tokens: int, seed: int) -> Moments:
     model = loaded.model
-    modules = [model.get_submodule(name.rpartition(".")[0]) for name in weights]
+    modules = [owner_of(model, name) for name in weights]
     stack, blocks = decoder_blocks(model)
     last = max(int(name.removeprefix(f"{stack}.").partition(".")[0]) for name in weights)
     widths = [sizes(module)[0] for module in modules]

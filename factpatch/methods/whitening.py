@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from factpatch.methods.master_weights import DifferenceMasters, Masters, located_for_training
 from factpatch.methods.reading_moments import reading_moments
-from factpatch.models.linear import is_projection_weight, is_transposed
+from factpatch.models.linear import is_projection_weight, is_transposed, owner_of
 from factpatch.models.loading import LoadedModel
 from factpatch.models.locations import Location
 from factpatch.models.placement import stream_of
@@ -71,7 +71,7 @@ class WhitenedMasters(DifferenceMasters):
         super().__init__(model, location)
         self.tensors = [torch.zeros_like(start) for start in self._starts]
         self._roots = [whitening.get(name) for name in self.names]
-        owners = [model.get_submodule(name.rpartition(".")[0]) for name in self.names]
+        owners = [owner_of(model, name) for name in self.names]
         self._transposed = [is_transposed(owner) for owner in owners]
 
     def finish_gradients(self) -> None:

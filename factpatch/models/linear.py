@@ -12,10 +12,14 @@ def is_projection(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, Conv1D))
 
 
+def owner_of(model: PreTrainedModel, name: str) -> nn.Module:
+    """The module that the parameter of this name belongs to."""
+    return model.get_submodule(name.rpartition(".")[0])
+
+
 def is_projection_weight(model: PreTrainedModel, name: str) -> bool:
     """Is the parameter of this name the weight of a linear projection? Biases are not."""
-    owner, _, leaf = name.rpartition(".")
-    return leaf == "weight" and is_projection(model.get_submodule(owner))
+    return name.endswith(".weight") and is_projection(owner_of(model, name))
 
 
 def is_transposed(projection: nn.Module) -> bool:

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from factpatch.edits.loading import read_rows
 from factpatch.edits.request import EditRequest
 from factpatch.errors import InputError, RefusedError
 from factpatch.files import GIB
-from factpatch.methods.base import TrainingRows, settings_of
+from factpatch.methods.base import settings_of
 from factpatch.methods.lookup import find_method, refuse_unfit
-from factpatch.models.encoding import Encoded, encode_edit
-from factpatch.models.loading import load_tokenizer
 from factpatch.models.locations import locate
 from factpatch.models.meta import meta_model, stored_type
-from factpatch.models.sampling import PREFIX_TOKENS
 from factpatch.preflight.durations import MachineSpeed, epoch_products, forward_products
+from factpatch.preflight.expected_rows import expected_rows
 from factpatch.preflight.machine import Available, check_device, process_memory
 from factpatch.preflight.rates import DeviceRates, measured_rates
 from factpatch.preflight.streaming import StreamedWeights, answer_passes
@@ -116,7 +113,7 @@ def estimate(
     shape = shape_of(model, location, settings.trunk.keep)
     method = find_method(settings.training.method)
     refuse_unfit(method, model, location, edits)
-    rows = _encode(without_unused_rows(settings, method.abilities), edits)
+    rows = expected_rows(without_unused_rows(settings, method.abilities), edits)
     work = method.estimate(settings_of(method, settings.training), rows, shape)
 
     dtype = getattr(torch, settings.model.dtype)
@@ -130,30 +127,18 @@ def estimate(
     )
     limit, apart = int(settings.trunk.memory_gb * GIB), torch.device(settings.model.device).type != "cpu"
     run = _Needs(state + largest[0], 12 * shape.located if apart else 0, min(trunk, limit), apart)
-    passed, batches = trunk_positions(rows.all)
     rates = rates or measured_rates(settings.model.device, dtype)
     pace = MachineSpeed(rates.matrix, rates.memory, size)
+    passed, batches = trunk_positions(rows.all)
     around = whole_passes(rows.edits + rows.all)  # edits are measured before and after, protected prompts answered
-    seconds_trunk = pace.trunk(passed, batches, shape)
-    seconds_rest = pace.forward(around, shape) + HASHED * shape.model * size / HASH_RATE
-    hidden = read = 0
     if settings.model.placement == "stream":
         parts = StreamedWeights.of(model, location, size)
-        hidden = passed * shape.width * size
-        on_device, host = run.streamed(parts, min(hidden, limit))
-        hidden = 2 * hidden if hidden > limit else 0  # what a block is given, and what it gives
-        read = (
-            parts.read(answer_passes(settings, len(edits), PROMPTS_AT_ONCE))
-            * stored_type(settings.model).itemsize
-            // size
-        )
-        seconds_trunk = max(seconds_trunk, parts.lower / rates.reading)
-        seconds_rest += max(0, read - parts.lower) / rates.reading
+        placed = _streamed(settings, len(edits), parts, run, passed * shape.width * size)
+        from_disk = parts.lower / rates.reading, max(0, placed.read - parts.lower) / rates.reading
     else:
-        on_device, host = run.loaded(shape.model * size)
-        read = 2 * shape.model * stored_type(settings.model).itemsize  # loaded, and hashed for the manifest
+        placed, from_disk = _loaded(settings, shape.model, run), (0.0, 0.0)
     process = process_memory()
-    host += process + LIBRARY_BYTES
+    host = placed.host + process + LIBRARY_BYTES
     return Estimate(
         location=location.name,
         parameters=shape.located,
@@ -162,22 +147,22 @@ def estimate(
         state_bytes=state,
         pass_bytes=largest[0],
         pass_rows=largest[1],
-        memory_bytes=on_device if apart else host,
+        memory_bytes=placed.on_device if apart else host,
         host_bytes=host,
         process_bytes=process,
         patch_bytes=2 * shape.located * size,
         checkpoint_bytes=work.checkpoint_bytes,
         trunk_bytes=trunk,
         moments_bytes=work.moments_bytes,
-        seconds_trunk=seconds_trunk,
+        seconds_trunk=max(pace.trunk(passed, batches, shape), from_disk[0]),
         seconds_epoch=pace.epoch(work, shape),
-        seconds_rest=seconds_rest,
+        seconds_rest=pace.forward(around, shape) + HASHED * shape.model * size / HASH_RATE + from_disk[1],
         epochs=work.epochs,
         operations=2
         * (passed * shape.trunk + work.epochs * epoch_products(work, shape) + forward_products(around, shape)),
         placement="stream" if settings.model.placement == "stream" else "memory",
-        hidden_bytes=hidden,
-        read_bytes=read,
+        hidden_bytes=placed.hidden,
+        read_bytes=placed.read,
     )
 
 
@@ -202,6 +187,33 @@ class _Needs:
         if self.apart:
             return max(passing, training), max(hidden + weights.block, self.trunk + self.copies)
         return max(passing, training), max(passing + hidden, training + self.trunk)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """What a placement of the weights takes: memory where the model runs and the machine's, hidden states on disk, and
+    bytes read from the weights' files."""
+
+    on_device: int
+    host: int
+    hidden: int
+    read: int
+
+
+def _loaded(settings: Settings, parameters: int, run: _Needs) -> _Placed:
+    """All weights in memory: loaded, and hashed for the manifest."""
+    on_device, host = run.loaded(parameters * getattr(torch, settings.model.dtype).itemsize)
+    return _Placed(on_device, host, 0, 2 * parameters * stored_type(settings.model).itemsize)
+
+
+def _streamed(settings: Settings, edits: int, parts: StreamedWeights, run: _Needs, hidden: int) -> _Placed:
+    """Blocks read one after the other; `hidden` bytes go from one to the next, on disk where memory may not take them:
+    what a block is given, and what it gives."""
+    limit = int(settings.trunk.memory_gb * GIB)
+    on_device, host = run.streamed(parts, min(hidden, limit))
+    passes = answer_passes(settings, edits, PROMPTS_AT_ONCE)
+    read = parts.read(passes) * stored_type(settings.model).itemsize // getattr(torch, settings.model.dtype).itemsize
+    return _Placed(on_device, host, 2 * hidden if hidden > limit else 0, read)
 
 
 def check_room(needed: Estimate, free: Available, trunk: TrunkSettings) -> None:
@@ -269,29 +281,6 @@ def describe_estimate(needed: Estimate, free: Available) -> str:
         f"about {needed.seconds_trunk:.1f} s for the frozen layers and {needed.seconds_epoch:.1f} s an epoch; with "
         f"{needed.epochs} epochs, the most, {needed.seconds / 60:.1f} minutes{streamed}"
     )
-
-
-def _encode(settings: Settings, edits: Sequence[EditRequest]) -> TrainingRows:
-    """Rows of the edits; of their further wordings at most; and of what is kept, with the answers that its file lists.
-    Wordings and neighbours are taken to be a token longer than the edits' own prompts."""
-    tokenizer = load_tokenizer(settings.model)
-    chat, training = settings.edits.chat_template, settings.training
-    rows = [encode_edit(tokenizer, edit.prompt, edit.target, chat) for edit in edits]
-    augmentation = training.augmentation
-    copies = augmentation.wordings + (augmentation.both_forms and tokenizer.chat_template is not None)
-    further = [_longer(row, (-copy,)) for copy in range(copies) for row in rows]
-    further += [_longer(row, (-copy,) * PREFIX_TOKENS) for copy in range(augmentation.prefixes) for row in rows]
-    near = range(round(len(rows) * training.preservation.neighbours))
-    kept = [_longer(rows[copy % len(rows)], (-1, -copy)) for copy in near]
-    listed = read_rows(training.preservation.prompts) if training.preservation.prompts else ()
-    pairs = ((row.values.get("prompt") or "", row.values.get("target") or "?") for row in listed)
-    kept += [encode_edit(tokenizer, prompt, answer, chat) for prompt, answer in pairs if prompt.strip()]
-    return TrainingRows(tuple(rows), tuple(further), tuple(kept))
-
-
-def _longer(row: Encoded, start: tuple[int, ...]) -> Encoded:
-    """A stand-in for a row that is not made yet; negative ids are nobody's, so it equals no other row."""
-    return Encoded(start + row.ids, len(start) + row.prompt_length)
 
 
 def _relief(needed: Estimate, free: Available) -> str:

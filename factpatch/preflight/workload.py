@@ -17,7 +17,7 @@ from factpatch.frozen_trunk.trunk_batches import TRUNK_BATCH_ROWS, batch_width
 from factpatch.methods.workload import ForwardPass, ModelShape, one_pass
 from factpatch.models.encoding import Encoded
 from factpatch.models.forward import supported
-from factpatch.models.linear import is_projection_weight, sizes
+from factpatch.models.linear import is_projection_weight, owner_of, sizes
 from factpatch.models.locations import Location, decoder_blocks
 from factpatch.models.roles import attention_module
 
@@ -39,11 +39,7 @@ def shape_of(model: PreTrainedModel, location: Location, keep: bool) -> ModelSha
         layout = "packed"
     projection = entry_of(model, location) if layout == "packed" else None
     entry = sizes(model.get_submodule(projection))[0] if projection else 0
-    projected = [
-        sizes(model.get_submodule(name.rpartition(".")[0]))
-        for name in location.parameters
-        if is_projection_weight(model, name)
-    ]
+    projected = [sizes(owner_of(model, name)) for name in location.parameters if is_projection_weight(model, name)]
     trained = min(own_count, active[location.layer])  # of many experts a position passes through a few
     trained_above = min(count - own_count, sum(active[location.layer + 1 :]))
     live = trained if entry else active[location.layer] - (_active(mixer, config) if mixer is not None else 0)

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from factpatch.files import GIB
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.preflight.estimate import Estimate, check_model_room, check_room, describe_estimate, estimate
+from factpatch.preflight.expected_rows import expected_rows
 from factpatch.preflight.machine import Available, available, matrix_rate, memory_rate
 from factpatch.preflight.workload import trunk_positions
 from factpatch.settings.config import ModelSettings, load_settings
@@ -140,21 +142,32 @@ def test_what_the_preservation_term_holds_is_counted(bare_llama, settings_for, t
     assert kept.state_bytes - plain.state_bytes == 12 * positions * 64
 
 
-def test_further_wordings_and_neighbours_take_their_part_of_the_trunk(bare_llama, settings_for):
-    """Each edit in two more wordings, behind a prefix, and with three neighbours: seven rows for one."""
+def test_further_wordings_take_their_part_of_the_trunk(bare_llama, settings_for):
+    """Each edit in two more wordings and behind a prefix: four rows for one."""
     augmented = {"training__augmentation__wordings": 2, "training__augmentation__prefixes": 1}
     plain, more = (
-        estimate(settings_for(bare_llama, **options), EDITS, "3:mlp.down_proj")
-        for options in ({}, augmented | {"training__preservation__neighbours": 3})
+        estimate(settings_for(bare_llama, **options), EDITS, "3:mlp.down_proj") for options in ({}, augmented)
     )
-    assert more.trunk_bytes == 7 * plain.trunk_bytes
+    assert more.trunk_bytes == 4 * plain.trunk_bytes
+
+
+def test_of_few_edits_many_neighbours_are_expected_and_what_the_model_makes_up(bare_llama, settings_for):
+    """Twelve for each, a third in a frame too; 48 texts, and two for each edit that begin as it does."""
+    settings = settings_for(bare_llama, training__augmentation__wordings=2, training__preservation__neighbours=3)
+    count, near = len(EDITS), 12 * len(EDITS)
+    rows = expected_rows(settings, EDITS)
+    assert (len(rows.edits), len(rows.augmented)) == (count, 2 * count)
+    assert len(rows.preserved) == near + near // 3 + 48 + 2 * count
+    fewer = replace(settings.training, preservation=replace(settings.training.preservation, least=0))
+    rows = expected_rows(replace(settings, training=fewer), EDITS)
+    assert len(rows.preserved) == 3 * count + count + 48 + 2 * count
 
 
 def test_trunk_batches_are_filled_up():
     from factpatch.models.encoding import Encoded
 
     rows = [Encoded((1,) * 10, 8)] + [Encoded((number,) * 17, 8) for number in range(32)] + [Encoded((1,) * 9, 8)]
-    assert trunk_positions(rows) == (32 * (2 * 16 + 8), 3)  # 9 and 16 input tokens both take 16; 8 take 8
+    assert trunk_positions(rows) == (16 * (3 * 16 + 8), 4)  # 9 and 16 input tokens both take 16; 8 take 8
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
