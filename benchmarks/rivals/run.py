@@ -33,6 +33,7 @@ from factpatch.models.loading import preserved, write_values
 from factpatch.models.locations import Location, locate
 from factpatch.settings.config import Settings
 
+WRITES = 0.5  # share of the edits written by the choice that writes most, below which a choice is no edit
 BROKEN = -1.0  # mean of a choice with which training broke down, below that of every other
 
 
@@ -64,14 +65,18 @@ def run_rival(bench: Bench, rival: Rival) -> Line:
 
 
 def _choose(bench: Bench, rival: Rival, name: Line) -> Values:
-    """The choice with the best mean of TUNED_BY on the tuning rows, the first of equals."""
+    """The choice with the best mean of TUNED_BY on the tuning rows, the first of equals, of those that write: a step so
+    small that nothing changes keeps all, and would be a method's setting that its authors call broken."""
     if len(rival.choices) == 1:
         return rival.choices[0]
-    means = []
+    lines = []
     for choice in rival.choices:
         own = {"kind": "trial", **name, "choice": dict(choice)}
-        line = bench.find(**own) or bench.note({**own, **_trial(bench, rival, choice)})
-        means.append(line["mean"])
+        lines.append(bench.find(**own) or bench.note({**own, **_trial(bench, rival, choice)}))
+    written = [line.get("reliability", 0.0) for line in lines]
+    means = [
+        line["mean"] if share >= WRITES * max(written) else BROKEN for line, share in zip(lines, written, strict=True)
+    ]
     return rival.choices[means.index(max(means))]
 
 

@@ -188,12 +188,14 @@ def test_the_base_is_asked_before_a_rival_writes(bench):
     assert alone["measures"]["perplexity"]["value"] != pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_best_choice_of_the_file_is_taken(bench):
-    for step, mean in (("auto", 0.2), (1e-3, 0.3)):
-        bench.note(
-            {"kind": "trial", "rival": "plain", "digest": "1", "choice": {"training.learning_rate": step}, "mean": mean}
-        )
-    assert run._choose(bench, PLAIN, {"rival": "plain", "digest": "1"}) == {"training.learning_rate": 1e-3}
+def test_the_best_choice_of_those_that_write_is_taken(bench):
+    """One that writes nothing keeps all, and is no edit."""
+    for digest, written, taken in (("1", 0.6, 1e-3), ("2", 0.1, "auto")):
+        name = {"rival": "plain", "digest": digest}
+        for step, mean, reliability in (("auto", 0.2, 0.9), (1e-3, 0.3, written)):
+            choice = {"training.learning_rate": step}
+            bench.note({"kind": "trial", **name, "choice": choice, "mean": mean, "reliability": reliability})
+        assert run._choose(bench, PLAIN, name) == {"training.learning_rate": taken}
 
 
 def test_what_cannot_run_is_told_before_any_work(bench):
