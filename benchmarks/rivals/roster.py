@@ -59,7 +59,6 @@ EDITS_ALONE: Values = {
     "training.augmentation.wordings": 0,
     "training.augmentation.both_forms": False,
     "training.whitening": None,
-    "training.eos_weight": 1.0,
 }
 # The paper's recipe key by key, as `recipe: paper` admits no other step size and batch:
 PAPER_RECIPE: Values = {

@@ -15,12 +15,11 @@ from factpatch.methods.curvature import Held, project
 from factpatch.methods.master_weights import Masters
 from factpatch.methods.preservation import PreservationTerm
 from factpatch.models.batches import within_memory
-from factpatch.models.forward import Predictions, at_ends, edit_losses, hardest, token_losses
+from factpatch.models.forward import edit_losses, hardest, token_losses
 
 Found = TypeVar("Found")
 
 PADDING = 0.2  # share of a micro-batch's positions that may be padding
-LIKELIEST_LOSS = -math.log(0.5)  # of a token that none can be likelier than
 SPARE = 256  # positions of padding that cost less than another pass, whatever their share
 
 
@@ -30,8 +29,7 @@ class Stepper:
     `micro` bounds the rows of a forward pass; it halves when memory runs out, which changes no result beyond rounding.
     `preservation_term` gives the loss of preserved rows. `token_mean` takes the mean over all target tokens of a
     mini-batch's edits, in place of each edit's mean and then the mean over edits; preserved rows count as before.
-    Gradients lose their part in the `held` directions before Adam sees them. Beside an edit's other tokens EOS counts
-    `eos_weight`: in the loss, and in how sure it must be once it is the likeliest.
+    Gradients lose their part in the `held` directions before Adam sees them.
     """
 
     def __init__(
@@ -43,11 +41,10 @@ class Stepper:
         preservation_term: PreservationTerm | None = None,
         token_mean: bool = False,
         held: Held | None = None,
-        eos_weight: float = 1.0,
     ) -> None:
         self.rows, self.masters = rows, masters
         self.preservation_term, self.token_mean = preservation_term, token_mean
-        self.micro, self.held, self.eos_weight = micro, held, eos_weight
+        self.micro, self.held = micro, held
         self.optimizer = torch.optim.Adam(masters.tensors, lr=learning_rate)
         self._lengths = rows.lengths
 
@@ -77,7 +74,7 @@ class Stepper:
         hard = []
         for part in parts:
             predictions = self.rows.predict([indices[place] for place in part])
-            hard.append(hardest(predictions, self._unsureness(predictions, token_losses(predictions))))
+            hard.append(hardest(predictions, token_losses(predictions)))
         return _in_order(torch.cat(hard), parts)
 
     def _gradients(self, indices: Sequence[int], micro: int, weight: float) -> tuple[float, torch.Tensor]:
@@ -90,12 +87,9 @@ class Stepper:
             is_preserved = chosen[0] >= self._first_preserved
             if self.preservation_term and is_preserved:
                 predictions, loss_P = self.preservation_term.losses(chosen, weight)
-                unsure_P = loss_P
             else:
                 predictions = self.rows.predict(chosen)
                 loss_P = token_losses(predictions)
-                unsure_P = self._unsureness(predictions, loss_P)
-                loss_P = torch.where(at_ends(predictions), self.eos_weight * loss_P, loss_P)
             if per_token is None or is_preserved:
                 loss = edit_losses(predictions, loss_P).sum() / len(indices)
             else:
@@ -103,7 +97,7 @@ class Stepper:
             loss.backward()
             self.masters.take_gradients()
             losses.append(loss.detach())
-            hard.append(hardest(predictions, unsure_P))
+            hard.append(hardest(predictions, loss_P))
         self.masters.finish_gradients()
         mean, norm = torch.stack([torch.stack(losses).sum(), self.masters.squared_norm()]).tolist()
         for what, value in (("the loss", mean), ("a gradient", norm)):
@@ -112,11 +106,6 @@ class Stepper:
                     f"{what} became {value}; nothing was written. Lower training.learning_rate and run again"
                 )
         return mean, _in_order(torch.cat(hard), parts)
-
-    def _unsureness(self, predictions: Predictions, loss_P: torch.Tensor) -> torch.Tensor:
-        """Token losses of edits, those of an EOS that is the likeliest token times its weight."""
-        is_sure_end_P = at_ends(predictions) & (loss_P < LIKELIEST_LOSS)
-        return torch.where(is_sure_end_P, self.eos_weight * loss_P, loss_P)
 
     def _parts(self, indices: Sequence[int], micro: int) -> list[list[int]]:
         """Places of the mini-batch's rows in micro-batches, preserved rows apart from those of edits."""

@@ -142,12 +142,6 @@ def token_losses(predictions: Predictions) -> torch.Tensor:
     return functional.cross_entropy(predictions.logits_PV.float(), target_P, ignore_index=-100, reduction="none")
 
 
-def at_ends(predictions: Predictions) -> torch.Tensor:
-    """Whether each position (P) predicts the last target token of its row, which is EOS."""
-    next_P = torch.cat([predictions.row_P[1:], predictions.row_P.new_tensor([predictions.rows])])
-    return predictions.row_P != next_P
-
-
 def edit_losses(predictions: Predictions, loss_P: torch.Tensor) -> torch.Tensor:
     """Each row's loss (B): the mean over its target tokens, EOS included."""
     sums_B = torch.zeros(predictions.rows, device=loss_P.device).index_add(0, predictions.row_P, loss_P)

@@ -27,7 +27,6 @@ Amount = Annotated[StrictInt, Field(ge=0)]
 Count = Annotated[StrictInt, Field(ge=1)]  # of things of which there must be one
 StepSize = Annotated[Number, Field(ge=1e-9, le=1)]
 Damping = Annotated[Number, Field(ge=1e-4, le=100)]
-EosWeight = Annotated[Number, Field(ge=0.01, le=1)]
 Confidence = Annotated[Number, Field(ge=0.5, le=0.9999)]  # from a half on, the token is the likeliest
 
 
@@ -92,7 +91,6 @@ class TrainingSettings:
     checkpoint_seconds: NotNegative = 20.0  # between checkpoints; more where writing one takes long; 0: each step
     loss_average: Literal["edit", "token"] = "edit"  # over each edit's target tokens, then over edits / over all target
     # tokens of a mini-batch's edits, so that long targets weigh more
-    eos_weight: EosWeight = 0.3  # of the token that ends a target, beside its others; in full it ends other answers too
     whitening: Damping | None = 0.1  # directions that general text uses move less; the share of their mean variance
     # that is added to each; null, or with a rank: all move alike
     rank: Count | None = None  # train low-rank factors (LoRA) in place of the matrices; null: the matrices
@@ -134,7 +132,6 @@ PAPER: dict[str, Any] = {
     "epochs": 25,
     "revisit": False,
     "stop_loss": 0.01,
-    "eos_weight": 1.0,
     "rank": None,
     "whitening": None,
     "preservation": NO_PRESERVATION,

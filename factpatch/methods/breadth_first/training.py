@@ -108,7 +108,7 @@ def _stepper(masters: Masters, rows: Rows, ranges: RowRanges, settings: Training
     first, targets = ranges.preserved.start, settings.preservation.loss == "cross-entropy"
     term = PreservationTerm(rows, first, targets) if len(ranges.preserved) else None
     token_mean = settings.loss_average == "token"
-    return Stepper(rows, masters, settings.step_size, settings.micro_batch, term, token_mean, held, settings.eos_weight)
+    return Stepper(rows, masters, settings.step_size, settings.micro_batch, term, token_mean, held)
 
 
 def _begin(run: Run, policy: TrainingPolicy, checkpoint: CheckpointPolicy | None) -> bool:

@@ -44,7 +44,6 @@ class CrispEditSettings:
             stop_loss=self.stop_loss,
             seed=self.seed,
             loss_average="token",
-            eos_weight=1.0,
             whitening=None,
             preservation=NO_PRESERVATION,
             augmentation=NO_AUGMENTATION,

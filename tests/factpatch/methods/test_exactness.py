@@ -24,14 +24,7 @@ PAIRS = (
     ("Where?", "In Japan"),
 )
 SETTINGS = TrainingSettings(
-    learning_rate=5e-4,
-    schedule="constant",
-    batch_size=3,
-    epochs=4,
-    revisit=False,
-    stop_loss=0.0,
-    seed=5,
-    eos_weight=1.0,
+    learning_rate=5e-4, schedule="constant", batch_size=3, epochs=4, revisit=False, stop_loss=0.0, seed=5
 )
 MEMORY = TrunkSettings(folder=None)
 PARTS = ("down", "up", "mlp", "attention", "block")

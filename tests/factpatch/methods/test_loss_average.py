@@ -66,19 +66,6 @@ def test_both_means_by_hand(micro):
         assert hardest_B.tolist() == pytest.approx([4.0, 3.0], rel=1e-5)
 
 
-@pytest.mark.parametrize("token_mean", [False, True])
-def test_eos_counts_a_share_of_a_token(token_mean):
-    """Losses (1, 2, 0.5), (4), each ending in EOS at a weight of 0.2. The first EOS is likelier than all else, so it is
-    nearly as sure as it must be; the second is not."""
-    rows = GivenRows([[1.0, 2.0, 0.5], [4.0]])
-    stepper = Stepper(rows, NoMasters(), 1e-3, None, None, token_mean, eos_weight=0.2)
-    loss, hardest_B = stepper.gradients([0, 1])
-    assert loss == pytest.approx(3.9 / 4 if token_mean else (3.1 / 3 + 0.8) / 2, rel=1e-5)
-    assert hardest_B.tolist() == pytest.approx([2.0, 4.0], rel=1e-5)
-    sure = Stepper(GivenRows([[0.05, 0.5]]), NoMasters(), 1e-3, None, eos_weight=0.2)
-    assert sure.look([0]).tolist() == pytest.approx([0.1], rel=1e-4)
-
-
 def loaded_at(tiny_model, place):
     loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
     return loaded, locate(loaded.model, place)
@@ -116,7 +103,7 @@ def test_preserved_rows_count_as_in_the_mean_over_edits(tiny_model):
 
 def test_the_setting_reaches_training(tiny_model):
     loaded, location = loaded_at(tiny_model, "2:down")
-    settings = TrainingSettings(learning_rate=1e-3, batch_size=3, epochs=1, revisit=False, eos_weight=1.0)
+    settings = TrainingSettings(learning_rate=1e-3, batch_size=3, epochs=1, revisit=False)
     with open_rows(loaded, location, ROWS, MEMORY) as rows:
         job = EditJob(loaded, location, TrainingRows(rows.rows), settings)
         by_edit = breadth_first(job, rows)

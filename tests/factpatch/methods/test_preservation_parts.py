@@ -29,7 +29,6 @@ SETTINGS = TrainingSettings(
     learning_rate=5e-3,
     batch_size=8,
     epochs=5,
-    eos_weight=1.0,
     preservation=PreservationSettings(ratio=1.0),
 )
 MEMORY = TrunkSettings(folder=None)
