@@ -22,8 +22,9 @@ from factpatch.frozen_trunk.opening import Rows, make_plan
 from factpatch.frozen_trunk.replay import head_side
 from factpatch.frozen_trunk.store import kept_activations
 from factpatch.methods.master_weights import masters_of
-from factpatch.methods.optimizer import Stepper, micro_batches
+from factpatch.methods.optimizer import Stepper
 from factpatch.methods.preservation import PreservationTerm
+from factpatch.methods.workload import batch_passes
 from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.settings.config import load_settings
@@ -55,27 +56,27 @@ def main() -> None:
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     seconds = {}
     for layout in ("padding-free", "padded"):
-        with (
-            head_side(loaded.model, replace(plan, layout=layout)) as run,
-            masters_of(loaded.model, location) as masters,
-        ):
-            opened = Rows(loaded, rows, replace(plan, layout=layout), kept, run)
+        own = replace(plan, layout=layout)
+        with head_side(loaded.model, own) as run, masters_of(loaded.model, location) as masters:
+            opened = Rows(loaded, rows, own, kept, run)
             stepper = Stepper(opened, masters, 1e-4, None, PreservationTerm(opened, len(taught)))
             stepper.gradients(batches[0])
             start = time.process_time()
             for batch in batches:
                 stepper.gradients(batch)
             seconds[layout] = time.process_time() - start
-    lengths = [len(row.ids) - 1 for row in rows]
-    groups = [
-        [lengths[kind[place]] for place in part]
+    kinds = [
+        [rows[index] for index in batch if (index < len(taught)) is edited]
         for batch in batches
-        for kind in ([row for row in batch if row < len(taught)], [row for row in batch if row >= len(taught)])
-        if kind
-        for part in micro_batches([lengths[row] for row in kind], None, "padded")
+        for edited in (True, False)
     ]
-    padded = sum(len(group) * max(group) for group in groups)
-    print(f"{len(rows)} rows in {len(batches)} mini-batches, {sum(lengths)} positions; padded {padded}")
+    padded = sum(
+        forward_pass.positions
+        for kind in kinds
+        for forward_pass in batch_passes(kind, max(1, len(kind)), None, "padded")
+    )
+    real = sum(opened.lengths)
+    print(f"{len(rows)} rows in {len(batches)} mini-batches, {real} positions; padded {padded}")
     print(
         f"forward and backward: {seconds['padding-free']:.1f} s without padding, {seconds['padded']:.1f} s with it "
         f"({seconds['padded'] / seconds['padding-free']:.2f}x)"

@@ -53,15 +53,11 @@ def _run_packed(
     model: PreTrainedModel, rows: Sequence[Encoded], kept: Activations, feed: dict[str, torch.Tensor]
 ) -> Predictions:
     """All positions of all rows as one row: what is live treats each alone. Ids and positions have no say."""
-    device = model.device
-    counts = [len(row.ids) - row.prompt_length for row in rows]
-    target_P = torch.tensor([token for row in rows for token in row.ids[row.prompt_length :]], device=device)
-    row_P = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)).to(device)
-    nothing_BP = torch.zeros((1, len(target_P)), dtype=torch.long, device=device)
-    feed.update(kept.packed(device))
+    feed.update(kept.packed(model.device))
+    nothing_BP = torch.zeros((1, int(kept.length_R.sum())), dtype=torch.long, device=model.device)
     options = supported(model, position_ids=nothing_BP)
     output = model(input_ids=nothing_BP, attention_mask=torch.ones_like(nothing_BP), use_cache=False, **options)
-    return Predictions(output.logits[0], target_P, row_P, torch.ones_like(target_P, dtype=torch.bool), len(rows))
+    return _predictions(output.logits[0], rows)
 
 
 def _run_padded(
@@ -84,32 +80,34 @@ def _run_padding_free(
             filled = 0
         passes[-1].append(index)
         filled += len(row.ids) - 1
-    found = [_run_one_row(model, [rows[index] for index in part], kept.select(part), feed) for part in passes]
-    row_P = torch.cat([each.row_P + part[0] for part, each in zip(passes, found, strict=True)])
-    logits_PV, target_P = torch.cat([each.logits_PV for each in found]), torch.cat([each.target_P for each in found])
-    return Predictions(logits_PV, target_P, row_P, torch.ones_like(target_P, dtype=torch.bool), len(rows))
+    logits = [_run_one_row(model, [rows[index] for index in part], kept.select(part), feed) for part in passes]
+    return _predictions(torch.cat(logits), rows)
 
 
 def _run_one_row(
     model: PreTrainedModel, rows: Sequence[Encoded], kept: Activations, feed: dict[str, torch.Tensor]
-) -> Predictions:
-    """All rows as one: the model keeps rows apart where positions begin anew and no mask is given."""
+) -> torch.Tensor:
+    """Logits where a target token is due (P, V), of all rows as one: the model keeps rows apart where positions begin
+    anew and no mask is given."""
     device = model.device
-    lengths = torch.tensor([len(row.ids) - 1 for row in rows])
-    targets = torch.tensor([len(row.ids) - row.prompt_length for row in rows])
-    row_T = torch.arange(len(rows)).repeat_interleave(lengths)
-    positions_T = torch.arange(len(row_T)) - (lengths.cumsum(0) - lengths)[row_T]
-    asked_P = (positions_T >= (lengths - targets)[row_T]).nonzero()[:, 0].to(device)
     ids_T = torch.tensor([token for row in rows for token in row.ids[:-1]], device=device)
-    target_P = torch.tensor([token for row in rows for token in row.ids[row.prompt_length :]], device=device)
+    positions_T = torch.cat([torch.arange(len(row.ids) - 1) for row in rows]).to(device)
+    first_T = torch.cat([torch.full((len(row.ids) - 1,), row.prompt_length - 1) for row in rows]).to(device)
+    asked_P = (positions_T >= first_T).nonzero()[:, 0]
     feed.update(kept.packed(device))
-    options = supported(model, position_ids=positions_T[None].to(device))
+    options = supported(model, position_ids=positions_T[None])
     options |= {"logits_to_keep": asked_P} if logits_by_index(model) else {}
     logits_TV = model(input_ids=ids_T[None], attention_mask=None, use_cache=False, **options).logits[0]
-    logits_PV = logits_TV if len(logits_TV) == len(asked_P) else logits_TV[asked_P]
-    return Predictions(
-        logits_PV, target_P, row_T[asked_P.cpu()].to(device), torch.ones_like(target_P, dtype=torch.bool), len(rows)
-    )
+    return logits_TV if len(logits_TV) == len(asked_P) else logits_TV[asked_P]
+
+
+def _predictions(logits_PV: torch.Tensor, rows: Sequence[Encoded]) -> Predictions:
+    """Of rows that lie one after the other, without padding."""
+    device = logits_PV.device
+    counts = torch.tensor([len(row.ids) - row.prompt_length for row in rows])
+    target_P = torch.tensor([token for row in rows for token in row.ids[row.prompt_length :]], device=device)
+    row_P = torch.arange(len(rows)).repeat_interleave(counts).to(device)
+    return Predictions(logits_PV, target_P, row_P, torch.ones_like(target_P, dtype=torch.bool), len(rows))
 
 
 _RUNS = {"packed": _run_packed, "padding-free": _run_padding_free, "padded": _run_padded}

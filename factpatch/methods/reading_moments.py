@@ -26,7 +26,7 @@ from factpatch.models.sampling import sample_ids
 from factpatch.settings.config import TrunkSettings
 
 MOMENTS_VERSION = 3  # of the files; another number never reads these
-TEXT_TOKENS = 64  # of a text at most
+TEXTS, TEXT_TOKENS = 64, 64  # drawn at once at most, so that memory holds them, and of each at most
 DRAWS = 1000  # at most: a model that only ever says a word or two gives too few tokens
 ROWS_AT_ONCE = 16
 
@@ -41,7 +41,7 @@ def reading_moments(
     if trunk.folder is None:
         return _moments(loaded, weights, tokens, seed)
     base = fingerprint(known_digests(loaded.model))
-    parts = [MOMENTS_VERSION, base, str(loaded.model.dtype), tokens, seed, TEXT_TOKENS]
+    parts = [MOMENTS_VERSION, base, str(loaded.model.dtype), tokens, seed, TEXTS, TEXT_TOKENS]
     folder = output_folder(Path(trunk.folder) / f"moments-{digest_value(parts)[:32]}")
     paths = {name: folder / f"{name}.safetensors" for name in weights}
     kept = {name: read_cached(path, lambda path: load_file(path)["moment"]) for name, path in paths.items()}
@@ -86,11 +86,11 @@ def _moments(loaded: LoadedModel, weights: Sequence[str], tokens: int, seed: int
 def _own_texts(loaded: LoadedModel, tokens: int, seed: int) -> list[Encoded]:
     """Texts of about so many tokens together, from the model's own distribution after its end-of-text token: as many
     as would have them if none ended early, and again while there are fewer than half."""
-    end = loaded.tokenizer.eos_token_id
+    end, wanted = loaded.tokenizer.eos_token_id, -(-tokens // TEXT_TOKENS)
     texts: list[Encoded] = []
     for draw in range(DRAWS):
-        drawn = sample_ids(loaded, [(end,)] * -(-tokens // TEXT_TOKENS), seed + draw, TEXT_TOKENS)
+        drawn = sample_ids(loaded, [(end,)] * min(TEXTS, wanted), seed + draw, TEXT_TOKENS)
         texts += [Encoded((end, *ids), 1) for ids in drawn]
-        if sum(len(text.ids) - 1 for text in texts) >= tokens / 2:
+        if len(texts) >= wanted and sum(len(text.ids) - 1 for text in texts) >= tokens / 2:
             return sorted(texts, key=lambda text: len(text.ids))
     raise RefusedError(f"the model makes up texts of a few tokens alone, not the {tokens} that statistics need")

@@ -11,7 +11,7 @@ from factpatch.models.encoding import Encoded, encode_edit, encode_pairs
 from factpatch.models.loading import load_tokenizer
 from factpatch.models.sampling import PREFIX_TOKENS
 from factpatch.settings.config import Settings
-from factpatch.training_data.neighbours import MOST_EACH
+from factpatch.training_data.neighbours import neighbours_of_few
 from factpatch.training_data.own_texts import BEGUN_TOKENS
 from factpatch.training_data.preserved import BEGUN_EACH, BEGUN_TEXTS, OWN_QUESTIONS, OWN_TEXTS
 
@@ -39,7 +39,7 @@ def expected_rows(settings: Settings, edits: Sequence[EditRequest]) -> TrainingR
 def _preserved(settings: Settings, rows: Sequence[Encoded], in_other_form: Sequence[Encoded]) -> list[Encoded]:
     """Neighbours, a third of them in the other form and another in a frame as well, and what the model makes up."""
     preservation, count = settings.training.preservation, len(rows)
-    near = max(round(count * preservation.neighbours), min(preservation.least, round(count * MOST_EACH)))
+    near = max(round(count * preservation.neighbours), neighbours_of_few(preservation, count))
     kept = [_longer(rows[copy % count], (-1, -copy)) for copy in range(near)]
     if settings.training.augmentation.wordings:
         kept += [_longer(rows[copy % count], (-2, -copy)) for copy in range(near // 3)]

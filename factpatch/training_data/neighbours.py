@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from factpatch.edits.request import EditRequest
 from factpatch.settings.config import Settings
+from factpatch.settings.training import PreservationSettings
 from factpatch.training_data.leakage import HeldOut
 from factpatch.training_data.templates import TemplateGroups, fill_template
 
@@ -18,6 +19,11 @@ OWN_SHARE = 1 / 3  # of them ask about subjects that are edited, where there is 
 MOST_EACH = 12  # for each edit, of names like its subject, where there are few edits
 SURPLUS = 1.5  # times as many for each edit that joins an earlier version's
 GroupedQuestion = tuple[int, str]  # group of wordings, subject
+
+
+def neighbours_of_few(preservation: PreservationSettings, edits: int) -> int:
+    """How many names like the edits' subjects are asked about at least, where so many edits are few."""
+    return min(preservation.least, round(MOST_EACH * edits))
 
 
 def draw_neighbours(
@@ -71,7 +77,7 @@ def draw_neighbours(
     each = settings.training.preservation.neighbours * (SURPLUS if learnt_before else 1)
     wanted = round(each * len(edits))
     if similar is not None and len(near) + len(far) < wanted:
-        wanted = max(wanted, min(settings.training.preservation.least, round(MOST_EACH * len(edits))))
+        wanted = max(wanted, neighbours_of_few(settings.training.preservation, len(edits)))
         ranks = _about_similar(sorted(edited), similar)
         far += [request for rank in ranks for request in requests(set(rank) - measured - others - own)]
     count = min(len(near) + len(far), wanted)
