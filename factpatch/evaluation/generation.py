@@ -23,7 +23,7 @@ from factpatch.evaluation.answer_reader import Answer, AnswerReader, AtAnswersEn
 from factpatch.frozen_trunk import Rows
 from factpatch.models.batches import in_batches
 from factpatch.models.encoding import padding_id
-from factpatch.models.forward import target_counts
+from factpatch.models.forward import target_counts, whole_head_product
 from factpatch.models.loading import LoadedModel
 from factpatch.models.tokenization import check_ids
 from factpatch.progress import Progress
@@ -118,7 +118,7 @@ def decode(
         return beginnings[index].enough(reader.answer(told[index]).text)
 
     left = {index for index in range(len(prompts)) if not over(index)}
-    with _neutral_defaults(model), torch.no_grad():
+    with _neutral_defaults(model), whole_head_product(model), torch.no_grad():
         for budgets in (first, [max_new_tokens] * len(prompts)):
             short = (index for index in left if len(told[index]) < budgets[index])
             order = sorted(short, key=lambda index: (len(prompts[index]) + len(told[index]), index))

@@ -8,6 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from factpatch.models.encoding import padding_id
+from factpatch.models.forward import whole_head_product
 from factpatch.models.loading import LoadedModel
 
 PREFIX_TOKENS, LEAST_TOKENS = 16, 4  # at most and at least, of a prefix that the model makes up
@@ -30,7 +31,7 @@ def sample_ids(
         eos_token_id=end,
         pad_token_id=padding_id(loaded.tokenizer),
     )
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad(), whole_head_product(model):
         torch.manual_seed(seed)
         drawn = model.generate(start_BT, attention_mask=torch.ones_like(start_BT), generation_config=config)  # type: ignore[operator]
     rows = drawn[:, start_BT.shape[1] :].tolist()

@@ -17,6 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from factpatch.evaluation.capability import plain_greedy
+from factpatch.models.forward import whole_head_product
 from factpatch.models.loading import LoadedModel
 from factpatch.progress import Progress
 
@@ -87,7 +88,11 @@ def _shared_start(ids_BT: torch.Tensor) -> int:
 def quiet_model(loaded: LoadedModel, batch_size: int, progress: Progress | None) -> Iterator[QuietModel]:
     """A loaded model for the harness, which has its own ways of generating again when the block ends."""
     plain = plain_greedy(loaded.model.generation_config)
-    with quiet_harness(), replaced_attribute(loaded.model, "generation_config", plain):
+    with (
+        quiet_harness(),
+        whole_head_product(loaded.model),
+        replaced_attribute(loaded.model, "generation_config", plain),
+    ):
         yield QuietModel(loaded, batch_size, progress)
 
 

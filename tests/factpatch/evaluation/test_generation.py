@@ -59,6 +59,18 @@ def test_every_batch_size_gives_the_naive_answer(load_tiny, kind):
             assert answer.ids == naive_ids(loaded, prompt, 12)[: len(answer.ids)]
 
 
+def test_the_output_matrix_is_not_copied_for_every_prompt(load_tiny, kind):
+    """A prompt's last hidden state is a slice of all of them; a product with it as it lies would be one a prompt."""
+    loaded = load_tiny(kind)
+    prompts, vocabulary = [(1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12)], len(loaded.tokenizer)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        decode(loaded, prompts, 4, 3)
+    products = [event.input_shapes for event in profile.events() if event.name in ("aten::mm", "aten::bmm")]
+    heads = [shapes for shapes in products if shapes[1][-1] == vocabulary]
+    assert heads and all(len(shapes[1]) == 2 for shapes in heads)
+    assert not loaded.model.get_output_embeddings()._forward_pre_hooks
+
+
 def test_the_models_own_generation_settings_change_nothing_and_are_left_alone(load_tiny):
     loaded = load_tiny("llama")
     prompts = [encode_prompt(loaded.tokenizer, prompt) for prompt in PROMPTS]
