@@ -70,7 +70,11 @@ class WhitenedMasters(DifferenceMasters):
     def __init__(self, model: PreTrainedModel, location: Location, whitening: Whitening) -> None:
         super().__init__(model, location)
         self.tensors = [torch.zeros_like(start) for start in self._starts]
-        self._roots = [whitening.get(name) for name in self.names]
+        roots = [whitening.get(name) for name in self.names]
+        # what a bfloat16 model is given is rounded to that anyway, and such products take less than half the time;
+        # float16 would lose gradients that are too small for it
+        kept = torch.bfloat16 if model.dtype == torch.bfloat16 else torch.float32
+        self._roots = [None if root is None else root.to(kept) for root in roots]
         owners = [owner_of(model, name) for name in self.names]
         self._transposed = [is_transposed(owner) for owner in owners]
 
@@ -91,7 +95,8 @@ class WhitenedMasters(DifferenceMasters):
         root = self._roots[number]
         if root is None:
             return value.clone()
-        return root @ value if self._transposed[number] else value @ root
+        given = value.to(root.dtype)
+        return (root @ given if self._transposed[number] else given @ root).float()
 
 
 @contextmanager

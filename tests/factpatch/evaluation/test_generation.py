@@ -67,7 +67,8 @@ def test_the_output_matrix_is_not_copied_for_every_prompt(load_tiny, kind):
         decode(loaded, prompts, 4, 3)
     products = [event.input_shapes for event in profile.events() if event.name in ("aten::mm", "aten::bmm")]
     heads = [shapes for shapes in products if shapes[1][-1] == vocabulary]
-    assert heads and all(len(shapes[1]) == 2 for shapes in heads)
+    assert heads
+    assert all(len(shapes[1]) == 2 for shapes in heads)
     assert not loaded.model.get_output_embeddings()._forward_pre_hooks
 
 
