@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from factpatch.edits.request import EditRequest, Wording
@@ -25,7 +25,7 @@ from factpatch.training_data.augmentation import augment
 from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, CarriedOver
 from factpatch.training_data.leakage import HeldOut, check_leakage, held_out, unasked
 from factpatch.training_data.neighbours import draw_neighbours, still_valid_neighbours
-from factpatch.training_data.preserved import ToPreserve, answer_preserved, briefly
+from factpatch.training_data.preserved import Preserved, ToPreserve, answer_preserved, briefly
 from factpatch.training_data.protected_prompts import read_protected
 from factpatch.training_data.rewording import reword
 from factpatch.training_data.similar_names import is_for_measuring, similar_names
@@ -51,6 +51,49 @@ class FoundRows(TrainingRows):
     carried_over: CarriedOver = NOTHING_CARRIED_OVER
 
 
+@dataclass(frozen=True)
+class _Given:
+    """The edits of a run, those learnt before, and what of both must be neither trained nor preserved.
+
+    Attributes:
+        held: what is measured.
+        edited: the prompts of all edits.
+        has_chat: can the model be asked through a chat template?
+    """
+
+    edits: Sequence[EditRequest]
+    learnt_before: Sequence[EditRequest]
+    carried_over: CarriedOver
+    withdrawn: Sequence[str]
+    settings: Settings
+    held: HeldOut
+    edited: HeldOut
+    has_chat: bool
+
+    @property
+    def everything(self) -> list[EditRequest]:
+        return [*self.learnt_before, *self.edits]  # so that what was asked about them before is asked again, and known
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the base model was asked for training, and said.
+
+    Attributes:
+        still_valid: what of the texts carried over holds still, and `drawn`, what of it is trained now.
+        neighbours: new ones.
+        reworded: edits' prompts in words of the model's own.
+    """
+
+    wordings: TemplateGroups
+    still_valid: CarriedOver
+    drawn: CarriedOver
+    neighbours: Sequence[EditRequest]
+    preserved: Preserved
+    reworded: Mapping[str, Sequence[str]]
+    notes: Sequence[str]
+
+
 def find_training_rows(
     loaded: LoadedModel,
     edits: Sequence[EditRequest],
@@ -68,62 +111,83 @@ def find_training_rows(
     """
     abilities = find_method(settings.training.method).abilities
     settings = without_unused_rows(settings, abilities)
-    training = settings.training
-    augmentation, preservation = training.augmentation, training.preservation
+    augmentation = settings.training.augmentation
     has_chat = loaded.tokenizer.chat_template is not None
     notes = tokenizer_notes(loaded.tokenizer, settings.edits.chat_template or (augmentation.both_forms and has_chat))
     if not abilities.augmented and not abilities.preserved:
         return FoundRows(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
-    everything = [*learnt_before, *edits]  # so that what was asked about them before is asked again, and known
+    everything = [*learnt_before, *edits]
     held = held_out(everything, find_canaries(loaded, everything, settings))
     edited = HeldOut(edit.prompt for edit in everything)
-    protected, told = _protected(settings, held, edited)
-    notes += told
-    grouped = augmentation.wordings > 0 or preservation.neighbours > 0
+    given = _Given(edits, learnt_before, carried_over, withdrawn, settings, held, edited, has_chat)
+    asked = _ask(loaded, given)
+    further = augment(
+        edits,
+        asked.wordings,
+        asked.reworded,
+        _prefixes(loaded, asked.preserved.answered, settings),
+        settings,
+        held,
+        {edit.prompt for edit in everything},
+        has_chat,
+    )
+    notes += asked.notes
+    if augmentation.wordings and not any(text.kind == "template" for text in further):
+        why = "the edits' prompts name no subject, or no two of them ask the same"
+        notes.append(f"no further wordings but the prompts inside other text: {why}")
+    if _is_grouped(settings):
+        notes += _subjects_told(found, lacking)
+    trained = [*further, *asked.drawn.wordings]
+    said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
+    preserved = asked.preserved
+    return FoundRows(
+        augmented=_encode(loaded, trained),
+        preserved=preserved.rows(settings.training.seed),
+        leakage_checked=check_leakage([*said, *(request.prompt for request, _ in preserved.answered)], held),
+        notes=tuple(notes),
+        carried_over=_carried_over(asked.still_valid, further, asked.neighbours, settings, everything),
+    )
+
+
+def _is_grouped(settings: Settings) -> bool:
+    """Do the settings ask for texts that are made of how edits are worded?"""
+    return settings.training.augmentation.wordings > 0 or settings.training.preservation.neighbours > 0
+
+
+def _ask(loaded: LoadedModel, given: _Given) -> _Asked:
+    """Find by the base model how edits are worded, what lies near them, and what it says to what must stay."""
+    edits, everything, settings, held = given.edits, given.everything, given.settings, given.held
+    protected, notes = _protected(settings, held, given.edited)
     with open_answer_cache(loaded, settings) as cache:
         wordings = (
-            find_template_groups(loaded, everything, briefly(settings), cache) if grouped else TemplateGroups((), {})
+            find_template_groups(loaded, everything, briefly(settings), cache)
+            if _is_grouped(settings)
+            else TemplateGroups((), {})
         )
-        still_valid = _still_valid(carried_over, settings, learnt_before, everything, wordings, held)
+        still_valid = _still_valid(given.carried_over, settings, given.learnt_before, everything, wordings, held)
         drawn = _drawn(still_valid, settings, edits)
-        new_neighbours = draw_neighbours(
+        neighbours = draw_neighbours(
             edits,
             protected,
             wordings,
             held,
             settings,
             loaded.tokenizer,
-            learnt_before,
+            given.learnt_before,
             still_valid.neighbours,
-            lambda subjects: _names_to_train(similar_names(loaded, subjects, cache), everything, training.seed),
+            lambda names: _names_to_train(similar_names(loaded, names, cache), everything, settings.training.seed),
         )
-        near = [*new_neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
+        near = [*neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
         to_preserve = ToPreserve(
             protected,
-            *in_trained_forms(near, edits, wordings, settings, held, has_chat),
-            unasked([EditRequest("withdrawn", prompt, "") for prompt in withdrawn], held, edited),
+            *in_trained_forms(near, edits, wordings, settings, held, given.has_chat),
+            unasked([EditRequest("withdrawn", prompt, "") for prompt in given.withdrawn], held, given.edited),
         )
         preserved = answer_preserved(loaded, to_preserve, edits, settings, held, cache)
-        reworded, told = reword(loaded, edits, settings, cache) if augmentation.wordings else ({}, [])
+        reworded, told = reword(loaded, edits, settings, cache) if settings.training.augmentation.wordings else ({}, [])
     notes += [*told, *_silence_told(wordings), *preserved.notes]
-    prefixes = _prefixes(loaded, preserved.answered, settings)
-    taken = {edit.prompt for edit in everything}
-    further = augment(edits, wordings, reworded, prefixes, settings, held, taken, has_chat)
-    if augmentation.wordings and not any(text.kind == "template" for text in further):
-        why = "the edits' prompts name no subject, or no two of them ask the same"
-        notes.append(f"no further wordings but the prompts inside other text: {why}")
-    if grouped:
-        notes += _subjects_told(found, lacking)
-    trained = [*further, *drawn.wordings]
-    said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
-    return FoundRows(
-        augmented=_encode(loaded, trained),
-        preserved=preserved.rows(training.seed),
-        leakage_checked=check_leakage([*said, *(request.prompt for request, _ in preserved.answered)], held),
-        notes=tuple(notes),
-        carried_over=_carried_over(still_valid, further, new_neighbours, settings, everything),
-    )
+    return _Asked(wordings, still_valid, drawn, neighbours, preserved, reworded, notes)
 
 
 def without_unused_rows(settings: Settings, abilities: Abilities) -> Settings:
