@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # other verbs start without torch
 
 @task(name="edit", timeout_seconds=24 * 3600)
 def edit(output: str, settings: Settings) -> str:
-    """Write `patch/` with its certificate, `losses.csv`, `companions.jsonl` and `edit.json` into the output folder.
+    """Write `patch/` with its certificate, `losses.csv`, `companions.jsonl`, `preserved.jsonl` and `edit.json` into the
+    output folder.
 
     While it trains, its state stands in `checkpoint.safetensors`; with `training.resume` a killed run continues from
     there to the very patch that it would have left. Not retried: a failure would repeat.
@@ -65,7 +66,7 @@ def _write_patch(
     from factpatch.patches.certificate import certify, output_digest, tokenizer_digests
     from factpatch.patches.patch import save_patch
     from factpatch.release.mode import read_start
-    from factpatch.training_data.carry_over import write_carried_over
+    from factpatch.training_data.carry_over import write_carried_over, write_preserved
 
     begun = read_start(folder, edits, settings)
     resume, settings = settings.training.resume, replace(settings, training=replace(settings.training, resume=False))
@@ -84,6 +85,7 @@ def _write_patch(
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
     write_carried_over(folder, run.rows.carried_over)
+    write_preserved(folder, run.rows.asked_to_stay)
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
         "schema": 1,

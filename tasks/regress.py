@@ -48,6 +48,8 @@ from factpatch.preflight.shared_model import base_model
 from factpatch.progress import Progress, show_progress
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
+from factpatch.training_data.carry_over import read_preserved
+from factpatch.training_data.leakage import HeldOut
 from tasks.tools.harness import QuietModel, quiet_harness, quiet_model, replaced_attribute
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
@@ -102,7 +104,10 @@ def regress(output: str, settings: Settings) -> str:
                 after = score(loaded, units, settings.capability, report)
     write_jsonl(folder / "regress_items.jsonl", compare_items(before, after))
     edits = read_accepted(folder) if (folder / ACCEPTED).exists() else []
-    rows = {unit.name: compare_scores(before[unit.name], after[unit.name], counting(unit, edits)) for unit in units}
+    asked = HeldOut(read_preserved(folder))
+    rows = {
+        unit.name: compare_scores(before[unit.name], after[unit.name], counting(unit, edits, asked)) for unit in units
+    }
     unmeasured |= {name: NOTHING_COUNTS for name, row in rows.items() if not row["n"]}
     value = {
         "schema": 1,
@@ -124,14 +129,18 @@ def askable(loaded: LoadedModel, units: list[Unit]) -> tuple[list[Unit], dict[st
     return [unit for unit in units if unit.name not in told], told
 
 
-def counting(unit: Unit, edits: Sequence[EditRequest]) -> Counting:
-    """Which of its items count; about an edit's subject none does."""
+def counting(unit: Unit, edits: Sequence[EditRequest], preserved_prompts: HeldOut) -> Counting:
+    """Which of its items count: none about an edit's subject, and none whose answer training preserved."""
     said = unit.metadata
     about, left_out = said.get("about"), set()
     if about and edits:
         edited = EditMentions(edits)
         (leaf,) = unit.leaves
-        left_out = {(leaf.task_name, index) for index, doc in enumerate(leaf.eval_docs) if edited.names(doc[about])}
+        left_out = {
+            (leaf.task_name, index)
+            for index, doc in enumerate(leaf.eval_docs)
+            if edited.names(doc[about]) or any(map(preserved_prompts.twin, doc.get("wordings") or [doc["text"]]))
+        }
     return Counting(bool(said.get("known")), said.get("chance"), left_out)
 
 

@@ -23,6 +23,7 @@ from factpatch.evaluation.intervals import share
 from factpatch.evaluation.paired import mean
 from factpatch.models.loading import LoadedModel
 from factpatch.settings.config import Settings
+from factpatch.training_data.leakage import HeldOut
 
 Measure = Mapping[str, Any]  # value, n, ci95, and a reason where there is no value
 
@@ -159,10 +160,11 @@ def measure_capability(
     tasks that say so those alone that the untouched model gets right."""
     from tasks.regress import counting, score
 
+    trained = HeldOut(())  # neighbours of real rows ask hardly any item
     units = _capability_units(loaded, settings)
     after = score(loaded, units, settings.capability)
     kept = {
-        unit.name: scores_that_count(base.capability[unit.name], after[unit.name], counting(unit, edits))[1]
+        unit.name: scores_that_count(base.capability[unit.name], after[unit.name], counting(unit, edits, trained))[1]
         for unit in units
     }
     right = [item.score for found in kept.values() for item in found.items if item.score is not None]

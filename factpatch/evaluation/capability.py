@@ -48,7 +48,8 @@ class Counting:
     Attributes:
         known: only those that the model answered right before (`known: true`).
         chance: share right by guessing (`chance: 0.5`); a model that is not surely better has nothing to lose.
-        left_out: items, as (task, index), about what the edits name (`about: FIELD` names the items' field).
+        left_out: items, as (task, index), about what the edits name (`about: FIELD` names the items' field), or whose
+            answer training preserved.
     """
 
     known: bool = False

@@ -7,6 +7,7 @@ otherwise, and what lies near them. For people, the file shows what was trained 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from factpatch.errors import InputError
 from factpatch.files import write_jsonl
 
 CARRY_OVER_FILE = "companions.jsonl"  # in the output folder, and among a version's artifacts
+PRESERVED_FILE = "preserved.jsonl"  # in the output folder alone
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,16 @@ def read_carried_over(folder: Path) -> CarriedOver:
             case _:
                 raise InputError(f"{path} row {number}: this is neither a wording nor a neighbour; remove the file")
     return CarriedOver(tuple(wordings), tuple(near))
+
+
+def write_preserved(folder: Path, prompts: Sequence[str]) -> Path:
+    """Write the prompts whose answers training preserved into an output folder, one a line; the file's path."""
+    return write_jsonl(folder / PRESERVED_FILE, ({"prompt": prompt} for prompt in prompts))
+
+
+def read_preserved(folder: Path) -> list[str]:
+    """The prompts whose answers training preserved; none where there is no file."""
+    path = folder / PRESERVED_FILE
+    if not path.exists():
+        return []
+    return [json.loads(line)["prompt"] for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -16,7 +16,7 @@ from factpatch.training_data.templates import TemplateGroups, fill_template
 
 MIXED_NAMES = 2  # names that an edited subject's is mixed with, each way
 OWN_SHARE = 1 / 3  # of them ask about subjects that are edited, where there is so much to ask
-MOST_EACH = 12  # for each edit, of names like its subject, where there are few edits
+MOST_EACH = 32  # for each edit, of names like its subject, where there are few edits
 SURPLUS = 1.5  # times as many for each edit that joins an earlier version's
 GroupedQuestion = tuple[int, str]  # group of wordings, subject
 

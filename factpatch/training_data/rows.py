@@ -44,11 +44,13 @@ class FoundRows(TrainingRows):
         leakage_checked: texts that were compared with everything held out.
         notes: what was left out or is missing, a sentence each.
         carried_over: what holds for these edits of wordings and neighbours, for the next version.
+        asked_to_stay: the prompts of preserved rows that are questions, which therefore can measure nothing.
     """
 
     leakage_checked: int = 0
     notes: tuple[str, ...] = ()
     carried_over: CarriedOver = NOTHING_CARRIED_OVER
+    asked_to_stay: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,14 @@ def find_training_rows(
     trained = [*further, *asked.drawn.wordings]
     said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
     preserved = asked.preserved
+    asked_to_stay = list(dict.fromkeys(request.prompt for request, _ in preserved.answered))
     return FoundRows(
         augmented=_encode(loaded, trained),
         preserved=preserved.rows(settings.training.seed),
-        leakage_checked=check_leakage([*said, *(request.prompt for request, _ in preserved.answered)], held),
+        leakage_checked=check_leakage([*said, *asked_to_stay], held),
         notes=tuple(notes),
         carried_over=_carried_over(asked.still_valid, further, asked.neighbours, settings, everything),
+        asked_to_stay=tuple(asked_to_stay),
     )
 
 

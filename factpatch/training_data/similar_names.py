@@ -22,7 +22,7 @@ from factpatch.text.known_names import known_names
 
 CONTEXT = "The subject is"  # stands before each name, so that a single word is read as one
 NAMES_AT_ONCE = 64  # of a forward pass
-FOUND = 32  # names that are found for a subject, the most alike first
+FOUND = 96  # names that are found for a subject, the most alike first
 
 
 def similar_names(loaded: LoadedModel, subjects: Sequence[str], cache: AnswerCache) -> list[list[str]]:
