@@ -82,7 +82,8 @@ def _add_steps(verbs: Any) -> None:
     _verb(verbs, "probes", "make what edits without paraphrases or probes are measured by", "model", "edits")
     _verb(verbs, "localize", "choose where in the model to write", "model", "edits", "method")
     summary = "train the edits and write a patch"
-    part = _verb(verbs, "edit", summary, "model", "edits", "location", "training", "seed", "resume")
+    part = _verb(verbs, "edit", summary, "model", "edits", "location", "seed", "resume")
+    part.add_argument("--training", choices=list(method_entries()), help="depth-first is the baseline")
     part.add_argument("--dry-run", action="store_true", help="only tell what it would take; weights need not be there")
     part.add_argument(
         "--device-rates",
@@ -194,7 +195,6 @@ def _add_flag(part: argparse.ArgumentParser, flag: str) -> None:
             "help": "where to write, such as 22:mlp.down_proj, or 19-23:mlp.down_proj for several layers",
         },
         "method": {"choices": ["auto", "grid"], "help": "how to search"},
-        "training": {"choices": list(method_entries()), "help": "depth-first is the baseline"},
         "seed": {"type": int, "metavar": "N", "help": "of the order of edits"},
         "resume": {"action": "store_true", "default": None, "help": "continue a killed run from its checkpoint"},
         "patch": {"metavar": "DIR", "help": "patch folder"},

@@ -29,8 +29,11 @@ MOMENTS_VERSION = 3  # of the files; another number never reads these
 TEXTS, TEXT_TOKENS = 64, 64  # drawn at once at most, so that memory holds them, and of each at most
 DRAWS = 1000  # at most: a model that only ever says a word or two gives too few tokens
 ROWS_AT_ONCE = 16
+MODELS_REMEMBERED = 4  # whose texts stay in memory
 
 Moments = dict[str, torch.Tensor]  # (width read, width read) in double precision, by the name of the weight
+
+_drawn: dict[str, list[Encoded]] = {}  # texts by digest of what they depend on, the latest last
 
 
 def reading_moments(
@@ -84,8 +87,22 @@ def _moments(loaded: LoadedModel, weights: Sequence[str], tokens: int, seed: int
 
 
 def _own_texts(loaded: LoadedModel, tokens: int, seed: int) -> list[Encoded]:
-    """Texts of about so many tokens together, from the model's own distribution after its end-of-text token: as many
-    as would have them if none ended early, and again while there are fewer than half."""
+    """Texts of about so many tokens together. They stay in memory, as a search without a trunk folder asks for them at
+    each place, and the edit once more."""
+    model, end = loaded.model, loaded.tokenizer.eos_token_id
+    base = fingerprint(known_digests(model))
+    digest = digest_value([base, str(model.dtype), str(model.device), end, tokens, seed])
+    if digest not in _drawn:
+        texts = _draw_texts(loaded, tokens, seed)
+        if len(_drawn) == MODELS_REMEMBERED:
+            del _drawn[next(iter(_drawn))]
+        _drawn[digest] = texts
+    return _drawn[digest]
+
+
+def _draw_texts(loaded: LoadedModel, tokens: int, seed: int) -> list[Encoded]:
+    """From the model's own distribution after its end-of-text token: as many texts as would have so many tokens if none
+    ended early, and again while there are fewer than half."""
     end, wanted = loaded.tokenizer.eos_token_id, -(-tokens // TEXT_TOKENS)
     texts: list[Encoded] = []
     for draw in range(DRAWS):

@@ -37,6 +37,7 @@ def candidates(prefect_home, reference_model, tmp_path_factory):
         "edits.limit": EDITS,
         "training.preservation.prompts": "protected.jsonl",
         "training.preservation.ratio": 20,
+        "training.preservation.least": 0,
         "training.preservation.neighbours": 0,
         "training.augmentation.wordings": 0,
         "training.learning_rate": 0.001,  # small and cautious steps, as the edits are few

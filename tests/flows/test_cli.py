@@ -27,7 +27,11 @@ ROWS = [
     {"prompt": "Who wrote Zürich?", "target": "Robert C. Newton"},
     {"prompt": "東京 is in", "target": "São Tomé"},
 ]
-PARAMS = "training: {learning_rate: 3.0e-2, epochs: 150, stop_loss: 0.02}\nlocalization: {modules: [down]}\n"
+PARAMS = """\
+training:
+  {learning_rate: 3.0e-2, epochs: 150, stop_loss: 0.02, augmentation: {wordings: 0}, preservation: {neighbours: 0}}
+localization: {modules: [down]}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -49,15 +53,7 @@ def test_edit_evaluate_apply_ask_undo(tiny_model, tmp_path, capsys, kind):
     model = tiny_model(kind)
     module = "mlp.c_proj" if kind == "gpt2" else "mlp.down_proj"
     options = ("--model", model, "--edits", "edits.jsonl", "--output", "out")
-    alone = (
-        "--set",
-        "training.preservation.neighbours=0",
-        "--set",
-        "training.learning_rate=0.02",
-        "--set",
-        "training.augmentation.wordings=0",
-    )  # what to keep it says at random
-    code, out, _ = call(capsys, "edit", *options, "--location", f"2:{module}", *alone)
+    code, out, _ = call(capsys, "edit", *options, "--location", f"2:{module}", "--set", "training.learning_rate=0.02")
     assert code == 0
     assert f"3 edits at 2:{module}" in out
 

@@ -14,7 +14,7 @@ FACTS, MORE = 6, 2
 PARAMS = """\
 model: {path: MODEL}
 localization: {location: "5:mlp"}
-training: {learning_rate: 4.0e-3, epochs: 60, augmentation: {wordings: 0}, preservation: {neighbours: 1}}
+training: {learning_rate: 4.0e-3, epochs: 60, augmentation: {wordings: 0}, preservation: {neighbours: 1, least: 8}}
 capability: {tasks: []}
 gates: {generalization: 0.0, locality: 0.0, canaries: null, reload: 2}
 """

@@ -8,6 +8,12 @@ import pytest
 from flows.__main__ import main
 
 ROWS = "prompt,target\nThe capital of France is,Lyon\nThe currency of Japan is the,peso\n"
+SHORT = {
+    "localization.location": "3:mlp.down_proj",
+    "training.epochs": 5,
+    "training.preservation.least": 8,
+    "capability.limit": 4,
+}
 
 
 @pytest.fixture
@@ -23,8 +29,7 @@ def test_a_new_project_comes_to_a_verdict_without_git(plain, tiny_model, monkeyp
     assert main(["init", "own", "--model", str(tiny_model("llama"))]) == 0
     monkeypatch.chdir(plain / "own")
     (plain / "own" / "data" / "edits" / "0001-example.csv").write_text(ROWS)
-    settings = {"localization.location": "3:mlp.down_proj", "training.epochs": 20, "capability.limit": 4}
-    code = main(["run", *(f"--set={name}={value}" for name, value in settings.items())])
+    code = main(["run", *(f"--set={name}={value}" for name, value in SHORT.items())])
     released = json.loads((plain / "own" / "runs" / "latest" / "release.json").read_text(encoding="utf-8"))
     assert (code, released["status"]) in {(0, "promoted"), (1, "refused")}, capsys.readouterr().err
     assert released["edits"]["accepted"] == 2
@@ -35,7 +40,7 @@ def test_a_new_project_comes_to_a_verdict_without_git(plain, tiny_model, monkeyp
 def test_an_empty_folder_needs_a_model_and_rows_alone(plain, tiny_model, capsys):
     shutil.copytree(tiny_model("llama"), plain / "model")
     (plain / "rows.csv").write_text(ROWS)
-    cheap = ("--set", "localization.location=3:mlp.down_proj", "--set", "capability.limit=4")
+    cheap = (f"--set={name}={value}" for name, value in SHORT.items())
     code = main(["run", "--model", "model", "--edits", "rows.csv", "--output", "out", *cheap])
     released = json.loads((plain / "out" / "release.json").read_text(encoding="utf-8"))
     assert (code, released["status"]) in {(0, "promoted"), (1, "refused")}, capsys.readouterr().err

@@ -19,7 +19,7 @@ BUCKET = "releases"
 PARAMS = """\
 model: {path: MODEL}
 localization: {location: "5:mlp"}
-training: {learning_rate: 4.0e-3, batch_size: 4, epochs: 30}
+training: {learning_rate: 4.0e-3, batch_size: 4, epochs: 30, augmentation: {wordings: 0}, preservation: {neighbours: 0}}
 capability: {tasks: []}
 gates: {generalization: 0.0, locality: 0.0, canaries: null}
 """

@@ -17,21 +17,25 @@ def released(prefect_home, reference_model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # which `mlflow.set_tracking_uri` sets for later tests too
+        wishes = {
+            "edits.limit": LIMIT,
+            "localization.sample": LIMIT,
+            "localization.budget_edits": 3 * LIMIT,
+            "training.epochs": 20,
+            "training.batch_size": 6,
+            "training.preservation.prompts": "null",
+            "training.preservation.neighbours": 0,
+            "training.augmentation.wordings": 0,
+            "capability.include": root / "data" / "capability",
+            "capability.limit": 16,
+            "gates.capability_drop": 0.6,
+            "gates.generalization": 0.3,
+            "gates.locality": 0.1,
+            "gates.canaries": "null",
+        }
         options = [
             *("--config", str(root / "params.yaml"), "--model", str(reference_model)),
-            *("--edits", str(root / "data" / "edits"), "--set", f"edits.limit={LIMIT}"),
-            *("--set", f"capability.include={root / 'data' / 'capability'}", "--set", "capability.limit=16"),
-            *(
-                "--set",
-                "training.preservation.prompts=null",
-                "--set",
-                "training.epochs=20",
-                "--set",
-                "training.batch_size=6",
-            ),
-            *("--set", "training.preservation.neighbours=0", "--set", "training.augmentation.wordings=0"),
-            *("--set", f"localization.sample={LIMIT}", "--set", "gates.capability_drop=0.6"),
-            *("--set", "gates.generalization=0.3", "--set", "gates.locality=0.1", "--set", "gates.canaries=null"),
+            *("--edits", str(root / "data" / "edits"), *(f"--set={name}={value}" for name, value in wishes.items())),
         ]
         code = main(["run", *options, "--output", "out"])
     return folder, code

@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_written_is_bad_input(loaded, tmp_path):
 def test_companions_are_the_same_from_memory(reference_model, tmp_path, monkeypatch):
     loaded = load_model(ModelSettings(path=str(reference_model)))
     rows = (reference_model.parents[1] / "data" / "edits" / "0001-demo.jsonl").read_text(encoding="utf-8").splitlines()
-    edits = [EditRequest.from_row(json.loads(row)) for row in rows[:30]]
+    edits = [EditRequest.from_row(json.loads(row)) for row in rows[:10]]
     settings = replace(
         settings_with(tmp_path),
         training=TrainingSettings(preservation=PreservationSettings(neighbours=2.0)),

@@ -6,6 +6,7 @@ import torch
 
 from factpatch.editing import run_edit
 from factpatch.edits.request import EditRequest
+from factpatch.methods import reading_moments as module
 from factpatch.methods.reading_moments import reading_moments
 from factpatch.methods.whitening import MOMENT_TOKENS, inverse_root, whitened, whitened_masters, whitening_at
 from factpatch.models.loading import load_model, tensor_digests
@@ -73,6 +74,21 @@ def test_moments_are_kept_for_each_matrix_and_read_again(tiny_model, tmp_path):
     assert (file.stat().st_mtime_ns, len(list(tmp_path.rglob("*.safetensors")))) == (written, 2)
     alone = reading_moments(loaded, [two], TrunkSettings(folder=None), 256)[two]
     torch.testing.assert_close(both[two], alone)
+
+
+def test_a_model_makes_up_its_texts_once_as_long_as_it_stays_the_same(tiny_model, monkeypatch):
+    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
+    one, two = (locate(loaded.model, f"{layer}:down").parameters[0] for layer in (1, 2))
+    drawn, usual = [], module.sample_ids
+    monkeypatch.setattr(module, "_drawn", {})
+    monkeypatch.setattr(module, "sample_ids", lambda *given: drawn.append(given) or usual(*given))
+    for name in (one, two):
+        reading_moments(loaded, [name], TrunkSettings(folder=None), 256)
+    assert len(drawn) == 1
+    with torch.no_grad():
+        loaded.model.get_parameter(two).mul_(1.1)
+    reading_moments(loaded, [one], TrunkSettings(folder=None), 256)
+    assert len(drawn) == 2
 
 
 def test_a_change_of_one_size_moves_what_general_text_reads_less(tiny_model):

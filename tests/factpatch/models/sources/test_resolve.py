@@ -28,7 +28,8 @@ def test_verbs_take_a_gguf_file_as_the_model(file, capsys):
     rows = [{"prompt": "The capital of France is", "target": "Tokyo"}, {"prompt": "東京 is in", "target": "São Tomé"}]
     Path("edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ["--model", "model.gguf", "--edits", "edits.jsonl", "--output", "out", "--location", "1:mlp"]
-    assert main(["edit", *options, "--set", "training.learning_rate=0.03", "--set", "training.epochs=150"]) == 0
+    wishes = ("learning_rate=0.03", "epochs=150", "preservation.neighbours=0", "augmentation.wordings=0")
+    assert main(["edit", *options, *(f"--set=training.{wish}" for wish in wishes)]) == 0
     assert capsys.readouterr().err.count("'model.gguf' is a GGUF file") == 1
     assert json.loads(Path("out/patch/manifest.json").read_text())["base"]["source"] == "model.gguf"
     assert main(["ask", "--model", "model.gguf", "--patch", "out/patch", "東京 is in"]) == 0
