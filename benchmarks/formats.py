@@ -37,7 +37,7 @@ from factpatch.patches.export import export_patch
 from factpatch.patches.patch import Patch, make_patch, read_patch
 from factpatch.settings.config import Settings, load_settings
 
-MEASURED = ("bf16", "q8_0", "q4_1", "q4_k_m", "nf4", "peft")
+MEASURED = ("bf16", "q8_0", "q4_1", "q4_k_m", "nf4", "gptq", "awq", "peft")
 ROWS_FROM = 1000  # of a set; the recipe was tuned on rows before
 RANKS = (8, 32, 128)
 

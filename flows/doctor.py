@@ -27,6 +27,11 @@ from factpatch.settings.config import Settings
 from flows.console import check_prefect, printable
 
 RELEASE_PACKAGES = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")
+FORM_LIBRARIES = {  # forms that need one: the module, and the extra that brings it
+    "nf4": ("bitsandbytes", "bitsandbytes"),
+    "gptq": ("neural_compressor", "gptq"),
+    "awq": ("auto_round", "awq"),
+}
 LEAST_ROOM = 32 * 2**20  # bytes free, below which a disk counts as full
 MachineCheck = Callable[[Settings, Path], str]
 
@@ -48,9 +53,10 @@ def check_method(settings: Settings, output: Path) -> str:
 def check_formats(settings: Settings, output: Path) -> str:
     """What measuring in the forms that are served needs."""
     formats = settings.serving.formats
-    if "nf4" in formats and importlib.util.find_spec("bitsandbytes") is None:
-        told = "serving.formats names nf4, which needs bitsandbytes"
-        raise InputError(f"{told}; run: pip install 'factpatch[bitsandbytes]', or leave it out")
+    for form, (module, extra) in FORM_LIBRARIES.items():
+        if form in formats and importlib.util.find_spec(module) is None:
+            told = f"serving.formats names {form}, which needs {module.replace('_', '-')}"
+            raise InputError(f"{told}; run: pip install 'factpatch[{extra}]', or leave it out")
     return ", ".join(formats) or "none is named"
 
 

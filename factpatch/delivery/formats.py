@@ -1,7 +1,7 @@
 """How an edited model answers in the forms in which it will be served, each compared with the base in that form.
 
 What a form rounds away is put in place of every matrix, in memory: the values that a bf16 checkpoint, a GGUF file of
-that kind or bitsandbytes' NF4 would give back, or those of a LoRA beside the base. Nothing is written.
+that kind, bitsandbytes' NF4 or a checkpoint of GPTQ or AWQ would give back, or those of a LoRA beside the base.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from factpatch.delivery.asking import facts_of
+from factpatch.delivery.calibrated import CALIBRATED, calibrated_values, calibration_rows
 from factpatch.delivery.low_rank import RANKS, loss
 from factpatch.delivery.nf4 import nf4_rows
 from factpatch.delivery.peft_adapter import adapter_rank, changed_spectra, low_rank_values
 from factpatch.delivery.quantizing import rounded
 from factpatch.edits.request import EditRequest
 from factpatch.errors import RefusedError
-from factpatch.evaluation.evaluate import collect_answers, measure
+from factpatch.evaluation.evaluate import Answers, collect_answers, measure
 from factpatch.models.linear import is_transposed, owner_of
 from factpatch.models.loading import LoadedModel, preserved, write_values
 from factpatch.models.locations import decoder_blocks, roles
@@ -70,6 +71,8 @@ def _measure(
     measured: Mapping[str, Any],
     name: str,
 ) -> dict[str, Any]:
+    if name in CALIBRATED:
+        return _measure_calibrated(loaded, edits, settings, patch, name)
     if name == "peft":
         values, about = _with_adapter(loaded, settings, patch, measured)
         served, rounding = None, tuple(values)
@@ -83,8 +86,29 @@ def _measure(
         before = collect_answers(loaded, edits, settings)
         write_values(loaded.model, values)
         after = collect_answers(loaded, edits, settings, before)
+    return _scores(edits, after, before, settings) | about
+
+
+def _measure_calibrated(
+    loaded: LoadedModel, edits: Sequence[EditRequest], settings: Settings, patch: Patch, name: str
+) -> dict[str, Any]:
+    """Base and edited model are quantized each by itself, by the same texts of the base model: so is an edited
+    checkpoint that goes to a quantizer before it is served."""
+    rows = calibration_rows(loaded, settings.training.seed)
+    base = calibrated_values(loaded, name, rows)
+    with preserved(loaded.model, tuple(base)):
+        write_values(loaded.model, new_values(loaded, patch))
+        edited = calibrated_values(loaded, name, rows)
+        write_values(loaded.model, base)
+        before = collect_answers(loaded, edits, settings)
+        write_values(loaded.model, edited)
+        after = collect_answers(loaded, edits, settings, before)
+    return _scores(edits, after, before, settings)
+
+
+def _scores(edits: Sequence[EditRequest], after: Answers, before: Answers, settings: Settings) -> dict[str, Any]:
     scores = measure(edits, after, before, settings.evaluation.protocol)
-    return {metric: scores[metric] for metric in MEASURED} | about
+    return {metric: scores[metric] for metric in MEASURED}
 
 
 def _with_adapter(

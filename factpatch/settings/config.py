@@ -189,7 +189,7 @@ class MonitorSettings:
     limit: Share | None = None  # least share of live facts answered right; null: gates.reliability
 
 
-FORMATS = Literal["bf16", "q8_0", "q4_k_m", "q4_1", "q4_0", "nf4", "peft"]
+FORMATS = Literal["bf16", "q8_0", "q4_k_m", "q4_1", "q4_0", "nf4", "gptq", "awq", "peft"]
 
 
 @dataclass(frozen=True, config=SECTION)

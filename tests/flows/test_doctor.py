@@ -122,6 +122,21 @@ def test_a_run_stops_before_any_work(environment, words, monkeypatch, capsys):
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize(
+    ("form", "module", "package", "extra"),
+    [
+        ("nf4", "bitsandbytes", "bitsandbytes", "bitsandbytes"),
+        ("gptq", "neural_compressor", "neural-compressor", "gptq"),
+        ("awq", "auto_round", "auto-round", "awq"),
+    ],
+)
+def test_a_form_whose_library_is_missing_is_told(form, module, package, extra, monkeypatch, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
+    line = told(capsys, "run", "--set", f"serving.formats=[bf16, {form}]")
+    assert f"serving.formats names {form}, which needs {package}; run: pip install 'factpatch[{extra}]'" in line
+
+
 def test_folders_that_cannot_be_written_are_told_with_their_setting(capsys):
     Path("file").write_text("")
     line = told(capsys, "run", "--output", "file/out")
