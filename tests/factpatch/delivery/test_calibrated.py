@@ -9,9 +9,11 @@ import torch
 
 from factpatch.delivery import formats
 from factpatch.delivery.calibrated import calibrated_values, calibration_rows, group_size
-from factpatch.delivery.quantizer import gptq
+from factpatch.delivery.gptq import rounded_columns
 from factpatch.errors import InputError
+from factpatch.models.linear import is_projection_weight, is_transposed, owner_of
 from factpatch.models.loading import load_model, tensor_digests
+from factpatch.models.locations import decoder_blocks
 from factpatch.patches.patch import new_values
 from factpatch.settings.config import ModelSettings, ServingSettings
 from tests.factpatch.delivery.test_formats import EDITS
@@ -56,33 +58,47 @@ def test_what_a_quantizer_cannot_do_is_told_in_a_line(tiny_model, monkeypatch):
         calibrated_values(loaded, "awq", torch.zeros(1, 4, dtype=torch.long))
 
 
-def test_gptq_rounds_column_by_column_and_makes_up_for_it_as_in_the_paper(tiny_model):
-    pytest.importorskip("neural_compressor", reason="of the extra gptq")
-    loaded = load_model(ModelSettings(path=str(tiny_model("llama"))))
-    rows, read = calibration_rows(loaded, 0), []
-    made = gptq(str(tiny_model("llama")), rows, group_size(loaded))
+def test_gptq_makes_up_for_what_rounding_a_column_lost():
+    """7.5 is cut to 7 of -8 to 7; the half that is lost comes back through the other column, which reads alike:
+    2.4 + 0.5 / 2.02, which is rounded to 3."""
+    moment = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    assert rounded_columns(torch.tensor([[7.5, 2.4]]), moment, -1).tolist() == [[7.0, 3.0]]
+    assert rounded_columns(torch.tensor([[7.5, 2.4]]), 2 * torch.eye(2), -1).tolist() == [[7.0, 2.0]]
+    assert rounded_columns(torch.zeros(1, 2), torch.zeros(2, 2), -1).tolist() == [[0.0, 0.0]]
+
+
+def test_gptq_of_many_columns_is_the_papers_with_those_first_that_are_used_most():
+    """By the paper's equations 2 and 3, which take the inverse anew after each column."""
+    draw = torch.Generator().manual_seed(0)
+    read = torch.randn(600, 192, generator=draw) @ torch.randn(192, 192, generator=draw)
+    weight, moment = torch.randn(8, 192, generator=draw), read.T @ read
+    scale = (weight.unflatten(1, (-1, 64)).abs().amax(-1) / 7.5).bfloat16().double().repeat_interleave(64, 1)
+    left, wanted = weight.double(), torch.zeros(8, 192, dtype=torch.double)
+    inverse = torch.linalg.inv(moment.double() + 0.01 * moment.diagonal().mean() * torch.eye(192))
+    for at in moment.diagonal().argsort(descending=True).tolist():
+        wanted[:, at] = (left[:, at] / scale[:, at]).round().clamp(-8, 7) * scale[:, at]
+        left = left - torch.outer((left[:, at] - wanted[:, at]) / inverse[at, at], inverse[at])
+        inverse = inverse - torch.outer(inverse[:, at], inverse[at]) / inverse[at, at]
+    made = rounded_columns(weight, moment, 64)
+    assert torch.isclose(made.double(), wanted, atol=1e-4).double().mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_gptq_quantizes_the_blocks_of_a_bf16_checkpoint_one_after_the_other(tiny_model, kind):
+    loaded = load_model(ModelSettings(path=str(tiny_model(kind))))
+    rows, before = calibration_rows(loaded, 0), tensor_digests(loaded.model)
+    made = calibrated_values(loaded, "gptq", rows)
+    assert tensor_digests(loaded.model) == before
     parameters = dict(loaded.model.named_parameters())
     assert made.keys() == parameters.keys()
-    kept = {name for name in made if torch.equal(made[name], parameters[name])}
-    assert kept == {name for name in made if not name.endswith("proj.weight")}
-    first = loaded.model.get_submodule("model.layers.0.self_attn.q_proj")
-    first.register_forward_pre_hook(lambda _, given: read.append(given[0].flatten(0, -2)))
-    with torch.no_grad():
-        loaded.model(rows)
-    served, wanted = made["model.layers.0.self_attn.q_proj.weight"], _by_the_paper(first.weight, read[0])
-    assert torch.isclose(served.double(), wanted, rtol=1e-2, atol=1e-5).double().mean() > 0.99
-
-
-def _by_the_paper(weight: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-    """Optimal brain quantization in the order of columns (arXiv 2210.17323, equations 2 and 3), one scale a row."""
-    left, hessian = weight.detach().double(), (read.T @ read).double()
-    inverse = torch.linalg.inv(hessian + 0.01 * hessian.diagonal().mean() * torch.eye(len(hessian)))
-    scale, columns = left.abs().amax(1) / 7.5, []
-    for at in range(len(hessian)):
-        columns.append((left[:, at] / scale).round().clamp(-8, 7) * scale)
-        left = left - torch.outer((left[:, at] - columns[-1]) / inverse[at, at], inverse[at])
-        inverse = inverse - torch.outer(inverse[:, at], inverse[at]) / inverse[at, at]
-    return torch.stack(columns, 1)
+    blocks, _ = decoder_blocks(loaded.model)
+    for name, value in parameters.items():
+        if name.startswith(blocks) and is_projection_weight(loaded.model, name):
+            turned = made[name].T if is_transposed(owner_of(loaded.model, name)) else made[name]
+            groups = turned.unflatten(-1, (-1, group_size(loaded))).flatten(0, 1)
+            assert max(len(set(one.tolist())) for one in groups) <= 16
+        else:
+            assert torch.equal(made[name], value.bfloat16().float())
 
 
 def test_awq_gives_every_parameter_and_changes_the_norms(tiny_model):
