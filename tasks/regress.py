@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
-import huggingface_hub.constants
 import lm_eval.evaluator
-from huggingface_hub import get_session
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from prefect import task
 
-from factpatch.addresses import HUB_TIMEOUT
 from factpatch.edits.accepted import ACCEPTED_FILE as ACCEPTED
 from factpatch.edits.accepted import read_accepted
 from factpatch.edits.mentions import EditMentions
@@ -50,7 +45,7 @@ from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
 from factpatch.training_data.carry_over import read_preserved
 from factpatch.training_data.leakage import HeldOut
-from tasks.tools.harness import QuietModel, quiet_harness, quiet_model, replaced_attribute
+from tasks.tools.harness import QuietModel, data_at_hand, quiet_harness, quiet_model
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
@@ -155,7 +150,7 @@ def load_tasks(capability: CapabilitySettings) -> list[Unit]:
     units: list[Unit] = []
     with quiet_harness():
         manager, remote = task_manager(capability, [wanted.name for wanted in chosen])
-        with _data_at_hand(asked=remote):
+        with data_at_hand(asked=remote):
             for wanted in chosen:
                 units += [Unit(part, wanted.limit) for part in _load(manager, wanted)]
         try:
@@ -213,25 +208,6 @@ def task_manager(capability: CapabilitySettings, names: Iterable[str]) -> tuple[
     if capability.text is not None:
         _put_text(manager.task_index["portable_text"], capability.text)
     return manager, remote
-
-
-@contextlib.contextmanager
-def _data_at_hand(asked: bool) -> Iterator[None]:
-    """Where the hub is wanted but out of reach, only what was downloaded before counts: asking again and again for
-    every file would take minutes."""
-    offline = asked and not _hub_answers()
-    with contextlib.ExitStack() as stack:
-        for module in (datasets.config, huggingface_hub.constants) if offline else ():
-            stack.enter_context(replaced_attribute(module, "HF_HUB_OFFLINE", True))
-        yield
-
-
-def _hub_answers() -> bool:
-    try:
-        get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except Exception:  # whatever the network raises
-        return False
-    return True
 
 
 def _anchor_data_files(entry: Any) -> None:

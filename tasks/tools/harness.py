@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import datasets
+import huggingface_hub.constants
 import lm_eval.api.task
 import lm_eval.utils
 import torch
+from huggingface_hub import get_session
 from lm_eval.models.huggingface import HFLM
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from factpatch.addresses import HUB_TIMEOUT
 from factpatch.evaluation.capability import plain_greedy
 from factpatch.models.forward import whole_head_product
 from factpatch.models.loading import LoadedModel
@@ -120,3 +123,22 @@ def replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, usual)
+
+
+@contextlib.contextmanager
+def data_at_hand(asked: bool) -> Iterator[None]:
+    """Where the hub is wanted but out of reach, only what was downloaded before counts: asking again and again for
+    every file would take minutes."""
+    offline = asked and not _hub_answers()
+    with contextlib.ExitStack() as stack:
+        for module in (datasets.config, huggingface_hub.constants) if offline else ():
+            stack.enter_context(replaced_attribute(module, "HF_HUB_OFFLINE", True))
+        yield
+
+
+def _hub_answers() -> bool:
+    try:
+        get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception:  # whatever the network raises
+        return False
+    return True

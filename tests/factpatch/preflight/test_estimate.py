@@ -152,9 +152,9 @@ def test_further_wordings_take_their_part_of_the_trunk(bare_llama, settings_for)
 
 
 def test_of_few_edits_many_neighbours_are_expected_and_what_the_model_makes_up(bare_llama, settings_for):
-    """Twelve for each, a third in a frame too; 48 texts, and two for each edit that begin as it does."""
+    """Thirty-two for each, a third in a frame too; 48 texts, and two for each edit that begin as it does."""
     settings = settings_for(bare_llama, training__augmentation__wordings=2, training__preservation__neighbours=3)
-    count, near = len(EDITS), 12 * len(EDITS)
+    count, near = len(EDITS), 32 * len(EDITS)
     rows = expected_rows(settings, EDITS)
     assert (len(rows.edits), len(rows.augmented)) == (count, 2 * count)
     assert len(rows.preserved) == near + near // 3 + 48 + 2 * count
