@@ -53,7 +53,7 @@ test: $(STAMP) ## Run the tests, offline
 lint: $(STAMP) ## Check style, format and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy factpatch tasks flows
+	@$(BIN)/mypy factpatch integrations tasks flows
 
 # torch's builds for one kind of machine (+cpu, +cu130) and the CUDA libraries it brings are left to the installing one.
 lock: ## Write constraints.txt anew from what pyproject.toml resolves to today

@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 
 from factpatch.files import read_json, write_json
 from factpatch.settings.config import Settings, load_settings
+from integrations.mlflow_registry import export_version
 from tasks.promote import promote, read_history, rollback
 from tasks.register import register
-from tasks.tools.mlflow_registry import export_version
 
 
 def main() -> None:

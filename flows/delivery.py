@@ -74,7 +74,7 @@ def export_as(settings: Settings, wanted: Wanted) -> object:
     if wanted.patch is None:
         _refuse_unreleased(settings, wanted)
         if wanted.format == "model":
-            from tasks.tools.mlflow_registry import export_version
+            from integrations.mlflow_registry import export_version
 
             return export_version(settings.registry, wanted.version, wanted.output, settings.model.path)
     with _opened(settings, wanted) as (patch, base, facts):
@@ -82,7 +82,7 @@ def export_as(settings: Settings, wanted: Wanted) -> object:
 
 
 def _refuse_unreleased(settings: Settings, wanted: Wanted) -> None:
-    from tasks.tools.mlflow_registry import read_version
+    from integrations.mlflow_registry import read_version
 
     found = read_version(settings.registry, wanted.version)
     form = (found.release.get("serving") or {}).get(wanted.format)
@@ -100,7 +100,7 @@ def _opened(settings: Settings, wanted: Wanted) -> Iterator[tuple[Path, str, tup
     if wanted.patch is not None:
         yield Path(wanted.patch), find_base(wanted.patch, settings.model.path), facts_beside(wanted.patch)
         return
-    from tasks.tools.mlflow_registry import fetch_patch, read_answers
+    from integrations.mlflow_registry import fetch_patch, read_answers
 
     with tempfile.TemporaryDirectory(prefix="factpatch.") as folder:
         patch = fetch_patch(settings.registry, wanted.version, Path(folder))

@@ -21,8 +21,8 @@ from factpatch.errors import InputError
 from factpatch.evaluation.serving import is_address
 from factpatch.files import digest_value, output_folder, read_json, write_json
 from factpatch.settings.config import Settings, load_settings
+from integrations.mlflow_registry import open_version, read_answers, read_champion
 from tasks.retest import retest
-from tasks.tools.mlflow_registry import open_version, read_answers, read_champion
 
 DEPLOYMENT = "release/scheduled"  # what edits again
 EDIT_AGAIN_FOLDER = "runs/again"  # its output folder

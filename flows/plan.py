@@ -10,7 +10,7 @@ from factpatch.release.plan import ReleasePlan
 from factpatch.release.provenance import provenance_of
 from factpatch.release.refusals import attempt_digest
 from factpatch.settings.config import Settings, load_settings
-from tasks.tools.mlflow_registry import read_champion, read_newest
+from integrations.mlflow_registry import read_champion, read_newest
 
 
 def read_plan(settings: Settings, compare: bool) -> ReleasePlan:

@@ -10,7 +10,7 @@ from pathlib import Path
 from factpatch.errors import RefusedError
 from factpatch.release.mode import decide_mode
 from factpatch.release.plan import ReleasePlan
-from tasks.tools.mlflow_registry import fetch_patch
+from integrations.mlflow_registry import fetch_patch
 
 
 def choose_release_mode(plan: ReleasePlan, refused: Sequence[str] = ()) -> ReleasePlan:

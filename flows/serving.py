@@ -18,14 +18,14 @@ from flows.delivery import Overrides, Wanted, export_as
 from flows.doctor import check_machine
 
 if TYPE_CHECKING:
-    from tasks.tools.mlflow_registry import ReleasedVersion
+    from integrations.mlflow_registry import ReleasedVersion
 
 SECONDS_TO_LOAD = 120.0  # that a server may take to load an adapter
 
 
 def serving(args: argparse.Namespace, overrides: Overrides) -> int:
     """Print where the champion is in each form; with `--vllm`, have that server load its adapter."""
-    from tasks.tools.mlflow_registry import read_version
+    from integrations.mlflow_registry import read_version
 
     settings = load_settings(args.config, overrides)
     if (args.vllm is None) != (args.adapters is None):

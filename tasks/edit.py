@@ -85,7 +85,7 @@ def _write_patch(
     certificate = certify(loaded, patch, rows, outputs, tokenizer)
     lines = [f"{number},{loss:.6f}" for number, loss in enumerate(result.losses, start=1)]
     write_carried_over(folder, run.rows.carried_over)
-    write_preserved(folder, run.rows.asked_to_stay)
+    write_preserved(folder, run.rows.preserved_prompts)
     write_text(folder / "losses.csv", "\n".join(["epoch,loss", *lines]) + "\n")
     value = {
         "schema": 1,

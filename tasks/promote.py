@@ -27,7 +27,7 @@ from factpatch.files import read_json
 from factpatch.release.publishing import RELEASE_FILES, write_release
 from factpatch.release.registry import lock_file, locked
 from factpatch.settings.config import RegistrySettings, Settings
-from tasks.tools.mlflow_registry import (
+from integrations.mlflow_registry import (
     RETRIES,
     STATUS_TAG,
     aliases_of,

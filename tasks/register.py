@@ -43,8 +43,8 @@ from factpatch.release.registry import tracking_uri
 from factpatch.report import read_evidence, render_report
 from factpatch.settings.config import Settings
 from factpatch.settings.shown import shown_settings
-from tasks.tools.mlflow_registry import LEDGER_TAG, RETRIES, STATUS_TAG, connect_registry
-from tasks.tools.stored_model import fetch_stored, log_model
+from integrations.mlflow_registry import LEDGER_TAG, RETRIES, STATUS_TAG, connect_registry
+from integrations.stored_model import fetch_stored, log_model
 
 EXPERIMENT = "factpatch"
 ARTIFACTS = ("*.json", "*.jsonl", "*.csv")

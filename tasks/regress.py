@@ -45,7 +45,7 @@ from factpatch.release.record import digest_patch
 from factpatch.settings.config import CapabilitySettings, Settings
 from factpatch.training_data.carry_over import read_preserved
 from factpatch.training_data.leakage import HeldOut
-from tasks.tools.harness import QuietModel, data_at_hand, quiet_harness, quiet_model
+from integrations.harness import QuietModel, data_at_hand, quiet_harness, quiet_model
 
 PERCENT = frozenset({"bleu", "chrf", "ter"})  # metrics that the harness counts from 0 to 100
 CORPUS = PERCENT | {"bits_per_byte"}  # metrics that it has of all items together; of one, they are of that alone
@@ -99,9 +99,10 @@ def regress(output: str, settings: Settings) -> str:
                 after = score(loaded, units, settings.capability, report)
     write_jsonl(folder / "regress_items.jsonl", compare_items(before, after))
     edits = read_accepted(folder) if (folder / ACCEPTED).exists() else []
-    asked = HeldOut(read_preserved(folder))
+    preserved_prompts = HeldOut(read_preserved(folder))
     rows = {
-        unit.name: compare_scores(before[unit.name], after[unit.name], counting(unit, edits, asked)) for unit in units
+        unit.name: compare_scores(before[unit.name], after[unit.name], counting(unit, edits, preserved_prompts))
+        for unit in units
     }
     unmeasured |= {name: NOTHING_COUNTS for name, row in rows.items() if not row["n"]}
     value = {

@@ -50,7 +50,7 @@ def run_python(code: str, *arguments: str) -> None:
 
 def test_library_imports_where_the_outside_tools_and_unix_are_absent(tmp_path):
     """Where the library finds neither `fcntl` nor `resource`, as on Windows, it writes files and holds locks too."""
-    forbidden = (*OUTSIDE_TOOLS, "tasks", "flows")
+    forbidden = (*OUTSIDE_TOOLS, "integrations", "tasks", "flows")
     code = (
         "import builtins, importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({forbidden!r}))\n"  # None makes `import` fail and find_spec say absent
@@ -74,14 +74,19 @@ def test_library_imports_where_the_outside_tools_and_unix_are_absent(tmp_path):
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("factpatch", ("bitsandbytes", "awq")), ("tasks", ("release",)), ("flows", ("release",))],
+    [
+        ("factpatch", ("bitsandbytes", "awq")),
+        ("integrations", ("release",)),
+        ("tasks", ("release",)),
+        ("flows", ("release",)),
+    ],
 )
 def test_what_is_imported_is_named_and_pinned(package, extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
     named = {re.split(r"[^\w-]", one)[0].lower().replace("-", "_") for one in asked}
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("-", "_")
-    own = {"factpatch", "tasks", "flows", *sys.stdlib_module_names}
+    own = {"factpatch", "integrations", "tasks", "flows", *sys.stdlib_module_names}
     imported = set().union(*(roots(file) for file in modules(package).values())) - own
     assert {DISTRIBUTIONS.get(name, name) for name in imported} <= named
     assert not {name for name in named if f"\n{name}==" not in pins}
@@ -101,7 +106,8 @@ def test_the_command_line_starts_without_torch():
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("factpatch", {*OUTSIDE_TOOLS, "pandas", "tasks", "flows", "tests"}),
+        ("factpatch", {*OUTSIDE_TOOLS, "pandas", "integrations", "tasks", "flows", "tests"}),
+        ("integrations", {"tasks", "flows", "tests"}),
         ("tasks", {"flows", "tests"}),
         ("flows", {"torch", "transformers", "safetensors", "tests"}),
     ],
@@ -114,12 +120,8 @@ def test_packages_import_downwards(package, forbidden):
 
 
 def test_tasks_do_not_import_each_other():
-    """What steps share is the outside tools, in `tasks.tools`; a tool knows no step."""
-    wrong = {
-        name: {other for other in imports(file) if other.split(".")[0] == "tasks" and "tasks.tools." not in f"{other}."}
-        for name, file in modules("tasks").items()
-    }
-    assert not {name: found for name, found in wrong.items() if found}
+    """What steps share of outside tools is in `integrations`, which knows no step."""
+    assert not {name for name, file in modules("tasks").items() if "tasks" in roots(file)}
 
 
 def test_library_imports_run_one_way():
@@ -158,7 +160,7 @@ def test_the_top_of_the_library_is_packages_and_a_few_modules():
 def test_files_are_short():
     files = [
         file
-        for folder in ("factpatch", "tasks", "flows", "data", "tests", "benchmarks")
+        for folder in ("factpatch", "integrations", "tasks", "flows", "data", "tests", "benchmarks")
         for file in modules(folder).values()
     ]
     lengths = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in files}

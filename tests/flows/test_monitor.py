@@ -17,8 +17,8 @@ from factpatch.evaluation.retention import retention
 from factpatch.models.loading import load_model
 from factpatch.settings.config import ModelSettings, Settings, load_settings
 from flows.__main__ import main
+from integrations.mlflow_registry import export_version
 from tasks.promote import read_history
-from tasks.tools.mlflow_registry import export_version
 
 ROOT = Path(__file__).parents[2]
 STEPS = 2.5  # of a rounded row from zero to its largest weight: so coarse that some facts are lost, and some are not

@@ -24,8 +24,8 @@ from factpatch.release.registry import locked
 from factpatch.settings.config import RegistrySettings
 from flows.__main__ import main
 from flows.notify import main as notify
+from integrations.mlflow_registry import read_champion
 from tasks.promote import read_history
-from tasks.tools.mlflow_registry import read_champion
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = "## From an empty registry to a rollback"

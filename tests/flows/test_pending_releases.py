@@ -17,8 +17,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from flows.__main__ import main
+from integrations.mlflow_registry import read_champion
 from tasks.promote import read_history
-from tasks.tools.mlflow_registry import read_champion
 from tests.flows.small_release import FACTS, PARAMS, read
 
 WAITING = f"{PARAMS}registry: {{promote: wait}}\n"

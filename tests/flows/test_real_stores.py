@@ -94,8 +94,8 @@ def test_the_release_lies_in_postgresql_and_s3_and_nowhere_else(released):
 def test_the_champion_comes_back_from_there(released, monkeypatch):
     from factpatch.ask import ask
     from factpatch.settings.config import ModelSettings, RegistrySettings, Settings
+    from integrations.mlflow_registry import export_version, read_champion
     from tasks.promote import read_history
-    from tasks.tools.mlflow_registry import export_version, read_champion
 
     folder, environment = released
     for name, value in environment.items():

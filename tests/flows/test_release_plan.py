@@ -14,8 +14,8 @@ from factpatch.models import loading
 from factpatch.preflight.shared_model import base_model
 from factpatch.settings.config import load_settings
 from flows.__main__ import main
+from integrations import mlflow_registry
 from tasks.promote import promote, read_history
-from tasks.tools import mlflow_registry
 from tests.flows.small_release import FACTS, PARAMS, read
 
 MORE = [

@@ -12,7 +12,7 @@ from factpatch.errors import InputError, RefusedError
 from factpatch.settings.config import RegistrySettings, ServingSettings, Settings
 from flows.delivery import Wanted, export_as
 from flows.serving import describe_serving, follow
-from tasks.tools.mlflow_registry import ReleasedVersion
+from integrations.mlflow_registry import ReleasedVersion
 
 SETTINGS = Settings(registry=RegistrySettings(name="atlas"))
 PASSED = {"reliability": {"value": 1.0}, "released": True, "gates": []}
@@ -81,7 +81,7 @@ def test_the_lines_say_what_is_released_in_which_form():
 def test_a_form_that_was_refused_is_not_exported(tmp_path, monkeypatch):
     release = RELEASE | {"serving": {"peft": FAILED}}
     found = ReleasedVersion("3", "file:///store", release)
-    monkeypatch.setattr("tasks.tools.mlflow_registry.read_version", lambda *_: found)
+    monkeypatch.setattr("integrations.mlflow_registry.read_version", lambda *_: found)
     with pytest.raises(RefusedError, match="version 3 is not released as peft: Reliability of"):
         export_as(SETTINGS, Wanted(tmp_path / "out", format="peft"))
     assert not (tmp_path / "out").exists()

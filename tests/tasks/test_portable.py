@@ -18,8 +18,8 @@ from factpatch.models.loading import load_model
 from factpatch.models.locations import locate
 from factpatch.patches.patch import save_patch
 from factpatch.settings.config import CapabilitySettings, GateSettings, ModelSettings, Settings
+from integrations import harness
 from tasks.regress import load_tasks, regress, score
-from tasks.tools import harness
 
 LIMIT = 24
 

@@ -16,9 +16,9 @@ from factpatch.files import read_json, write_json
 from factpatch.release.pending import RegisteredVersion
 from factpatch.release.registry import lock_file, locked
 from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
+from integrations.mlflow_registry import export_version, read_champion, read_newest
 from tasks.promote import promote, promote_release, read_history, rollback
 from tasks.register import register
-from tasks.tools.mlflow_registry import export_version, read_champion, read_newest
 
 VERSIONS = 3  # registered and passed; a fourth one was refused
 WRITES = {"promote": 5, "rollback": 4}

@@ -25,9 +25,9 @@ from factpatch.models.loading import load_model
 from factpatch.patches.patch import apply_patch
 from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import GateSettings, ModelSettings, RegistrySettings, Settings
+from integrations.mlflow_registry import export_version, fetch_patch, mlflow_client
 from tasks.promote import read_history
 from tasks.register import ensure_registered_model, experiment_id, register
-from tasks.tools.mlflow_registry import export_version, fetch_patch, mlflow_client
 
 PROMPTS = ["The capital of France is", "Which language do people speak in Brazil?"]
 

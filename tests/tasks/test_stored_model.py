@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from factpatch.errors import InputError
 from factpatch.files import read_json, write_json
 from factpatch.patches.base import BASE_VARIABLE, find_base
+from integrations.mlflow_registry import export_version
 from tasks.register import register
-from tasks.tools.mlflow_registry import export_version
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import factpatch
 from factpatch.files import write_json
 from factpatch.settings.config import ModelSettings, Settings
 
-SCRIPT = Path(__file__).parents[1] / "served_model.py"
+SCRIPT = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "pyyaml", "regex")
 
 

@@ -26,7 +26,7 @@ from factpatch.release.provenance import PROVENANCE_FILE, Provenance, parse_prov
 from factpatch.release.registry import reaching, tracking_uri
 from factpatch.settings.config import RegistrySettings
 from factpatch.training_data.carry_over import CARRY_OVER_FILE
-from tasks.tools.stored_model import StoredModel, fetch_stored, fetch_stored_patch, save_stored
+from integrations.stored_model import StoredModel, fetch_stored, fetch_stored_patch, save_stored
 
 STATUS_TAG = "factpatch.status"  # tag of a version: registered, refused or promoted
 LEDGER_TAG = "factpatch.ledger"  # tag of a version: the ledger that it was released from

@@ -1,6 +1,7 @@
 """The script that MLflow runs to load a released model: prompts in, greedy continuations out.
 
-It travels inside the model version, together with a copy of factpatch, and needs neither `tasks` nor pickle.
+It travels inside the model version, together with a copy of factpatch, and needs nothing else of this package, and no
+pickle.
 """
 
 import torch
