@@ -160,11 +160,11 @@ def measure_capability(
     tasks that say so those alone that the untouched model gets right."""
     from tasks.regress import counting, score
 
-    trained = HeldOut(())  # neighbours of real rows ask hardly any item
+    unknown = HeldOut(())  # what a rival preserved is not told here
     units = _capability_units(loaded, settings)
     after = score(loaded, units, settings.capability)
     kept = {
-        unit.name: scores_that_count(base.capability[unit.name], after[unit.name], counting(unit, edits, trained))[1]
+        unit.name: scores_that_count(base.capability[unit.name], after[unit.name], counting(unit, edits, unknown))[1]
         for unit in units
     }
     right = [item.score for found in kept.values() for item in found.items if item.score is not None]

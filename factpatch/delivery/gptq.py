@@ -26,7 +26,7 @@ def gptq_values(loaded: LoadedModel, rows_NT: torch.Tensor, group: int) -> dict[
     _, blocks = decoder_blocks(model)
     with preserved(model, tuple(found)), torch.no_grad():
         write_values(model, {name: value.bfloat16() for name, value in found.items()})
-        hooks = [block.register_forward_pre_hook(partial(_quantize, group), with_kwargs=True) for block in blocks]
+        hooks = [block.register_forward_pre_hook(partial(_quantize_block, group), with_kwargs=True) for block in blocks]
         try:
             model.base_model(input_ids=rows_NT.to(model.device), use_cache=False)
         finally:
@@ -35,7 +35,7 @@ def gptq_values(loaded: LoadedModel, rows_NT: torch.Tensor, group: int) -> dict[
         return {name: value.detach().clone() for name, value in found.items()}
 
 
-def _quantize(group: int, block: nn.Module, inputs: tuple[object, ...], options: dict[str, object]) -> None:
+def _quantize_block(group: int, block: nn.Module, inputs: tuple[object, ...], options: dict[str, object]) -> None:
     """Quantize a block's projections by what they read of its inputs, before the block itself is run."""
     projections = [module for module in block.modules() if is_projection(module)]
     moments: dict[nn.Module, torch.Tensor] = {}
@@ -45,9 +45,11 @@ def _quantize(group: int, block: nn.Module, inputs: tuple[object, ...], options:
         moments[module] = moments.get(module, 0) + read_PC.T @ read_PC
 
     hooks = [module.register_forward_pre_hook(read) for module in projections]
-    block.forward(*inputs, **options)
-    for hook in hooks:
-        hook.remove()
+    try:
+        block.forward(*inputs, **options)
+    finally:
+        for hook in hooks:
+            hook.remove()
     for module, moment_CC in moments.items():
         weight = module.get_parameter("weight")
         turned = is_transposed(module)

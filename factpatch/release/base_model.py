@@ -19,7 +19,7 @@ from factpatch.patches.patch import save_patch
 from factpatch.release.mode import read_start
 from factpatch.release.record import digest_patch
 from factpatch.settings.config import Settings
-from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, write_carried_over
+from factpatch.training_data.carry_over import NOTHING_CARRIED_OVER, PRESERVED_FILE, write_carried_over
 
 REASON = "no fact is in force, so nothing is written"
 NOWHERE: dict[str, Any] = {"name": "none", "layer": None, "module": None, "parameters": []}
@@ -50,7 +50,12 @@ def write_base_model(folder: Path, loaded: LoadedModel, settings: Settings) -> P
         ("regress", {"tasks": {}, "cached": [], **measured}, 0.0),
     ):
         write_json(folder / f"{name}.json", {"schema": 1, **value, "seconds": spent})
-    for left in ("localize.png", "regress_items.jsonl", "probes.json"):  # of an earlier run into this folder
+    for left in (
+        "localize.png",
+        "regress_items.jsonl",
+        "probes.json",
+        PRESERVED_FILE,
+    ):  # of an earlier run into this folder
         (folder / left).unlink(missing_ok=True)
     write_carried_over(folder, NOTHING_CARRIED_OVER)
     write_text(folder / "losses.csv", "epoch,loss\n")

@@ -44,37 +44,26 @@ class FoundRows(TrainingRows):
         leakage_checked: texts that were compared with everything held out.
         notes: what was left out or is missing, a sentence each.
         carried_over: what holds for these edits of wordings and neighbours, for the next version.
-        asked_to_stay: the prompts of preserved rows that are questions, which therefore can measure nothing.
+        preserved_prompts: whose answers are preserved, and which therefore can measure nothing.
     """
 
     leakage_checked: int = 0
     notes: tuple[str, ...] = ()
     carried_over: CarriedOver = NOTHING_CARRIED_OVER
-    asked_to_stay: tuple[str, ...] = ()
+    preserved_prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Given:
-    """The edits of a run, those learnt before, and what of both must be neither trained nor preserved.
-
-    Attributes:
-        held: what is measured.
-        edited: the prompts of all edits.
-        has_chat: can the model be asked through a chat template?
-    """
+    """The edits of a run and those learnt before, and what is measured of both (`held`)."""
 
     edits: Sequence[EditRequest]
     learnt_before: Sequence[EditRequest]
+    everything: Sequence[EditRequest]
     carried_over: CarriedOver
     withdrawn: Sequence[str]
     settings: Settings
     held: HeldOut
-    edited: HeldOut
-    has_chat: bool
-
-    @property
-    def everything(self) -> list[EditRequest]:
-        return [*self.learnt_before, *self.edits]  # so that what was asked about them before is asked again, and known
 
 
 @dataclass(frozen=True)
@@ -119,10 +108,9 @@ def find_training_rows(
     if not abilities.augmented and not abilities.preserved:
         return FoundRows(notes=tuple(notes))
     edits, found, lacking = with_subjects(edits)
-    everything = [*learnt_before, *edits]
+    everything = [*learnt_before, *edits]  # so that what was asked about them before is asked again, and known
     held = held_out(everything, find_canaries(loaded, everything, settings))
-    edited = HeldOut(edit.prompt for edit in everything)
-    given = _Given(edits, learnt_before, carried_over, withdrawn, settings, held, edited, has_chat)
+    given = _Given(edits, learnt_before, everything, carried_over, withdrawn, settings, held)
     asked = _ask(loaded, given)
     further = augment(
         edits,
@@ -142,15 +130,14 @@ def find_training_rows(
         notes += _subjects_told(found, lacking)
     trained = [*further, *asked.drawn.wordings]
     said = [text.prompt for text in trained if text.kind != "form"]  # an edit's own prompt is trained in any case
-    preserved = asked.preserved
-    asked_to_stay = list(dict.fromkeys(request.prompt for request, _ in preserved.answered))
+    preserved_prompts = tuple(dict.fromkeys(request.prompt for request, _ in asked.preserved.answered))
     return FoundRows(
         augmented=_encode(loaded, trained),
-        preserved=preserved.rows(settings.training.seed),
-        leakage_checked=check_leakage([*said, *asked_to_stay], held),
+        preserved=asked.preserved.rows(settings.training.seed),
+        leakage_checked=check_leakage([*said, *preserved_prompts], held),
         notes=tuple(notes),
         carried_over=_carried_over(asked.still_valid, further, asked.neighbours, settings, everything),
-        asked_to_stay=tuple(asked_to_stay),
+        preserved_prompts=preserved_prompts,
     )
 
 
@@ -162,7 +149,9 @@ def _is_grouped(settings: Settings) -> bool:
 def _ask(loaded: LoadedModel, given: _Given) -> _Asked:
     """Find by the base model how edits are worded, what lies near them, and what it says to what must stay."""
     edits, everything, settings, held = given.edits, given.everything, given.settings, given.held
-    protected, notes = _protected(settings, held, given.edited)
+    edited = HeldOut(edit.prompt for edit in everything)
+    protected, notes = _protected(settings, held, edited)
+    has_chat = loaded.tokenizer.chat_template is not None
     with open_answer_cache(loaded, settings) as cache:
         wordings = (
             find_template_groups(loaded, everything, briefly(settings), cache)
@@ -185,8 +174,8 @@ def _ask(loaded: LoadedModel, given: _Given) -> _Asked:
         near = [*neighbours, *(EditRequest("neighbour", text, "") for text in drawn.neighbours)]
         to_preserve = ToPreserve(
             protected,
-            *in_trained_forms(near, edits, wordings, settings, held, given.has_chat),
-            unasked([EditRequest("withdrawn", prompt, "") for prompt in given.withdrawn], held, given.edited),
+            *in_trained_forms(near, edits, wordings, settings, held, has_chat),
+            unasked([EditRequest("withdrawn", prompt, "") for prompt in given.withdrawn], held, edited),
         )
         preserved = answer_preserved(loaded, to_preserve, edits, settings, held, cache)
         reworded, told = reword(loaded, edits, settings, cache) if settings.training.augmentation.wordings else ({}, [])
