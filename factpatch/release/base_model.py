@@ -50,12 +50,8 @@ def write_base_model(folder: Path, loaded: LoadedModel, settings: Settings) -> P
         ("regress", {"tasks": {}, "cached": [], **measured}, 0.0),
     ):
         write_json(folder / f"{name}.json", {"schema": 1, **value, "seconds": spent})
-    for left in (
-        "localize.png",
-        "regress_items.jsonl",
-        "probes.json",
-        PRESERVED_FILE,
-    ):  # of an earlier run into this folder
+    of_an_earlier_run = ("localize.png", "regress_items.jsonl", "probes.json", PRESERVED_FILE)
+    for left in of_an_earlier_run:
         (folder / left).unlink(missing_ok=True)
     write_carried_over(folder, NOTHING_CARRIED_OVER)
     write_text(folder / "losses.csv", "epoch,loss\n")
